@@ -1,0 +1,19 @@
+//! What the CNI plugin, the daemon and the kernel side agree on: keys, names, numbers and the gRPC messages.
+//!
+//! Everything here is a value that is right once it exists: text from outside becomes one of these types or an
+//! error that says what is wrong with it. There is no I/O.
+
+#![forbid(unsafe_code)]
+
+mod key;
+mod link;
+mod network;
+pub mod numbers;
+mod refusal;
+#[cfg(feature = "wire")]
+pub mod wire;
+
+pub use key::{InvalidKey, Pod, PodKey};
+pub use link::{InvalidAlias, LinkAlias, VethPrefix, host_link_name};
+pub use network::{EniMark, InvalidNetwork, PodNetwork};
+pub use refusal::{Refusal, RefusalCode};

@@ -1,0 +1,143 @@
+//! Names of host interfaces, and what an interface says of itself in its alias.
+
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+use sha1::{Digest, Sha1};
+
+use crate::{EniMark, Pod, PodKey};
+
+/// First characters of every host interface's name: 1 to 4 ASCII letters, and none that others use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VethPrefix(String);
+
+impl VethPrefix {
+    /// The prefix as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for VethPrefix {
+    fn default() -> Self {
+        Self("eni".to_owned())
+    }
+}
+
+impl FromStr for VethPrefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if !(1..=4).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(format!("`{text}` must have 1 to 4 ASCII letters or digits"));
+        }
+        if ["eth", "ens", "lo", "vlan"].contains(&text) {
+            return Err(format!("`{text}` is used by other interfaces of the node"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Returns the host interface's name: the prefix and 11 hexadecimal digits of a SHA-1, at most 15 bytes.
+///
+/// For a pod's `eth0` the hash covers `namespace.name`: the rule of the AWS CNI, which Calico in policy-only mode
+/// relies on. Any other interface adds its name, and a sandbox whose pod is unknown is named after its key.
+#[must_use]
+pub fn host_link_name(prefix: &VethPrefix, key: &PodKey, pod: &Pod) -> String {
+    let subject = if pod.namespace.is_empty() || pod.name.is_empty() {
+        key.to_string()
+    } else if key.interface() == "eth0" {
+        format!("{}.{}", pod.namespace, pod.name)
+    } else {
+        format!("{}.{}.{}", pod.namespace, pod.name, key.interface())
+    };
+    let digest = Sha1::digest(subject.as_bytes());
+    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}{}", prefix.as_str(), &hex[..11])
+}
+
+/// What a host interface says of itself: whose it is, and which address it carries.
+///
+/// Written as the link's alias (IFLA_IFALIAS, below 256 bytes), so that a late DEL of an old sandbox cannot hurt a newer one and
+/// a daemon that lost its database can adopt what the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkAlias {
+    /// The attachment.
+    pub key: PodKey,
+    /// The pod's address.
+    pub address: Ipv4Addr,
+    /// Mark of the ENI that owns the address.
+    pub eni_mark: EniMark,
+}
+
+/// An alias that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an alias of eni-cni")]
+pub struct InvalidAlias(String);
+
+impl fmt::Display for LinkAlias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "eni-cni:1:{}:{}:{}", self.key, self.address, self.eni_mark.value())
+    }
+}
+
+impl FromStr for LinkAlias {
+    type Err = InvalidAlias;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAlias> {
+        parse_alias(text).ok_or_else(|| InvalidAlias(text.to_owned()))
+    }
+}
+
+fn parse_alias(text: &str) -> Option<LinkAlias> {
+    let mut fields = text.strip_prefix("eni-cni:1:")?.split(':');
+    let mut key = fields.next()?.split('/');
+    let key = PodKey::new(key.next()?, key.next()?, key.next()?).ok()?;
+    let address = fields.next()?.parse().ok()?;
+    let eni_mark = EniMark::new(fields.next()?.parse().ok()?)?;
+    fields.next().is_none().then_some(LinkAlias { key, address, eni_mark })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(interface: &str) -> PodKey {
+        PodKey::new("pods", "c1", interface).unwrap()
+    }
+
+    fn pod() -> Pod {
+        Pod { namespace: "default".into(), name: "web-0".into(), uid: String::new() }
+    }
+
+    #[test]
+    fn the_name_of_eth0_follows_the_aws_cni() {
+        // printf default.web-0 | sha1sum | cut -c1-11
+        assert_eq!(host_link_name(&VethPrefix::default(), &key("eth0"), &pod()), "eni0d7763386da");
+    }
+
+    #[test]
+    fn other_interfaces_and_unknown_pods_have_names_of_their_own() {
+        let names = [
+            host_link_name(&VethPrefix::default(), &key("eth0"), &pod()),
+            host_link_name(&VethPrefix::default(), &key("net1"), &pod()),
+            host_link_name(&VethPrefix::default(), &key("eth0"), &Pod::default()),
+        ];
+        assert!(names.iter().all(|name| name.len() == 14));
+        assert_ne!(names[0], names[1]);
+        assert_ne!(names[0], names[2]);
+    }
+
+    #[test]
+    fn an_alias_reads_back_as_written() {
+        let alias = LinkAlias {
+            key: key("eth0"),
+            address: Ipv4Addr::new(10, 0, 3, 7),
+            eni_mark: EniMark::of_device(2),
+        };
+        assert_eq!(alias.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3");
+        assert_eq!(alias.to_string().parse(), Ok(alias));
+        assert!("eni-cni:1:pods/c1/eth0:10.0.3.7:3:more".parse::<LinkAlias>().is_err());
+        assert!("somebody else's".parse::<LinkAlias>().is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! Every number and path that two parts of the system share, each in this one place.
+
+/// CNI type and name of the plugin's binary.
+pub const CNI_TYPE: &str = "eni-cni";
+/// Where ipamd listens, unless the plugin's `socket` key or the daemon's setting says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/eni-cni/ipamd.sock";
+/// The daemon's database.
+pub const DEFAULT_DATABASE: &str = "/var/lib/eni-cni/ipamd.db";
+/// Where the plugin leaves a note for each DEL that the daemon did not hear of.
+pub const DEFAULT_RELEASED_DIR: &str = "/run/eni-cni/released";
+
+/// Bits of the firewall mark that name the ENI a packet leaves by. All other bits belong to others.
+pub const ENI_MARK_MASK: u32 = 0x7f;
+/// The bit of mark and connection mark that says: leave by the primary ENI.
+pub const PRIMARY_MARK: u32 = 0x80;
+
+/// Kernel route table `main`, which also serves the primary ENI.
+pub const TABLE_MAIN: u32 = 254;
+/// Route table with one /32 route for each local pod.
+pub const TABLE_PODS: u32 = 20_000;
+
+/// Rule `lookup 20000`: to a local pod.
+pub const RULE_TO_POD: u32 = 512;
+/// Rule `fwmark 0x80/0x80 lookup main`: leave by the primary ENI.
+pub const RULE_PRIMARY_MARK: u32 = 1024;
+/// Rules `fwmark N/0x7f lookup TABLE`, one for each secondary ENI.
+pub const RULE_ENI_MARK: u32 = 1536;
+/// Rules `from ENI-primary-address lookup TABLE`: the node's own traffic from an ENI's own address.
+pub const RULE_FROM_ENI: u32 = 32_765;
+/// Stamped on every rule and route of ours (`RTA_PROTOCOL`), so that a restart recognises its own.
+pub const ROUTE_PROTOCOL: u8 = 142;
+
+/// The pods' gateway: link-local, answered by a permanent neighbour entry, never by the network.
+pub const POD_GATEWAY: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
+
+/// Name of our nf_tables table (family `ip`).
+pub const NFT_TABLE: &str = "eni_cni";
+/// Map from a pod's address to the chain of the ENI that owns it.
+pub const NFT_POD_MAP: &str = "pod_eni";
+/// Set of destinations that pods reach directly: VPC CIDRs and CIDRs excluded from SNAT.
+pub const NFT_DIRECT_SET: &str = "direct";
+/// Priority of the prerouting chain: after DNAT (-100), when the real destination is known.
+pub const NFT_PREROUTING_PRIORITY: i32 = -90;
+
+/// Jumbo frames inside a VPC, in bytes. Source: EC2 network MTU.
+pub const DEFAULT_MTU: u16 = 9001;
+/// Smallest MTU that IPv4 hosts must take, in bytes (RFC 791).
+pub const MIN_MTU: u16 = 576;
+
+/// How long a released address rests before another pod may have it, in seconds.
+pub const DEFAULT_COOL_DOWN_SECONDS: u32 = 30;
+/// How long an ADD waits for an address that is on its way, in seconds. Below the runtime's own deadline.
+pub const DEFAULT_ADD_WAIT_SECONDS: u32 = 20;
+
+/// Tag on every ENI of ours: the instance that it was made for.
+pub const TAG_INSTANCE: &str = "node.k8s.amazonaws.com/instance_id";
+/// Tag on every ENI of ours: the cluster's name, when one is configured.
+pub const TAG_CLUSTER: &str = "cluster.k8s.amazonaws.com/name";
+/// Tag on every ENI of ours: when it was created, RFC 3339.
+pub const TAG_CREATED_AT: &str = "node.k8s.amazonaws.com/createdAt";
+/// Tag by which an operator asks us to leave an ENI alone (`true`).
+pub const TAG_NO_MANAGE: &str = "node.k8s.amazonaws.com/no_manage";
+
+/// Route table of the ENI at `device_index` of network card `card`.
+///
+/// The primary ENI (card 0, index 0) uses `main`; the numbers are the AWS CNI's, so that a migrated node keeps them.
+#[must_use]
+pub const fn eni_table(card: u8, device_index: u8) -> u32 {
+    match (card, device_index) {
+        (0, 0) => TABLE_MAIN,
+        (0, index) => index as u32 + 1,
+        (card, index) => 10_000 + 100 * card as u32 + index as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::eni_table;
+
+    #[test]
+    fn every_eni_has_a_table_of_its_own() {
+        assert_eq!(eni_table(0, 0), super::TABLE_MAIN);
+        assert_eq!(eni_table(0, 3), 4);
+        assert_eq!(eni_table(1, 0), 10_100);
+        assert_eq!(eni_table(3, 14), 10_314);
+    }
+}

@@ -1,0 +1,80 @@
+//! The gRPC messages and service, and the only conversions between them and the checked types.
+
+#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, clippy::missing_errors_doc, reason = "generated")]
+mod generated {
+    tonic::include_proto!("eni_cni.ipam.v1");
+}
+
+pub use generated::*;
+
+use crate::{EniMark, InvalidKey, InvalidNetwork, numbers};
+
+impl From<&crate::PodKey> for PodKey {
+    fn from(key: &crate::PodKey) -> Self {
+        Self {
+            network: key.network().to_owned(),
+            container_id: key.container_id().to_owned(),
+            interface: key.interface().to_owned(),
+        }
+    }
+}
+
+impl TryFrom<PodKey> for crate::PodKey {
+    type Error = InvalidKey;
+
+    fn try_from(key: PodKey) -> Result<Self, InvalidKey> {
+        Self::new(&key.network, &key.container_id, &key.interface)
+    }
+}
+
+impl From<Pod> for crate::Pod {
+    fn from(pod: Pod) -> Self {
+        Self { namespace: pod.namespace, name: pod.name, uid: pod.uid }
+    }
+}
+
+impl From<crate::Pod> for Pod {
+    fn from(pod: crate::Pod) -> Self {
+        Self { namespace: pod.namespace, name: pod.name, uid: pod.uid }
+    }
+}
+
+impl From<crate::PodNetwork> for PodNetwork {
+    fn from(network: crate::PodNetwork) -> Self {
+        Self {
+            ipv4: network.ipv4.to_string(),
+            eni: network.eni,
+            eni_mark: network.eni_mark.value(),
+            mtu: network.mtu.into(),
+            veth_prefix: network.veth_prefix.as_str().to_owned(),
+        }
+    }
+}
+
+impl TryFrom<PodNetwork> for crate::PodNetwork {
+    type Error = InvalidNetwork;
+
+    fn try_from(network: PodNetwork) -> Result<Self, InvalidNetwork> {
+        let mtu = u16::try_from(network.mtu).ok();
+        Ok(Self {
+            ipv4: network.ipv4.parse().map_err(|_| InvalidNetwork::Ipv4(network.ipv4))?,
+            eni: network.eni,
+            eni_mark: EniMark::new(network.eni_mark).ok_or(InvalidNetwork::Mark(network.eni_mark))?,
+            mtu: mtu
+                .filter(|mtu| (numbers::MIN_MTU..=numbers::DEFAULT_MTU).contains(mtu))
+                .ok_or(InvalidNetwork::Mtu(network.mtu))?,
+            veth_prefix: network.veth_prefix.parse().map_err(InvalidNetwork::Prefix)?,
+        })
+    }
+}
+
+impl From<crate::Refusal> for Refusal {
+    fn from(refusal: crate::Refusal) -> Self {
+        Self {
+            code: refusal.code.as_str().to_owned(),
+            message: refusal.message,
+            advice: refusal.advice,
+            try_again: refusal.try_again,
+        }
+    }
+}

@@ -20,7 +20,9 @@ pub enum InvalidKey {
     #[error("container id `{0}` must match [A-Za-z0-9][A-Za-z0-9_.-]*")]
     ContainerId(String),
     /// The interface name is one that the kernel would refuse.
-    #[error("interface name `{0}` must have 1 to 15 bytes, must not be `.` or `..`, and must be free of `/`, `:` and white space")]
+    #[error(
+        "interface name `{0}` must have 1 to 15 bytes, must not be `.` or `..`, and must be free of `/`, `:` and white space"
+    )]
     Interface(String),
 }
 

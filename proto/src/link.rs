@@ -130,11 +130,8 @@ mod tests {
 
     #[test]
     fn an_alias_reads_back_as_written() {
-        let alias = LinkAlias {
-            key: key("eth0"),
-            address: Ipv4Addr::new(10, 0, 3, 7),
-            eni_mark: EniMark::of_device(2),
-        };
+        let alias =
+            LinkAlias { key: key("eth0"), address: Ipv4Addr::new(10, 0, 3, 7), eni_mark: EniMark::of_device(2) };
         assert_eq!(alias.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3");
         assert_eq!(alias.to_string().parse(), Ok(alias));
         assert!("eni-cni:1:pods/c1/eth0:10.0.3.7:3:more".parse::<LinkAlias>().is_err());

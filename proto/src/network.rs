@@ -21,7 +21,7 @@ impl EniMark {
     /// Returns the mark of the ENI at `device_index` of network card 0, which EC2 keeps below 100.
     #[must_use]
     pub const fn of_device(device_index: u8) -> Self {
-        if device_index == 0 { Self::PRIMARY } else { SelfX }
+        if device_index == 0 { Self::PRIMARY } else { Self((1 + device_index as u32) & ENI_MARK_MASK) }
     }
 
     /// The mark's value, at most 0x7f.

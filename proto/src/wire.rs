@@ -1,6 +1,13 @@
 //! The gRPC messages and service, and the only conversions between them and the checked types.
 
-#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, clippy::missing_errors_doc, reason = "generated")]
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::missing_errors_doc,
+    reason = "generated"
+)]
 mod generated {
     tonic::include_proto!("eni_cni.ipam.v1");
 }

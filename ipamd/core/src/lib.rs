@@ -5,9 +5,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod command;
 pub mod ids;
+pub mod lease;
 pub mod moment;
+pub mod policy;
 pub mod ports;
 
+pub use command::{Action, Command, Done, Event, IntentId, Ticket};
 pub use ids::{AttachmentId, EniId, InstanceId, MacAddress, SecurityGroupId, SubnetId, VpcId};
+pub use lease::{CoolDown, Lease};
 pub use moment::Moment;
+pub use policy::{Limits, Policy};

@@ -163,10 +163,20 @@ pub trait Ec2: Send + Sync + 'static {
     fn create_interface(&self, new: &NewInterface) -> impl Future<Output = Ec2Result<Interface>> + Send;
 
     /// Attaches an ENI. Repeatable: a taken device index is refused, so it can't happen twice.
-    fn attach_interface(&self, eni: &EniId, instance: &InstanceId, card: u8, device_index: u8) -> impl Future<Output = Ec2Result<AttachmentId>> + Send;
+    fn attach_interface(
+        &self,
+        eni: &EniId,
+        instance: &InstanceId,
+        card: u8,
+        device_index: u8,
+    ) -> impl Future<Output = Ec2Result<AttachmentId>> + Send;
 
     /// Makes the ENI go away together with the instance. Repeatable.
-    fn delete_on_termination(&self, eni: &EniId, attachment: &AttachmentId) -> impl Future<Output = Ec2Result<()>> + Send;
+    fn delete_on_termination(
+        &self,
+        eni: &EniId,
+        attachment: &AttachmentId,
+    ) -> impl Future<Output = Ec2Result<()>> + Send;
 
     /// Asks for `count` more secondary addresses. **Not repeatable**: after an unknown outcome, look at the ENI first.
     ///

@@ -1,0 +1,202 @@
+//! What the engine is told and what it answers: the only two languages between deciding and doing.
+
+use std::{fmt, net::Ipv4Addr};
+
+use eni_proto::{Pod, PodKey, Refusal};
+
+use crate::{
+    AttachmentId, CoolDown, EniId, Lease, Moment,
+    ports::{Ec2Error, Interface},
+};
+
+/// One waiting caller; unique while the daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// One change at EC2; unique across restarts, because its text is the client token.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IntentId(pub String);
+
+impl fmt::Display for IntentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A pod wants an address and waits for it until `deadline`.
+    Add {
+        /// Who to answer.
+        ticket: Ticket,
+        /// Whose lease it will be.
+        key: PodKey,
+        /// The pod, for people.
+        pod: Pod,
+        /// The sandbox's network namespace.
+        netns: String,
+        /// When to give up.
+        deadline: Moment,
+    },
+    /// The caller of an Add has gone away: it must not be answered, and nothing may be kept for it.
+    Cancel {
+        /// Which caller.
+        ticket: Ticket,
+    },
+    /// A pod gives its address back.
+    Del {
+        /// Who to answer.
+        ticket: Ticket,
+        /// Whose lease it was.
+        key: PodKey,
+    },
+    /// A lease that was granted could not be stored; the address must not stay with the key.
+    StoreFailed {
+        /// Whose lease it would have been.
+        key: PodKey,
+    },
+    /// EC2 described all ENIs of this node.
+    Observed {
+        /// When the description was asked for: what changed since then may be missing from it.
+        asked_at: Moment,
+        /// Each ENI once.
+        interfaces: Vec<Interface>,
+    },
+    /// EC2 could not describe the node's ENIs.
+    ObserveFailed {
+        /// Why.
+        error: Ec2Error,
+    },
+    /// An intent was carried out, or not.
+    Settled {
+        /// Which.
+        intent: IntentId,
+        /// How it ended.
+        outcome: Result<Done, Ec2Error>,
+    },
+    /// The kernel can carry this ENI's traffic: link, address, table, rules and chain are there.
+    HostReady {
+        /// Which ENI.
+        eni: EniId,
+    },
+    /// The kernel could not be prepared; the shell tries again by itself.
+    HostFailed {
+        /// Which ENI.
+        eni: EniId,
+        /// What is missing, for people.
+        reason: String,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What a successful intent produced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// The new ENI, not attached yet.
+    Created(Interface),
+    /// The attachment, perhaps still `attaching`.
+    Attached(AttachmentId),
+    /// Nothing to tell.
+    Plain,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Store the lease if `fresh`, then answer the Add.
+    Grant {
+        /// Who to answer.
+        ticket: Ticket,
+        /// The lease.
+        lease: Lease,
+        /// False: the lease is stored already (same key, same answer).
+        fresh: bool,
+    },
+    /// Answer an Add with a refusal.
+    Refuse {
+        /// Who to answer.
+        ticket: Ticket,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Store the release and its cool-down if there was a lease, then answer the Del.
+    Release {
+        /// Who to answer. Absent: nobody asked (a cancelled Add, a lease without sandbox).
+        ticket: Option<Ticket>,
+        /// Whose lease it was.
+        key: PodKey,
+        /// What was released. Absent: the key was not known.
+        released: Option<CoolDown>,
+    },
+    /// Ask EC2 for all ENIs of this node.
+    Observe,
+    /// Make the intent durable, then carry it out, then report [`Event::Settled`].
+    Start {
+        /// Its id; for [`Action::Create`] also the client token.
+        intent: IntentId,
+        /// What to do.
+        action: Action,
+    },
+    /// Prepare the kernel for an attached ENI, then report [`Event::HostReady`]. Waits for the link to appear.
+    PrepareHost {
+        /// The ENI; attached.
+        interface: Interface,
+    },
+    /// Take an ENI's table, rules and chain out of the kernel: it is about to be detached.
+    ForgetHost {
+        /// Which ENI.
+        eni: EniId,
+    },
+}
+
+/// A change at EC2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make an ENI in the node's subnet, with secondary addresses in the same call.
+    Create {
+        /// How many secondary addresses.
+        secondary_count: u16,
+    },
+    /// Attach an ENI of ours to this node at a free device index of card 0.
+    Attach {
+        /// Which ENI.
+        eni: EniId,
+        /// Where.
+        device_index: u8,
+    },
+    /// Make the ENI go away together with the instance.
+    DeleteOnTermination {
+        /// Which ENI.
+        eni: EniId,
+        /// Its attachment.
+        attachment: AttachmentId,
+    },
+    /// Ask for more addresses. Not repeatable: after an unknown outcome the ENI is observed first.
+    Assign {
+        /// Which ENI.
+        eni: EniId,
+        /// How many, at least 1.
+        count: u16,
+    },
+    /// Give addresses back.
+    Unassign {
+        /// Which ENI.
+        eni: EniId,
+        /// Which addresses; free, and neither held nor cooling.
+        addresses: Vec<Ipv4Addr>,
+    },
+    /// Detach an ENI on which no address is held or cooling.
+    Detach {
+        /// Which ENI.
+        eni: EniId,
+        /// Its attachment.
+        attachment: AttachmentId,
+    },
+    /// Delete an ENI of ours that is attached to nothing.
+    Delete {
+        /// Which ENI.
+        eni: EniId,
+    },
+}

@@ -8,6 +8,7 @@
 mod key;
 mod link;
 mod network;
+mod note;
 pub mod numbers;
 mod refusal;
 #[cfg(feature = "wire")]
@@ -16,4 +17,5 @@ pub mod wire;
 pub use key::{InvalidKey, Pod, PodKey};
 pub use link::{InvalidAlias, LinkAlias, VethPrefix, host_link_name};
 pub use network::{EniMark, InvalidNetwork, PodNetwork};
+pub use note::{InvalidNote, ReleaseNote};
 pub use refusal::{Refusal, RefusalCode};

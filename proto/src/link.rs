@@ -51,9 +51,13 @@ pub fn host_link_name(prefix: &VethPrefix, key: &PodKey, pod: &Pod) -> String {
     } else {
         format!("{}.{}.{}", pod.namespace, pod.name, key.interface())
     };
-    let digest = Sha1::digest(subject.as_bytes());
-    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("{}{}", prefix.as_str(), &hex[..11])
+    format!("{}{}", prefix.as_str(), short_hash(&subject, 11))
+}
+
+/// Returns the first `digits` hexadecimal digits of the SHA-1 of `text`, at most 40.
+pub(crate) fn short_hash(text: &str, digits: usize) -> String {
+    let digest = Sha1::digest(text.as_bytes());
+    digest.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).map(char::from).take(digits).collect()
 }
 
 /// What a host interface says of itself: whose it is, and which address it carries.

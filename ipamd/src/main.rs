@@ -1,1 +1,126 @@
-fn main() {}
+//! ipamd: keeps VPC addresses ready on this node and answers the CNI plugin.
+
+#![forbid(unsafe_code)]
+
+mod clock;
+mod host;
+mod reconcile;
+mod released;
+mod server;
+mod settings;
+mod start;
+mod status;
+mod store;
+
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use settings::Settings;
+
+/// Keeps VPC addresses ready on this node and answers the CNI plugin.
+#[derive(Parser)]
+#[command(version, after_help = "Examples:\n  ipamd serve\n  WARM_IP_TARGET=8 ipamd serve --socket /tmp/ipamd.sock --database /tmp/ipamd.db\n  ipamd status --output json\n\nExit codes: 0 done; 1 could not do it, the text on stderr says why; 2 wrong arguments or settings.")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs the daemon until SIGTERM or SIGINT.
+    #[command(after_help = settings_help())]
+    Serve(Places),
+    /// Shows how the pool of the running daemon stands.
+    Status {
+        #[command(flatten)]
+        places: Places,
+        /// For people or for machines.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+#[derive(clap::Args)]
+struct Places {
+    /// Socket that the plugin talks to; goes before IPAMD_SOCKET.
+    #[arg(long)]
+    socket: Option<PathBuf>,
+    /// Lease database; goes before IPAMD_DATABASE.
+    #[arg(long)]
+    database: Option<PathBuf>,
+    /// Folder of release notes; goes before IPAMD_RELEASED_DIR.
+    #[arg(long)]
+    released_dir: Option<PathBuf>,
+}
+
+/// Form of what is printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// Lines for people.
+    Table,
+    /// One JSON object.
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Arguments::parse().verb {
+        Verb::Serve(places) => serve(&places).await,
+        Verb::Status { places, output } => match read_settings(&places) {
+            Ok(settings) => status::show(&settings.socket, output == Output::Json).await,
+            Err(code) => code,
+        },
+    }
+}
+
+async fn serve(places: &Places) -> ExitCode {
+    let settings = match read_settings(places) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    begin_logging(&settings.log_level);
+    match start::serve(settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&reconcile::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_settings(places: &Places) -> Result<Settings, ExitCode> {
+    let given: BTreeMap<_, _> = [
+        ("IPAMD_SOCKET", &places.socket),
+        ("IPAMD_DATABASE", &places.database),
+        ("IPAMD_RELEASED_DIR", &places.released_dir),
+    ]
+    .into_iter()
+    .filter_map(|(name, path)| Some((name, path.as_ref()?.to_string_lossy().into_owned())))
+    .collect();
+    Settings::read(|name| given.get(name).cloned().or_else(|| std::env::var(name).ok())).map_err(|mistakes| {
+        complain(&mistakes.to_string());
+        ExitCode::from(2)
+    })
+}
+
+/// Says on stderr why nothing was done.
+#[allow(clippy::print_stderr, reason = "the program's last words go where people look")]
+fn complain(text: &str) {
+    eprintln!("ipamd: {text}");
+}
+
+fn begin_logging(level: &str) {
+    // Only our own crates at the chosen level: the SDK's and the server's details help nobody at `info`.
+    let filter = format!("warn,ipamd={level},ipam_aws={level},ipam_core={level}");
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+fn settings_help() -> String {
+    let mut text = "Settings, from the environment:\n".to_owned();
+    for (name, default, meaning) in settings::REFERENCE {
+        let default = if default.is_empty() { "not set" } else { default };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {name:<36} {meaning} [{default}]");
+    }
+    text
+}

@@ -5,6 +5,7 @@
     missing_debug_implementations,
     unreachable_pub,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     clippy::missing_errors_doc,
     reason = "generated"
 )]

@@ -1,0 +1,400 @@
+//! The daemon's one loop: hands events to the engine and carries out what it answers.
+//!
+//! The loop itself never waits for anything but the next event: every command that takes time runs in a task of its own
+//! and reports back as an event. So a slow EC2 call never delays an ADD that the pool can serve.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use eni_proto::{Pod, PodKey, Refusal, RefusalCode, numbers};
+use ipam_core::{
+    Action, Command, CoolDown, Done, EniId, Event, IntentId, Lease, Moment, Ticket,
+    engine::{Engine, EngineStatus},
+    ports::{Ec2, Ec2Error, Interface, NewInterface, NodeIdentity},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+};
+
+use crate::{clock, host::HostNet, settings::Settings, store::Store};
+
+/// How long the kernel side of an ENI rests after a failure before it is tried again.
+const HOST_RETRY: Duration = Duration::from_secs(1);
+
+/// What a caller hears.
+pub(crate) type AddAnswer = Result<Lease, Refusal>;
+
+enum Message {
+    Event(Event),
+    Add { event: Event, ticket: Ticket, reply: oneshot::Sender<AddAnswer> },
+    Del { key: PodKey, reply: oneshot::Sender<Result<Option<CoolDown>, Refusal>> },
+    Lease { key: PodKey, reply: oneshot::Sender<Option<Lease>> },
+    Status { reply: oneshot::Sender<EngineStatus> },
+}
+
+/// The way to the loop. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    // Unbounded, because cancelling from a destructor must not wait; each caller of the socket has at most one message in it.
+    messages: mpsc::UnboundedSender<Message>,
+    tickets: Arc<AtomicU64>,
+}
+
+/// The loop has ended: the daemon is stopping.
+#[derive(Debug, thiserror::Error)]
+#[error("ipamd is stopping")]
+pub(crate) struct Stopped;
+
+impl Handle {
+    /// Asks for an address and waits for it until `deadline`. When the future is dropped, the wait is cancelled.
+    pub(crate) async fn add(&self, key: PodKey, pod: Pod, netns: String, deadline: Moment) -> Result<AddAnswer, Stopped> {
+        let ticket = self.ticket();
+        let (reply, answer) = oneshot::channel();
+        let event = Event::Add { ticket, key, pod, netns, deadline };
+        self.messages.send(Message::Add { event, ticket, reply }).map_err(|_| Stopped)?;
+        let guard = CancelOnDrop { handle: self, ticket };
+        let answer = answer.await.map_err(|_| Stopped);
+        std::mem::forget(guard);
+        answer
+    }
+
+    /// Gives an address back and waits until that is stored.
+    pub(crate) async fn del(&self, key: PodKey) -> Result<Result<Option<CoolDown>, Refusal>, Stopped> {
+        self.ask(|reply| Message::Del { key, reply }).await
+    }
+
+    /// Returns the lease of a key.
+    pub(crate) async fn lease(&self, key: PodKey) -> Result<Option<Lease>, Stopped> {
+        self.ask(|reply| Message::Lease { key, reply }).await
+    }
+
+    /// Returns how the pool stands.
+    pub(crate) async fn status(&self) -> Result<EngineStatus, Stopped> {
+        self.ask(|reply| Message::Status { reply }).await
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.messages.send(message(reply)).map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody listens only when the daemon stops, and then nobody needs to.
+        let _ = self.messages.send(Message::Event(event));
+    }
+
+    fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Cancels the wait of a caller that has gone away.
+struct CancelOnDrop<'a> {
+    handle: &'a Handle,
+    ticket: Ticket,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        self.handle.tell(Event::Cancel { ticket: self.ticket });
+    }
+}
+
+/// What the loop needs of the outside.
+pub(crate) struct Outside<E> {
+    pub(crate) ec2: Arc<E>,
+    pub(crate) store: Store,
+    pub(crate) host: HostNet,
+    pub(crate) node: NodeIdentity,
+    pub(crate) settings: Settings,
+}
+
+/// Starts the loop and returns the way to it. It ends when the runtime does.
+pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>) -> Handle {
+    let (messages, inbox) = mpsc::unbounded_channel();
+    let handle = Handle { messages, tickets: Arc::default() };
+    let reconciler = Reconciler {
+        engine,
+        outside: Arc::new(outside),
+        handle: handle.clone(),
+        adds: BTreeMap::new(),
+        dels: BTreeMap::new(),
+        preparing: BTreeMap::new(),
+    };
+    tokio::spawn(reconciler.run(inbox));
+    handle
+}
+
+struct Reconciler<E> {
+    engine: Engine,
+    outside: Arc<Outside<E>>,
+    handle: Handle,
+    adds: BTreeMap<Ticket, oneshot::Sender<AddAnswer>>,
+    dels: BTreeMap<Ticket, oneshot::Sender<Result<Option<CoolDown>, Refusal>>>,
+    /// ENIs whose kernel side is being prepared, so that it stops when the ENI goes away.
+    preparing: BTreeMap<EniId, AbortHandle>,
+}
+
+impl<E: Ec2> Reconciler<E> {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
+        self.feed(Event::Tick);
+        loop {
+            let wake = self.engine.next_wake();
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.receive(message),
+                    None => return,
+                },
+                () = clock::sleep_until(wake) => self.feed(Event::Tick),
+            }
+        }
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Event(event) => {
+                if let Event::Cancel { ticket } = event {
+                    self.adds.remove(&ticket);
+                }
+                self.feed(event);
+            }
+            Message::Add { event, ticket, reply } => {
+                self.adds.insert(ticket, reply);
+                self.feed(event);
+            }
+            Message::Del { key, reply } => {
+                let ticket = self.handle.ticket();
+                self.dels.insert(ticket, reply);
+                self.feed(Event::Del { ticket, key });
+            }
+            // A caller that no longer listens needs no answer.
+            Message::Lease { key, reply } => drop(reply.send(self.engine.lease(&key).cloned())),
+            Message::Status { reply } => drop(reply.send(self.engine.status(clock::now()))),
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        for command in self.engine.handle(clock::now(), event) {
+            self.carry_out(command);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Grant { ticket, lease, fresh } => self.grant(ticket, lease, fresh),
+            Command::Refuse { ticket, refusal } => self.refuse(ticket, refusal),
+            Command::Release { ticket, key, released } => self.release(ticket, key, released),
+            Command::Observe => self.observe(),
+            Command::Start { intent, action } => self.start(intent, action),
+            Command::PrepareHost { interface } => self.prepare(interface),
+            Command::ForgetHost { eni } => self.forget(eni),
+        }
+    }
+
+    /// Stores the lease, then answers (I2). Also for a lease that is not fresh: its first write may still be on its way.
+    fn grant(&mut self, ticket: Ticket, lease: Lease, fresh: bool) {
+        let reply = self.adds.remove(&ticket);
+        let stored = self.outside.store.put(lease.clone());
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            let answer = match stored.await {
+                Ok(()) => {
+                    tracing::info!(key = %lease.key, pod = %lease.pod, address = %lease.address, eni = %lease.eni, fresh, "address given to pod");
+                    Ok(lease)
+                }
+                Err(error) => {
+                    tracing::error!(key = %lease.key, address = %lease.address, error = %chain(&error), "lease could not be stored");
+                    if fresh {
+                        handle.tell(Event::StoreFailed { key: lease.key });
+                    }
+                    Err(store_refusal(&error))
+                }
+            };
+            // The caller may have gone; then the runtime's DEL, which follows every failed ADD, releases the lease.
+            reply.map(|reply| reply.send(answer))
+        });
+    }
+
+    fn refuse(&mut self, ticket: Ticket, refusal: Refusal) {
+        tracing::warn!(code = refusal.code.as_str(), reason = refusal.message, "address refused");
+        if let Some(reply) = self.adds.remove(&ticket) {
+            let _ = reply.send(Err(refusal));
+        }
+    }
+
+    /// Stores the release, clears what the kernel may still have of the address, then answers.
+    fn release(&mut self, ticket: Option<Ticket>, key: PodKey, released: Option<CoolDown>) {
+        let reply = ticket.and_then(|ticket| self.dels.remove(&ticket));
+        let Some(cooling) = released else {
+            reply.map(|reply| reply.send(Ok(None)));
+            return;
+        };
+        let stored = self.outside.store.release(key.clone(), cooling.clone());
+        let outside = Arc::clone(&self.outside);
+        tokio::spawn(async move {
+            if let Err(error) = outside.host.forget_address(cooling.address).await {
+                tracing::warn!(key = %key, address = %cooling.address, error = %chain(&error), "released address could not be cleared from the kernel");
+            }
+            let outcome = stored.await;
+            match &outcome {
+                Ok(()) => tracing::info!(key = %key, address = %cooling.address, "address released"),
+                Err(error) => {
+                    tracing::error!(key = %key, address = %cooling.address, error = %chain(error), "release could not be stored");
+                }
+            }
+            reply.map(|reply| reply.send(outcome.map(|()| Some(cooling)).map_err(|error| store_refusal(&error))))
+        });
+    }
+
+    fn observe(&self) {
+        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        tokio::spawn(async move {
+            let asked_at = clock::now();
+            handle.tell(match outside.ec2.interfaces(&outside.node.instance).await {
+                Ok(interfaces) => Event::Observed { asked_at, interfaces },
+                Err(error) => {
+                    tracing::warn!(error = %error, "EC2 did not describe this node's interfaces");
+                    Event::ObserveFailed { error }
+                }
+            });
+        });
+    }
+
+    /// Writes the intent down, carries it out, settles it.
+    fn start(&self, intent: IntentId, action: Action) {
+        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        tokio::spawn(async move {
+            let outcome = match outside.store.begin(&intent, &action, clock::now()).await {
+                Ok(()) => outside.execute(&intent, &action).await,
+                // Not written down, so not done (durable before visible).
+                Err(error) => Err(Ec2Error::Refused {
+                    action: "none",
+                    class: ipam_core::ports::RefusalClass::TryLater,
+                    code: "IPAM-206".to_owned(),
+                    message: chain(&error),
+                }),
+            };
+            let text = match &outcome {
+                Ok(_) => "done".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            match &outcome {
+                Ok(_) => tracing::info!(%intent, ?action, "EC2 change done"),
+                Err(error) => tracing::warn!(%intent, ?action, error = %error, "EC2 change failed"),
+            }
+            if let Err(error) = outside.store.settle(&intent, text, clock::now()).await {
+                tracing::error!(%intent, error = %chain(&error), "outcome of an EC2 change could not be stored");
+            }
+            handle.tell(Event::Settled { intent, outcome });
+        });
+    }
+
+    /// Prepares the kernel for an ENI; goes on trying until it succeeds or the ENI is given up.
+    fn prepare(&mut self, interface: Interface) {
+        let eni = interface.id.clone();
+        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        let task = tokio::spawn(async move {
+            while let Err(reason) = outside.prepare(&interface).await {
+                tracing::warn!(eni = %interface.id, mac = %interface.mac, reason, "kernel is not ready for the interface yet");
+                handle.tell(Event::HostFailed { eni: interface.id.clone(), reason });
+                tokio::time::sleep(HOST_RETRY).await;
+            }
+            tracing::info!(eni = %interface.id, mac = %interface.mac, addresses = interface.secondary.len(), "interface is ready for pods");
+            handle.tell(Event::HostReady { eni: interface.id });
+        });
+        if let Some(earlier) = self.preparing.insert(eni, task.abort_handle()) {
+            earlier.abort();
+        }
+    }
+
+    fn forget(&mut self, eni: EniId) {
+        if let Some(task) = self.preparing.remove(&eni) {
+            task.abort();
+        }
+        let outside = Arc::clone(&self.outside);
+        tokio::spawn(async move {
+            if let Err(error) = outside.host.forget_eni(eni.clone()).await {
+                tracing::warn!(%eni, error = %chain(&error), "interface could not be taken out of the kernel");
+            }
+        });
+    }
+}
+
+impl<E: Ec2> Outside<E> {
+    async fn execute(&self, intent: &IntentId, action: &Action) -> Result<Done, Ec2Error> {
+        match action {
+            Action::Create { secondary_count } => {
+                self.ec2.create_interface(&self.new_interface(intent, *secondary_count)).await.map(Done::Created)
+            }
+            Action::Attach { eni, device_index } => {
+                self.ec2.attach_interface(eni, &self.node.instance, 0, *device_index).await.map(Done::Attached)
+            }
+            Action::DeleteOnTermination { eni, attachment } => {
+                self.ec2.delete_on_termination(eni, attachment).await.map(|()| Done::Plain)
+            }
+            Action::Assign { eni, count } => self.ec2.assign_addresses(eni, *count).await.map(|()| Done::Plain),
+            Action::Unassign { eni, addresses } => {
+                self.ec2.unassign_addresses(eni, addresses).await.map(|()| Done::Plain)
+            }
+            Action::Detach { attachment, .. } => self.ec2.detach_interface(attachment).await.map(|()| Done::Plain),
+            Action::Delete { eni } => self.ec2.delete_interface(eni).await.map(|()| Done::Plain),
+        }
+    }
+
+    fn new_interface(&self, intent: &IntentId, secondary_count: u16) -> NewInterface {
+        let mut tags = BTreeMap::from([
+            (numbers::TAG_INSTANCE.to_owned(), self.node.instance.to_string()),
+            (numbers::TAG_CREATED_AT.to_owned(), clock::rfc3339(clock::now())),
+        ]);
+        if let Some(cluster) = &self.settings.cluster {
+            tags.insert(numbers::TAG_CLUSTER.to_owned(), cluster.clone());
+        }
+        NewInterface {
+            token: intent.0.clone(),
+            subnet: self.node.subnet.clone(),
+            security_groups: self.node.security_groups.clone(),
+            secondary_count,
+            description: format!("eni-cni for {}", self.node.instance),
+            tags,
+        }
+    }
+
+    async fn prepare(&self, interface: &Interface) -> Result<(), String> {
+        let primary = interface.id == self.node.primary_eni;
+        if primary {
+            return self.host.prepare_primary(&self.node, &self.settings, interface).await.map_err(|e| chain(&e));
+        }
+        let subnet = self.ec2.subnet(&interface.subnet).await.map_err(|error| error.to_string())?;
+        self.host.prepare_eni(&self.settings, interface, subnet.cidr).await.map_err(|e| chain(&e))
+    }
+}
+
+fn store_refusal(error: &dyn std::error::Error) -> Refusal {
+    Refusal {
+        code: RefusalCode::StoreFailed,
+        message: format!("the lease could not be stored: {}", chain(error)),
+        advice: "Nothing was given. Look at the space and health of the disk under the database; Kubernetes will try again."
+            .to_owned(),
+        try_again: true,
+    }
+}
+
+/// An error and all its sources in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,56 @@
+//! Release notes: what the plugin wrote down when a DEL found no daemon.
+
+use std::path::{Path, PathBuf};
+
+use eni_proto::PodKey;
+use ipam_core::Moment;
+
+use crate::reconcile::Handle;
+
+/// One note: which lease ended, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Note {
+    pub(crate) path: PathBuf,
+    pub(crate) key: PodKey,
+    pub(crate) at: Moment,
+}
+
+/// Returns the notes in `folder`, sorted by path. A folder that is missing has none; a file that is no note is logged and left.
+pub(crate) fn read(folder: &Path) -> Vec<Note> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut notes: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")))
+        .filter_map(|path| match read_note(&path) {
+            Ok(note) => Some(note),
+            Err(reason) => {
+                tracing::warn!(path = %path.display(), reason, "release note cannot be read and is left where it is");
+                None
+            }
+        })
+        .collect();
+    notes.sort_by(|a, b| a.path.cmp(&b.path));
+    notes
+}
+
+fn read_note(path: &Path) -> Result<Note, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let note: eni_proto::ReleaseNote = text.parse().map_err(|error: eni_proto::InvalidNote| error.to_string())?;
+    Ok(Note { path: path.to_owned(), key: note.key, at: Moment::from_millis(note.at_milliseconds) })
+}
+
+/// Releases what the notes in `folder` name, and removes each note once that is stored. Repeatable.
+pub(crate) async fn honour(folder: &Path, handle: &Handle) {
+    for note in read(folder) {
+        // The same attachment may have been added again after the note; then the note is history.
+        let newer = matches!(handle.lease(note.key.clone()).await, Ok(Some(lease)) if lease.since > note.at);
+        let done = newer || matches!(handle.del(note.key.clone()).await, Ok(Ok(_)));
+        if done {
+            tracing::info!(key = %note.key, outdated = newer, "release note honoured");
+            if let Err(error) = std::fs::remove_file(&note.path) {
+                tracing::warn!(path = %note.path.display(), %error, "release note could not be removed");
+            }
+        }
+    }
+}

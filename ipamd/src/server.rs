@@ -1,0 +1,205 @@
+//! The gRPC service on the Unix socket: checks each request, hands it to the loop, turns the answer into the wire's words.
+
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use eni_proto::{PodNetwork, Refusal, RefusalCode, wire};
+use ipam_core::{Lease, Moment};
+use tokio::{net::UnixListener, sync::watch};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{
+    Request, Response, Status,
+    transport::server::{Server, UdsConnectInfo},
+};
+use wire::ipam_server::{Ipam, IpamServer};
+
+use crate::{
+    clock,
+    reconcile::{AddAnswer, Handle},
+    settings::Settings,
+};
+
+/// Longest wait that a caller may ask for: the runtime gives up before that.
+const LONGEST_WAIT: Duration = Duration::from_secs(240);
+
+/// How far the start has come.
+#[derive(Clone)]
+pub(crate) enum Stage {
+    /// Cannot serve yet; says what it waits for.
+    Starting(String),
+    /// Serving.
+    Serving(Handle),
+}
+
+/// Why the socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("IPAM-302 the socket {path} cannot be opened; check that its folder can be written and that the path has at most 107 bytes")]
+pub(crate) struct SocketError {
+    path: String,
+    source: std::io::Error,
+}
+
+/// Opens the socket for root and our own user only.
+///
+/// A file left there by an earlier daemon is replaced: the lock on the database, which the caller holds, shows that it is dead.
+pub(crate) fn listen(path: &Path) -> Result<UnixListener, SocketError> {
+    let failed = |source| SocketError { path: path.display().to_string(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    // Between bind and chmod the peer's uid is still checked at each call.
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Serves until the future `stop` resolves; calls under way are finished first.
+pub(crate) async fn serve(
+    listener: UnixListener,
+    settings: Settings,
+    stage: watch::Receiver<Stage>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let service = IpamServer::with_interceptor(Service { settings, stage }, check_peer);
+    Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
+        .await
+}
+
+/// Lets only root and our own user in.
+#[allow(clippy::result_large_err, reason = "the signature is tonic's")]
+fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
+    let uid = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred).map(|peer| peer.uid());
+    let own = nix::unistd::geteuid().as_raw();
+    match uid {
+        Some(uid) if uid == 0 || uid == own => Ok(request),
+        _ => Err(Status::permission_denied(format!("IPAM-303 only uid 0 and uid {own} may use this socket; you are {uid:?}"))),
+    }
+}
+
+struct Service {
+    settings: Settings,
+    stage: watch::Receiver<Stage>,
+}
+
+impl Service {
+    /// Waits until the start is complete, at most until `deadline`.
+    async fn handle(&self, deadline: Moment) -> Result<Handle, Refusal> {
+        let mut stage = self.stage.clone();
+        let serving = async {
+            match stage.wait_for(|stage| matches!(stage, Stage::Serving(_))).await.as_deref() {
+                Ok(Stage::Serving(handle)) => Some(handle.clone()),
+                Ok(Stage::Starting(_)) | Err(_) => None,
+            }
+        };
+        let served = tokio::select! {
+            handle = serving => handle,
+            () = clock::sleep_until(Some(deadline)) => None,
+        };
+        served.ok_or_else(|| not_ready(&self.waiting_for()))
+    }
+
+    fn waiting_for(&self) -> String {
+        match &*self.stage.borrow() {
+            Stage::Starting(what) => what.clone(),
+            Stage::Serving(_) => String::new(),
+        }
+    }
+
+    fn network(&self, lease: &Lease) -> PodNetwork {
+        PodNetwork {
+            ipv4: lease.address,
+            eni: lease.eni.to_string(),
+            eni_mark: lease.eni_mark,
+            mtu: self.settings.mtu,
+            veth_prefix: self.settings.veth_prefix.clone(),
+        }
+    }
+
+    async fn add(&self, request: wire::AddRequest) -> Result<AddAnswer, Status> {
+        let key = checked(request.key)?;
+        if request.netns.is_empty() {
+            return Err(Status::invalid_argument("netns is empty"));
+        }
+        let wait = Duration::from_millis(request.wait_milliseconds.into()).min(LONGEST_WAIT);
+        let deadline = clock::now().after(wait);
+        let handle = match self.handle(deadline).await {
+            Ok(handle) => handle,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let pod = request.pod.unwrap_or_default().into();
+        handle.add(key, pod, request.netns, deadline).await.map_err(stopping)
+    }
+}
+
+#[tonic::async_trait]
+impl Ipam for Service {
+    async fn add(&self, request: Request<wire::AddRequest>) -> Result<Response<wire::AddReply>, Status> {
+        let outcome = match self.add(request.into_inner()).await? {
+            Ok(lease) => wire::add_reply::Outcome::Network(self.network(&lease).into()),
+            Err(refusal) => wire::add_reply::Outcome::Refusal(refusal.into()),
+        };
+        Ok(Response::new(wire::AddReply { outcome: Some(outcome) }))
+    }
+
+    async fn del(&self, request: Request<wire::DelRequest>) -> Result<Response<wire::DelReply>, Status> {
+        let key = checked(request.into_inner().key)?;
+        // A DEL does not wait for a start: the plugin leaves a note instead, which the start will read.
+        let handle = self.handle(clock::now()).await.map_err(refused)?;
+        let released = handle.del(key).await.map_err(stopping)?.map_err(refused)?;
+        let released_ipv4 = released.map(|cooling| cooling.address.to_string()).unwrap_or_default();
+        Ok(Response::new(wire::DelReply { released_ipv4 }))
+    }
+
+    async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckReply>, Status> {
+        let key = checked(request.into_inner().key)?;
+        let handle = self.handle(clock::now()).await.map_err(refused)?;
+        let lease = handle.lease(key).await.map_err(stopping)?;
+        Ok(Response::new(wire::CheckReply { network: lease.map(|lease| self.network(&lease).into()) }))
+    }
+
+    async fn gc(&self, _: Request<wire::GcRequest>) -> Result<Response<wire::GcReply>, Status> {
+        Err(Status::unimplemented("GC is not built yet; leases end with DEL"))
+    }
+
+    async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
+        let handle = match self.handle(clock::now()).await {
+            Ok(handle) => handle,
+            Err(refusal) => {
+                let waiting_for = refusal.message;
+                return Ok(Response::new(wire::StatusReply { waiting_for, ..Default::default() }));
+            }
+        };
+        let status = handle.status().await.map_err(stopping)?;
+        Ok(Response::new(crate::status::reply(&status)))
+    }
+}
+
+#[allow(clippy::result_large_err, reason = "the error type is tonic's")]
+fn checked(key: Option<wire::PodKey>) -> Result<eni_proto::PodKey, Status> {
+    let key = key.ok_or_else(|| Status::invalid_argument("key is absent"))?;
+    key.try_into().map_err(|error: eni_proto::InvalidKey| Status::invalid_argument(error.to_string()))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "used with map_err")]
+fn stopping(error: crate::reconcile::Stopped) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "used with map_err")]
+fn refused(refusal: Refusal) -> Status {
+    Status::unavailable(refusal.to_string())
+}
+
+fn not_ready(waiting_for: &str) -> Refusal {
+    Refusal {
+        code: RefusalCode::NotReady,
+        message: format!("ipamd has not finished its start: {waiting_for}"),
+        advice: "Nothing was given. Kubernetes will try again; if this lasts, look at the log of ipamd on this node.".to_owned(),
+        try_again: true,
+    }
+}

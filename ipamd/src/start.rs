@@ -1,0 +1,289 @@
+//! The daemon's start, step by step, and its end.
+//!
+//! Order matters: the lock first, so that nobody else touches the database; then the socket, so that ADDs wait instead of
+//! failing; then what needs the network. ADDs are served from the moment the loop runs.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipam_aws::{AwsEc2, AwsImds, AwsSettings};
+use ipam_core::{
+    Lease, Limits,
+    engine::Engine,
+    ports::{Ec2, Imds, NodeIdentity},
+};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    clock,
+    host::{HostNet, KernelPod},
+    reconcile::{self, Handle, Outside, chain},
+    released,
+    server::{self, SocketError, Stage},
+    settings::Settings,
+    store::{Recorded, Store, StoreError},
+};
+
+/// Waits between two tries of something that the start cannot do without.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// How often release notes are looked for. The plugin writes one only when it could not reach us.
+const NOTES_PERIOD: Duration = Duration::from_secs(5);
+
+/// Why the daemon could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another daemon uses the same database.
+    #[error("IPAM-310 another ipamd uses the database {path}; stop it first, or give this one a database of its own")]
+    Locked {
+        /// Path of the database.
+        path: String,
+    },
+    /// The lock file cannot be made.
+    #[error("IPAM-304 the folder of the database {path} cannot be used; check that it exists on a local disk and can be written")]
+    Folder {
+        /// Path of the database.
+        path: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The socket cannot be opened.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The instance type is not in the table of limits.
+    #[error("IPAM-306 the limits of instance type {instance_type} are not known; update eni-cni, or use a listed type")]
+    UnknownType {
+        /// As the metadata service names it.
+        instance_type: String,
+    },
+    /// The gRPC server ended by itself.
+    #[error("IPAM-302 the gRPC server on the socket ended")]
+    Server(#[source] tonic::transport::Error),
+    /// The system refused something that every start needs.
+    #[error("IPAM-311 the system refused {what}")]
+    System {
+        /// What was asked.
+        what: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What the operator has to mend; everything that can get better by itself is waited for instead.
+pub async fn serve(settings: Settings) -> Result<(), StartError> {
+    let _lock = lock(&settings.database)?;
+    let boot_id = read_system("/proc/sys/kernel/random/boot_id")?;
+    let (store, recorded) = open_store(&settings, boot_id.trim()).await?;
+    let listener = server::listen(&settings.socket)?;
+    tracing::info!(socket = %settings.socket.display(), leases = recorded.leases.len(), "listening");
+    let (stage, stages) = watch::channel(Stage::Starting("the start has just begun".to_owned()));
+    let mut stop = signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "SIGTERM", source })?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|source| StartError::System { what: "SIGINT", source })?;
+    let stopped = async move {
+        tokio::select! { _ = stop.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("stopping: calls under way are finished first");
+    };
+    let server = server::serve(listener, settings.clone(), stages, stopped);
+    tokio::pin!(server);
+    tokio::select! {
+        ended = &mut server => return ended.map_err(StartError::Server),
+        begun = begin(settings, store, recorded, &stage) => begun?,
+    }
+    server.await.map_err(StartError::Server)
+}
+
+/// Takes the lock that belongs to the database; it is held until the value is dropped or the process ends.
+fn lock(database: &Path) -> Result<Flock<File>, StartError> {
+    let path = database.display().to_string();
+    let failed = |source| StartError::Folder { path: path.clone(), source };
+    if let Some(folder) = database.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let file = File::options().create(true).append(true).open(beside(database, ".lock")).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => StartError::Locked { path: path.clone() },
+        other => failed(other.into()),
+    })
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn read_system(path: &'static str) -> Result<String, StartError> {
+    std::fs::read_to_string(path).map_err(|source| StartError::System { what: path, source })
+}
+
+/// Opens the database. One that is damaged or too new is set aside, never erased, and its leases are read back from the kernel.
+async fn open_store(settings: &Settings, boot_id: &str) -> Result<(Store, Recorded), StartError> {
+    let cool_until = clock::now().after(settings.policy.cool_down);
+    let error = match Store::open(&settings.database, boot_id, cool_until).await {
+        Ok(opened) => return Ok(opened),
+        Err(error) => error,
+    };
+    if !error.calls_for_a_new_file() {
+        return Err(error.into());
+    }
+    let aside = set_aside(&settings.database)?;
+    tracing::error!(error = %chain(&error), kept_as = %aside.display(), "database set aside; leases are read back from the kernel and EC2");
+    Ok(Store::open(&settings.database, boot_id, cool_until).await?)
+}
+
+/// Renames the database and its two companions, so that somebody can look at them later.
+fn set_aside(database: &Path) -> Result<PathBuf, StartError> {
+    let suffix = format!(".aside-{}", clock::now().as_millis());
+    for companion in ["", "-wal", "-shm"] {
+        let from = beside(database, companion);
+        match std::fs::rename(&from, beside(&beside(database, &suffix), companion)) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StartError::Folder { path: from.display().to_string(), source });
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(beside(database, &suffix))
+}
+
+/// Finds out who this node is and what the kernel holds, and starts the loop.
+async fn begin(settings: Settings, store: Store, recorded: Recorded, stage: &watch::Sender<Stage>) -> Result<(), StartError> {
+    let node = identity(stage).await;
+    let limits = Limits::of(&node.instance_type)
+        .ok_or_else(|| StartError::UnknownType { instance_type: node.instance_type.clone() })?;
+    tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
+    let ec2 = Arc::new(AwsEc2::connect(AwsSettings::for_region(&node.region)).await);
+    let host = HostNet::start().map_err(|source| StartError::System { what: "a thread", source })?;
+    close_open_intents(&store, &recorded).await;
+    let leases = recover(&settings, &host, &*ec2, &node, &store, recorded.leases, stage).await;
+    let prefix = format!("{}-{:x}", node.instance, clock::now().as_millis());
+    let engine = Engine::new(node.clone(), settings.policy.clone(), limits, leases, recorded.cooling, prefix, clock::now());
+    let released_dir = settings.released_dir.clone();
+    let handle = reconcile::start(engine, Outside { ec2, store: store.clone(), host, node, settings });
+    released::honour(&released_dir, &handle).await;
+    tokio::spawn(housekeeping(released_dir, handle.clone(), store));
+    stage.send_replace(Stage::Serving(handle));
+    Ok(())
+}
+
+/// Asks the metadata service who this node is, until it answers.
+async fn identity(stage: &watch::Sender<Stage>) -> NodeIdentity {
+    let imds = AwsImds::new();
+    let mut wait = FIRST_RETRY;
+    loop {
+        match imds.identity().await {
+            Ok(node) => return node,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "IPAM-307 the metadata service does not answer; trying again");
+                stage.send_replace(Stage::Starting(format!("IPAM-307 {}", chain(&error))));
+            }
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LAST_RETRY);
+    }
+}
+
+/// Settles what an earlier run left open. The engine looks at EC2 before it plans anything, so nothing is repeated blindly.
+async fn close_open_intents(store: &Store, recorded: &Recorded) {
+    for (intent, action) in &recorded.open_intents {
+        tracing::warn!(%intent, action, "an earlier run ended before EC2 answered; EC2 is looked at before anything is planned");
+        let outcome = "unknown: ipamd ended before the answer".to_owned();
+        if let Err(error) = store.settle(intent, outcome, clock::now()).await {
+            tracing::error!(%intent, error = %chain(&error), "open intent could not be settled");
+        }
+    }
+}
+
+/// Returns the leases that hold: those on record, and those that only the kernel knows.
+async fn recover(
+    settings: &Settings,
+    host: &HostNet,
+    ec2: &impl Ec2,
+    node: &NodeIdentity,
+    store: &Store,
+    mut leases: Vec<Lease>,
+    stage: &watch::Sender<Stage>,
+) -> Vec<Lease> {
+    let pods = match host.observe(&settings.veth_prefix).await {
+        Ok(pods) => pods,
+        Err(error) => {
+            // A source that cannot be read removes nothing: the records stand as they are.
+            tracing::error!(error = %chain(&error), "the kernel's pods could not be listed; the records stand");
+            return leases;
+        }
+    };
+    let unknown: Vec<_> = pods.into_iter().filter(|pod| !leases.iter().any(|lease| lease.key == pod.alias.key)).collect();
+    if unknown.is_empty() {
+        return leases;
+    }
+    let owners = interfaces(ec2, node, stage).await;
+    for pod in unknown {
+        let owner = owners.iter().find(|interface| interface.secondary.contains(&pod.alias.address));
+        match owner {
+            Some(owner) => leases.push(adopt(store, pod, owner.id.clone()).await),
+            None => tracing::error!(
+                link = pod.link, key = %pod.alias.key, address = %pod.alias.address,
+                "a pod in the kernel has an address that no interface of this node owns; it is left alone"
+            ),
+        }
+    }
+    leases
+}
+
+async fn interfaces(ec2: &impl Ec2, node: &NodeIdentity, stage: &watch::Sender<Stage>) -> Vec<ipam_core::ports::Interface> {
+    let mut wait = FIRST_RETRY;
+    loop {
+        match ec2.interfaces(&node.instance).await {
+            Ok(interfaces) => return interfaces,
+            Err(error) => {
+                tracing::warn!(error = %error, "IPAM-308 EC2 does not answer; pods of the kernel wait to be adopted");
+                stage.send_replace(Stage::Starting(format!("IPAM-308 {error}")));
+            }
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LAST_RETRY);
+    }
+}
+
+async fn adopt(store: &Store, pod: KernelPod, eni: ipam_core::EniId) -> Lease {
+    let lease = Lease {
+        key: pod.alias.key,
+        pod: eni_proto::Pod::default(),
+        netns: String::new(),
+        address: pod.alias.address,
+        eni,
+        eni_mark: pod.alias.eni_mark,
+        since: clock::now(),
+    };
+    tracing::warn!(link = pod.link, key = %lease.key, address = %lease.address, "lease adopted from the kernel");
+    if let Err(error) = store.put(lease.clone()).await {
+        tracing::error!(key = %lease.key, error = %chain(&error), "adopted lease could not be stored");
+    }
+    lease
+}
+
+/// Work that nobody waits for.
+async fn housekeeping(released_dir: PathBuf, handle: Handle, store: Store) {
+    let mut period = tokio::time::interval(NOTES_PERIOD);
+    loop {
+        period.tick().await;
+        released::honour(&released_dir, &handle).await;
+        if let Err(error) = store.forget_cooled(clock::now()).await {
+            tracing::warn!(error = %chain(&error), "cool-downs that are over could not be removed");
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The lease database: SQLite in WAL mode, one writer for leases, one connection for EC2 intents.
+//!
+//! Leases are committed without an fsync: they survive the death of this process, and after a reboot no sandbox lives
+//! that could need them (the boot id decides). Intents and migrations are committed with an fsync, because an ENI
+//! outlives the machine. Writes of leases that arrive together share one commit.
+
+use std::{path::Path, time::Duration};
+
+use eni_proto::{EniMark, Pod, PodKey};
+use ipam_core::{Action, CoolDown, IntentId, Lease, Moment};
+use sqlx::{
+    ConnectOptions, Connection, Row, SqliteConnection,
+    migrate::MigrateError,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
+};
+use tokio::sync::{mpsc, oneshot};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// How long one writer waits for the other before SQLite gives up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the write-ahead log is moved into the database. Until then it only grows: 4 KiB for each commit.
+const CHECKPOINT_PERIOD: Duration = Duration::from_secs(20);
+/// Most lease writes in one commit: bounds the wait of the first.
+const COMMIT_LIMIT: usize = 256;
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file or its folder cannot be opened.
+    #[error("IPAM-304 the database {path} cannot be opened; check that the path is a writable file on a local disk")]
+    Open {
+        /// Path of the database.
+        path: String,
+        /// SQLite's or the system's reason.
+        source: sqlx::Error,
+    },
+    /// The content is not what SQLite or our own schema allows.
+    #[error("IPAM-305 the database {path} is damaged")]
+    Damaged {
+        /// Path of the database.
+        path: String,
+        /// What is wrong.
+        source: sqlx::Error,
+    },
+    /// A newer ipamd has written it.
+    #[error("IPAM-305 the database {path} was written by a newer ipamd")]
+    Newer {
+        /// Path of the database.
+        path: String,
+        /// Which migration is unknown.
+        source: MigrateError,
+    },
+    /// A write failed.
+    #[error("IPAM-206 the database refused a write")]
+    Write(#[source] sqlx::Error),
+    /// The writer has stopped.
+    #[error("IPAM-206 the database writer has stopped")]
+    Stopped,
+}
+
+impl StoreError {
+    /// Whether the file should be set aside and its content rebuilt from kernel and EC2.
+    pub(crate) fn calls_for_a_new_file(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Newer { .. })
+    }
+}
+
+/// What a start finds in the database.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// Leases of this boot.
+    pub leases: Vec<Lease>,
+    /// Cool-downs that may still run.
+    pub cooling: Vec<CoolDown>,
+    /// Intents of an earlier run that were never settled: id and what they were to do.
+    pub open_intents: Vec<(IntentId, String)>,
+}
+
+/// The open database. Cheap to clone; all clones share the two connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    leases: mpsc::UnboundedSender<(LeaseWrite, Acknowledge)>,
+    intents: mpsc::UnboundedSender<(IntentWrite, Acknowledge)>,
+}
+
+type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
+
+#[derive(Debug)]
+enum LeaseWrite {
+    Put(Box<Lease>),
+    Release { key: PodKey, cooling: CoolDown },
+    ForgetCooled { now: Moment },
+}
+
+#[derive(Debug)]
+enum IntentWrite {
+    Begin { intent: IntentId, action: String, now: Moment },
+    Settle { intent: IntentId, outcome: String, now: Moment },
+}
+
+impl Store {
+    /// Opens or creates the database and returns it with what it holds.
+    ///
+    /// Leases of another boot are turned into cool-downs that end at `cool_until`: no sandbox of theirs lives, but peers may
+    /// still send to their addresses.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`]: the operator must act. [`StoreError::Damaged`] and [`StoreError::Newer`]: set the file aside
+    /// and open a new one.
+    pub async fn open(path: &Path, boot_id: &str, cool_until: Moment) -> Result<(Self, Recorded), StoreError> {
+        let mut intents = connect(path, SqliteSynchronous::Full).await?;
+        migrate(&mut intents, path).await?;
+        let damaged = |source: sqlx::Error| StoreError::Damaged { path: path.display().to_string(), source };
+        quick_check(&mut intents).await.map_err(damaged)?;
+        begin_boot(&mut intents, boot_id, cool_until).await.map_err(damaged)?;
+        let recorded = read_all(&mut intents).await.map_err(damaged)?;
+        let mut leases = connect(path, SqliteSynchronous::Normal).await?;
+        sqlx::query("PRAGMA wal_autocheckpoint = 0").execute(&mut leases).await.map_err(damaged)?;
+        let (lease_sender, lease_receiver) = mpsc::unbounded_channel();
+        let (intent_sender, intent_receiver) = mpsc::unbounded_channel();
+        tokio::spawn(write_leases(leases, lease_receiver));
+        tokio::spawn(write_intents(intents, intent_receiver));
+        Ok((Self { leases: lease_sender, intents: intent_sender }, recorded))
+    }
+
+    /// Queues a lease; the future resolves once it is committed. Queued in the order of the calls. Repeatable.
+    pub fn put(&self, lease: Lease) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.leases, LeaseWrite::Put(Box::new(lease)))
+    }
+
+    /// Queues the end of a lease together with the cool-down of its address. Queued in the order of the calls. Repeatable.
+    pub fn release(&self, key: PodKey, cooling: CoolDown) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.leases, LeaseWrite::Release { key, cooling })
+    }
+
+    /// Queues the removal of cool-downs that are over.
+    pub fn forget_cooled(&self, now: Moment) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.leases, LeaseWrite::ForgetCooled { now })
+    }
+
+    /// Writes durably (fsync) that `action` is about to be done.
+    pub fn begin(&self, intent: &IntentId, action: &Action, now: Moment) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let write = IntentWrite::Begin { intent: intent.clone(), action: format!("{action:?}"), now };
+        Self::queue(&self.intents, write)
+    }
+
+    /// Writes durably how an intent ended.
+    pub fn settle(&self, intent: &IntentId, outcome: String, now: Moment) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.intents, IntentWrite::Settle { intent: intent.clone(), outcome, now })
+    }
+
+    fn queue<W: Send + 'static>(
+        queue: &mpsc::UnboundedSender<(W, Acknowledge)>,
+        write: W,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<W> {
+        let (acknowledge, acknowledged) = oneshot::channel();
+        // A closed queue drops `acknowledge`, which is what the caller sees.
+        let _ = queue.send((write, acknowledge));
+        async { acknowledged.await.map_err(|_| StoreError::Stopped)? }
+    }
+}
+
+async fn connect(path: &Path, synchronous: SqliteSynchronous) -> Result<SqliteConnection, StoreError> {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .busy_timeout(BUSY_TIMEOUT)
+        .connect()
+        .await
+        .map_err(|source| {
+            let path = path.display().to_string();
+            if is_damage(&source) { StoreError::Damaged { path, source } } else { StoreError::Open { path, source } }
+        })
+}
+
+/// Tells whether SQLite says "not a database" (26) or "malformed" (11). Source: sqlite.org/rescode.html.
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|e| e.code().map(|code| code.into_owned()));
+    let primary = code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
+    matches!(primary, Some(11 | 26))
+}
+
+async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let path = path.display().to_string();
+    MIGRATIONS.run(connection).await.map_err(|error| match error {
+        source @ (MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..)) => StoreError::Newer { path, source },
+        MigrateError::Execute(source) => StoreError::Damaged { path, source },
+        other => StoreError::Damaged { path, source: sqlx::Error::Migrate(Box::new(other)) },
+    })
+}
+
+async fn quick_check(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await?;
+    if verdict == "ok" { Ok(()) } else { Err(sqlx::Error::Protocol(verdict)) }
+}
+
+/// Voids the leases of an earlier boot.
+async fn begin_boot(connection: &mut SqliteConnection, boot_id: &str, cool_until: Moment) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let before: Option<String> = sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'")
+        .fetch_optional(&mut *transaction)
+        .await?;
+    if before.as_deref() != Some(boot_id) {
+        sqlx::query("INSERT OR REPLACE INTO cooling SELECT address, ? FROM leases")
+            .bind(millis(cool_until))
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("DELETE FROM leases").execute(&mut *transaction).await?;
+        sqlx::query("INSERT OR REPLACE INTO facts VALUES ('boot_id', ?)")
+            .bind(boot_id)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await
+}
+
+async fn read_all(connection: &mut SqliteConnection) -> Result<Recorded, sqlx::Error> {
+    let leases = sqlx::query("SELECT * FROM leases ORDER BY address").fetch_all(&mut *connection).await?;
+    let cooling = sqlx::query("SELECT address, until_ms FROM cooling").fetch_all(&mut *connection).await?;
+    let open = sqlx::query("SELECT id, action FROM intents WHERE settled_ms IS NULL ORDER BY created_ms")
+        .fetch_all(connection)
+        .await?;
+    Ok(Recorded {
+        leases: leases.iter().map(read_lease).collect::<Result<_, _>>()?,
+        cooling: cooling.iter().map(read_cooling).collect::<Result<_, _>>()?,
+        open_intents: open
+            .iter()
+            .map(|row| Ok((IntentId(row.try_get("id")?), row.try_get("action")?)))
+            .collect::<Result<_, sqlx::Error>>()?,
+    })
+}
+
+fn read_lease(row: &SqliteRow) -> Result<Lease, sqlx::Error> {
+    let text = |column| row.try_get::<&str, _>(column);
+    let mark = u32::try_from(row.try_get::<i64, _>("eni_mark")?).ok().and_then(EniMark::new);
+    Ok(Lease {
+        key: PodKey::new(text("network")?, text("container_id")?, text("interface")?).map_err(decode)?,
+        pod: Pod { namespace: text("namespace")?.into(), name: text("pod")?.into(), uid: text("uid")?.into() },
+        netns: text("netns")?.into(),
+        address: text("address")?.parse().map_err(decode)?,
+        eni: text("eni")?.parse().map_err(decode)?,
+        eni_mark: mark.ok_or_else(|| sqlx::Error::Protocol("eni_mark is outside 0..=0x7f".to_owned()))?,
+        since: moment(row.try_get("since_ms")?),
+    })
+}
+
+fn read_cooling(row: &SqliteRow) -> Result<CoolDown, sqlx::Error> {
+    Ok(CoolDown {
+        address: row.try_get::<&str, _>("address")?.parse().map_err(decode)?,
+        until: moment(row.try_get("until_ms")?),
+    })
+}
+
+fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}
+
+/// SQLite has no unsigned integers; a moment fits for the next 292 million years.
+fn millis(moment: Moment) -> i64 {
+    i64::try_from(moment.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn moment(millis: i64) -> Moment {
+    Moment::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+/// Writes leases, as many as have arrived in one commit, and acknowledges each after the commit.
+async fn write_leases(mut connection: SqliteConnection, mut queue: mpsc::UnboundedReceiver<(LeaseWrite, Acknowledge)>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, COMMIT_LIMIT).await > 0 {
+        let (writes, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        match commit_leases(&mut connection, &writes).await {
+            Ok(()) => waiting.into_iter().for_each(|caller| drop(caller.send(Ok(())))),
+            // One bad write fails the commit of all, so each gets a second try of its own.
+            Err(_) => {
+                for (write, caller) in writes.into_iter().zip(waiting) {
+                    let outcome = commit_leases(&mut connection, &[write]).await;
+                    drop(caller.send(outcome.map_err(StoreError::Write)));
+                }
+            }
+        }
+    }
+}
+
+async fn commit_leases(connection: &mut SqliteConnection, writes: &[LeaseWrite]) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for write in writes {
+        write_lease(&mut transaction, write).await?;
+    }
+    transaction.commit().await
+}
+
+async fn write_lease(connection: &mut SqliteConnection, write: &LeaseWrite) -> Result<(), sqlx::Error> {
+    match write {
+        LeaseWrite::Put(lease) => {
+            // The key may be there already (same key, same answer); another key's address must not be (I1).
+            sqlx::query(
+                "INSERT INTO leases VALUES (?,?,?,?,?,?,?,?,?,?,?) \
+                 ON CONFLICT (network, container_id, interface) DO UPDATE SET address = excluded.address, \
+                 eni = excluded.eni, eni_mark = excluded.eni_mark, netns = excluded.netns",
+            )
+            .bind(lease.key.network())
+            .bind(lease.key.container_id())
+            .bind(lease.key.interface())
+            .bind(&lease.pod.namespace)
+            .bind(&lease.pod.name)
+            .bind(&lease.pod.uid)
+            .bind(&lease.netns)
+            .bind(lease.address.to_string())
+            .bind(lease.eni.as_str())
+            .bind(i64::from(lease.eni_mark.value()))
+            .bind(millis(lease.since))
+            .execute(connection)
+            .await?;
+        }
+        LeaseWrite::Release { key, cooling } => release(connection, key, cooling).await?,
+        LeaseWrite::ForgetCooled { now } => {
+            sqlx::query("DELETE FROM cooling WHERE until_ms <= ?").bind(millis(*now)).execute(connection).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn release(connection: &mut SqliteConnection, key: &PodKey, cooling: &CoolDown) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM leases WHERE network = ? AND container_id = ? AND interface = ?")
+        .bind(key.network())
+        .bind(key.container_id())
+        .bind(key.interface())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT OR REPLACE INTO cooling VALUES (?, ?)")
+        .bind(cooling.address.to_string())
+        .bind(millis(cooling.until))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Writes intents one by one: there are few, and each is worth its fsync.
+///
+/// Also moves the write-ahead log into the database from time to time, so that no ADD has to.
+async fn write_intents(mut connection: SqliteConnection, mut queue: mpsc::UnboundedReceiver<(IntentWrite, Acknowledge)>) {
+    let mut checkpoint = tokio::time::interval(CHECKPOINT_PERIOD);
+    loop {
+        tokio::select! {
+            next = queue.recv() => {
+                let Some((write, caller)) = next else { return };
+                let outcome = write_intent(&mut connection, &write).await;
+                drop(caller.send(outcome.map_err(StoreError::Write)));
+            }
+            _ = checkpoint.tick() => {
+                if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut connection).await {
+                    tracing::warn!(error = %error, "the write-ahead log could not be moved into the database");
+                }
+            }
+        }
+    }
+}
+
+async fn write_intent(connection: &mut SqliteConnection, write: &IntentWrite) -> Result<(), sqlx::Error> {
+    match write {
+        IntentWrite::Begin { intent, action, now } => {
+            sqlx::query("INSERT OR REPLACE INTO intents (id, action, created_ms) VALUES (?, ?, ?)")
+                .bind(&intent.0)
+                .bind(action)
+                .bind(millis(*now))
+                .execute(connection)
+                .await?;
+        }
+        IntentWrite::Settle { intent, outcome, now } => {
+            sqlx::query("UPDATE intents SET settled_ms = ?, outcome = ? WHERE id = ?")
+                .bind(millis(*now))
+                .bind(outcome)
+                .bind(&intent.0)
+                .execute(connection)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

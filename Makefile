@@ -1,0 +1,61 @@
+# Two commands matter: `make demo` shows the main job, `make test` passes everything. `make help` lists the rest.
+# Every recipe says what it does before it does it; whatever a machine needs is installed by `make setup`.
+
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+HOST   := $(shell rustc -vV | sed -n 's/^host: //p')
+PLUGIN := $(CARGO_TARGET_DIR)/$(HOST)/plugin/eni-cni
+IPAMD  := $(CARGO_TARGET_DIR)/debug/ipamd
+CLOUD  ?= sim
+SAY    := @printf '\n== %s\n'
+
+.PHONY: help demo test bench setup lint unit build plugin size clean
+
+help: ## Lists the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup build plugin ## Two nodes, 80 pods, pings, a table, and nothing left. CLOUD=localstack, KEEP=1.
+	$(SAY) "demo on $(CLOUD): two nodes, 80 pods"
+	@$(CARGO_TARGET_DIR)/debug/demo --cloud $(CLOUD) $(if $(KEEP),--keep) --ipamd $(IPAMD) --plugin $(PLUGIN)
+
+test: setup lint build plugin unit ## Everything that CI runs.
+	$(SAY) "demo on the simulator"
+	@$(CARGO_TARGET_DIR)/debug/demo --cloud sim --ipamd $(IPAMD) --plugin $(PLUGIN)
+	$(SAY) "demo on LocalStack"
+	@$(CARGO_TARGET_DIR)/debug/demo --cloud localstack --ipamd $(IPAMD) --plugin $(PLUGIN)
+	$(SAY) "all passed"
+
+unit: plugin
+	$(SAY) "tests of all crates (kernel tests run in network namespaces of their own)"
+	cargo test --workspace --no-fail-fast
+
+lint:
+	$(SAY) "formatting, lints"
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+build:
+	$(SAY) "building (the first build compiles aws-sdk-ec2: about 10 minutes on 2 cores)"
+	cargo build --workspace --all-targets
+
+# Static, because a plugin that is started for every pod should not spend its time in the dynamic linker.
+plugin:
+	$(SAY) "building the CNI plugin: static, optimised for size"
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile plugin -p eni-cni --target $(HOST)
+
+bench: setup plugin ## Measures against the floor; writes target/bench/report.json.
+	$(SAY) "building the daemon for speed (the first time: about 20 minutes on 2 cores)"
+	cargo build --release -p ipamd -p e2e
+	$(SAY) "benchmarks"
+	@$(CARGO_TARGET_DIR)/release/bench --ipamd $(CARGO_TARGET_DIR)/release/ipamd --plugin $(PLUGIN) --report target/bench/report.json
+
+size: plugin
+	cargo build --release -p ipamd
+	@ls -l $(PLUGIN) $(CARGO_TARGET_DIR)/release/ipamd
+
+setup: ## Installs what a Debian machine needs: packages, and LocalStack in a virtual environment.
+	@test/setup.sh
+
+clean:
+	cargo clean
+	rm -rf target/venv-localstack target/localstack target/bench

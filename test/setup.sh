@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Installs what the tests and the demo need on Debian: a few packages, and LocalStack in target/venv-localstack.
+# Repeatable; does nothing, quickly, when all is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# command -> Debian package that has it
+declare -A needed=([ip]=iproute2 [nft]=nftables [ping]=iputils-ping [curl]=curl [cc]=gcc)
+missing=()
+for command in "${!needed[@]}"; do
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${needed[$command]}")
+done
+[ -x /usr/lib/cni/ptp ] || missing+=(containernetworking-plugins)
+if ((${#missing[@]})); then
+  echo "== installing Debian packages: ${missing[*]}"
+  sudo=(); [ "$(id -u)" = 0 ] || sudo=(sudo)
+  "${sudo[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+test/localstack/setup.sh

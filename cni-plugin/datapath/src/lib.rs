@@ -1,1 +1,38 @@
-//! Stub.
+//! The kernel side of eni-cni: plans links, addresses, routes, rules and nf_tables, and applies them over netlink.
+//!
+//! Three layers, and each knows only the one below: *plans* are pure ([`pod`], [`eni`], [`host`] turn what is wanted and what is
+//! there into [`ops::Op`]s and an nf_tables transaction), [`apply`] carries them out and takes them back on failure, and a
+//! small blocking netlink socket talks to the kernel. No `ip`, `nft` or `iptables` process is ever started.
+//!
+//! Everything works on the network namespace of the *calling thread*, and every call but [`watch::wait_for_link`] blocks: the
+//! kernel does netlink work inside `sendmsg`, so an asynchronous caller gives these calls a thread of their own.
+
+#![forbid(unsafe_code)]
+
+pub mod apply;
+mod attributes;
+pub mod clean;
+pub mod eni;
+pub mod host;
+mod net;
+pub mod netns;
+mod nft;
+pub mod observe;
+pub mod ops;
+pub mod pod;
+mod route;
+mod socket;
+mod sysctl;
+pub mod watch;
+
+pub use clean::{clean_host, leftovers, pod_leftovers};
+pub use eni::{EniError, EniPlan, forget_eni, prepare_eni};
+pub use host::{HostError, HostPlan, prepare_host};
+pub use net::{Cidr, InvalidNet, MacAddress};
+pub use netns::{Netns, NetnsError};
+pub use nft::NftError;
+pub use observe::{ObserveError, PodLink, PodState, observe_pods};
+pub use pod::{PodWiring, WireError, Wired, add_pod, del_pod, forget_address};
+pub use socket::Refusal;
+pub use sysctl::SysctlError;
+pub use watch::{WatchError, wait_for_link};

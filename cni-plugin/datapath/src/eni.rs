@@ -1,0 +1,190 @@
+//! Prepares an ENI to carry pods: link, address, route table, rules and its chain; and takes all of it back.
+
+use std::{io, net::Ipv4Addr};
+
+use eni_proto::{
+    EniMark,
+    numbers::{ENI_MARK_MASK, RULE_ENI_MARK, RULE_FROM_ENI, eni_table},
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+
+use crate::{
+    Cidr, MacAddress, NftError, ObserveError,
+    apply::{Already, ApplyError, apply_on},
+    nft::{Nft, table},
+    observe::{HostState, observe_host},
+    ops::{Address, Ipv4Setting, Object, Op, Route, Rule, Setting},
+    route::Link,
+    socket::NetlinkSocket,
+};
+
+/// An attached ENI and how it shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EniPlan {
+    /// Its hardware address, by which its link is found.
+    pub mac: MacAddress,
+    /// Its primary address.
+    pub primary: Ipv4Addr,
+    /// Its subnet; the router is the subnet's base address plus one.
+    pub subnet: Cidr,
+    /// Slot on the network card.
+    pub device_index: u8,
+    /// Network card.
+    pub card: u8,
+    /// Mark of its packets, as in the leases of its pods.
+    pub mark: EniMark,
+    /// MTU of the link in bytes.
+    pub mtu: u16,
+}
+
+/// Why an ENI could not be prepared or forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum EniError {
+    /// The link has not appeared yet: wait for it ([`crate::wait_for_link`]) and try again.
+    #[error("no link with hardware address {mac}")]
+    LinkMissing {
+        /// The address.
+        mac: MacAddress,
+    },
+    /// Pods still leave by this ENI; nothing was changed.
+    #[error("pods still use the ENI with mark {mark}")]
+    InUse {
+        /// Its mark.
+        mark: u32,
+    },
+    /// The kernel could not be observed.
+    #[error("cannot look at the node")]
+    Observe(#[from] ObserveError),
+    /// A step failed; what had been done was taken back.
+    #[error("cannot change the node")]
+    Apply(#[from] ApplyError),
+    /// nf_tables could not be changed.
+    #[error("cannot change the ENI's chain")]
+    Nft(#[from] NftError),
+    /// There is no talking to the kernel.
+    #[error("netlink socket failed")]
+    Socket(#[from] io::Error),
+}
+
+/// Makes an attached ENI ready to carry pods. Returns the name of its link.
+///
+/// Repeatable: what is right already is left alone, so that a call on a prepared ENI changes nothing. Of the primary ENI only MTU and
+/// `rp_filter` are touched; its address and routes are the operating system's. [`crate::prepare_host`] comes first.
+///
+/// # Errors
+/// [`EniError`]. After [`EniError::Apply`] the node is as it was before.
+pub fn prepare_eni(plan: &EniPlan) -> Result<String, EniError> {
+    let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
+    let state = observe_host(&mut socket)?;
+    let link = state.link_of(plan.mac).ok_or(EniError::LinkMissing { mac: plan.mac })?;
+    let steps = steps(plan, link, &state);
+    apply_on(&mut socket, &steps, Already::Fine)?;
+    if !plan.mark.is_primary() {
+        Nft::open()?.commit(&table::add_eni(plan.mark))?;
+    }
+    Ok(link.name.clone())
+}
+
+/// Takes an ENI's rules, routes, address and chain out of the kernel. Its link stays as it is: it is about to go.
+///
+/// Repeatable; right after the link has gone, too.
+///
+/// # Errors
+/// [`EniError::InUse`] while a pod's element points to the ENI; else as [`prepare_eni`].
+pub fn forget_eni(card: u8, device_index: u8, mark: EniMark) -> Result<(), EniError> {
+    if mark.is_primary() {
+        return Ok(());
+    }
+    match Nft::open()?.commit_removal(&table::remove_eni(mark)) {
+        Err(NftError::Refused { source, .. }) if source.errno == Errno::EBUSY => {
+            return Err(EniError::InUse { mark: mark.value() });
+        }
+        outcome => outcome?,
+    };
+    let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
+    let steps = forget_steps(eni_table(card, device_index), &observe_host(&mut socket)?);
+    apply_on(&mut socket, &steps, Already::Fine)?;
+    Ok(())
+}
+
+/// Returns what is to be done to bring the ENI from `state` to `plan`; empty when it is there.
+fn steps(plan: &EniPlan, link: &Link, state: &HostState) -> Vec<Op> {
+    let mut steps = link_steps(link, plan.mtu, !plan.mark.is_primary());
+    if plan.mark.is_primary() {
+        return steps;
+    }
+    let table = eni_table(plan.card, plan.device_index);
+    let address = Address { link: link.index, address: plan.primary };
+    let stale = state.addresses.iter().filter(|(found, ours)| *ours && found.link == link.index && *found != address);
+    steps.extend(stale.map(|(found, _)| Op::Remove(Object::Address(*found))));
+    if !state.addresses.iter().any(|(found, _)| *found == address) {
+        steps.push(Op::Add(Object::Address(address)));
+    }
+    let routes = state.routes.iter().filter(|route| route.table == table).copied().map(Object::Route).collect();
+    steps.extend(difference(routes, wanted_routes(plan, table, link.index)));
+    let concerns = |rule: &&Rule| rule.table == table || rule.mark == Some((plan.mark.value(), ENI_MARK_MASK));
+    let rules = state.rules.iter().filter(concerns).copied().map(Object::Rule).collect();
+    steps.extend(difference(rules, wanted_rules(plan, table)));
+    steps
+}
+
+/// Link settings of every ENI.
+///
+/// `rp_filter` 2 on all, because a reply may leave by another ENI than its request came in by. A secondary ENI also keeps quiet about
+/// the node's other addresses: several ENIs share a subnet, and by default Linux answers for any address on any link, so that peers
+/// learn the wrong hardware address (`arp_ignore` 1), and asks with any of its addresses (`arp_announce` 2).
+pub(crate) fn link_steps(link: &Link, mtu: u16, secondary: bool) -> Vec<Op> {
+    let mut wanted = vec![(Setting::Mtu(link.mtu), Setting::Mtu(mtu.into())), ipv4(link, Ipv4Setting::ReversePath, 2)];
+    if secondary {
+        wanted.push(ipv4(link, Ipv4Setting::ArpIgnore, 1));
+        wanted.push(ipv4(link, Ipv4Setting::ArpAnnounce, 2));
+        wanted.push((Setting::Up(link.up), Setting::Up(true)));
+    }
+    wanted
+        .into_iter()
+        .filter(|(from, to)| from != to)
+        .map(|(from, to)| Op::Set { link: link.index, from, to })
+        .collect()
+}
+
+fn ipv4(link: &Link, setting: Ipv4Setting, wanted: u32) -> (Setting, Setting) {
+    (Setting::Ipv4(setting, link.ipv4(setting)), Setting::Ipv4(setting, wanted))
+}
+
+/// The router first: a route may only lead over what is on the link.
+fn wanted_routes(plan: &EniPlan, table: u32, link: u32) -> Vec<Object> {
+    let router = plan.subnet.router();
+    vec![
+        Object::Route(Route { table, destination: Cidr::host(router), gateway: None, link }),
+        Object::Route(Route { table, destination: Cidr::ANY, gateway: Some(router), link }),
+    ]
+}
+
+fn wanted_rules(plan: &EniPlan, table: u32) -> Vec<Object> {
+    let mark = Some((plan.mark.value(), ENI_MARK_MASK));
+    vec![
+        Object::Rule(Rule { priority: RULE_ENI_MARK, from: None, mark, table }),
+        Object::Rule(Rule { priority: RULE_FROM_ENI, from: Some(plan.primary), mark: None, table }),
+    ]
+}
+
+/// Removals, last first, then additions in order.
+pub(crate) fn difference(found: Vec<Object>, wanted: Vec<Object>) -> Vec<Op> {
+    let removals = found.iter().rev().filter(|object| !wanted.contains(object)).map(|object| Op::Remove(*object));
+    let additions = wanted.iter().filter(|object| !found.contains(object)).map(|object| Op::Add(*object));
+    removals.chain(additions).collect()
+}
+
+fn forget_steps(table: u32, state: &HostState) -> Vec<Op> {
+    let rules: Vec<&Rule> = state.rules.iter().filter(|rule| rule.table == table).collect();
+    let is_primary = |address: Ipv4Addr| rules.iter().any(|rule| rule.from == Some(address));
+    let addresses = state.addresses.iter().filter(|(found, ours)| *ours && is_primary(found.address));
+    let mut steps: Vec<Op> = rules.iter().map(|rule| Op::Remove(Object::Rule(**rule))).collect();
+    // The default route goes before the route to its router.
+    let mut routes: Vec<&Route> = state.routes.iter().filter(|route| route.table == table).collect();
+    routes.sort_by_key(|route| route.destination.prefix());
+    steps.extend(routes.into_iter().map(|route| Op::Remove(Object::Route(*route))));
+    steps.extend(addresses.map(|(found, _)| Op::Remove(Object::Address(*found))));
+    steps
+}

@@ -1,0 +1,143 @@
+//! Prepares the node's base: forwarding, reverse path filter, the two rules that never change, and the nf_tables table.
+
+use std::{io, net::Ipv4Addr};
+
+use eni_proto::{
+    VethPrefix,
+    numbers::{PRIMARY_MARK, RULE_PRIMARY_MARK, RULE_TO_POD, TABLE_MAIN, TABLE_PODS},
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+
+use crate::{
+    Cidr, MacAddress, NftError, ObserveError,
+    apply::{Already, ApplyError, apply_on},
+    eni::{difference, link_steps},
+    nft::{
+        Nft,
+        table::{self, Shape},
+    },
+    observe::{HostState, observe_host},
+    ops::{Object, Op, Rule},
+    route::Link,
+    socket::NetlinkSocket,
+    sysctl,
+};
+
+/// How the node's base shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPlan {
+    /// Hardware address of the primary ENI, by which its link is found.
+    pub primary_mac: MacAddress,
+    /// The primary ENI's primary address: what pods show to the world outside the VPC.
+    pub primary_address: Ipv4Addr,
+    /// Destinations that pods reach with their own address: the VPC's networks and those excluded from SNAT. Any order, may overlap.
+    pub direct: Vec<Cidr>,
+    /// Whether somebody outside (a NAT gateway) does SNAT, so that pods go everywhere by their own ENI.
+    pub external_snat: bool,
+    /// First characters of the host interfaces' names.
+    pub veth_prefix: VethPrefix,
+    /// MTU of the primary ENI in bytes.
+    pub mtu: u16,
+}
+
+/// Why the node's base could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// There is no link of the primary ENI.
+    #[error("no link with the primary ENI's hardware address {mac}")]
+    LinkMissing {
+        /// The address.
+        mac: MacAddress,
+    },
+    /// The kernel could not be observed.
+    #[error("cannot look at the node")]
+    Observe(#[from] ObserveError),
+    /// A rule or link could not be changed; what had been done was taken back.
+    #[error("cannot change the node")]
+    Apply(#[from] ApplyError),
+    /// The table could not be made or changed; it is as it was.
+    #[error("cannot prepare the nf_tables table")]
+    Nft(#[from] NftError),
+    /// A kernel setting could not be written.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::SysctlError),
+    /// There is no talking to the kernel.
+    #[error("netlink socket failed")]
+    Socket(#[from] io::Error),
+}
+
+/// Makes the node ready for pods, or makes it right. Returns the name of the primary ENI's link.
+///
+/// Repeatable, and right under running pods: their map elements and the ENIs' chains stay, and the rest of the table changes in one
+/// transaction.
+///
+/// # Errors
+/// [`HostError`].
+pub fn prepare_host(plan: &HostPlan) -> Result<String, HostError> {
+    let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
+    let state = observe_host(&mut socket)?;
+    let link = state.link_of(plan.primary_mac).ok_or(HostError::LinkMissing { mac: plan.primary_mac })?;
+    sysctl::ensure("ipv4/ip_forward", 1)?;
+    relax_reverse_path_of_all(plan)?;
+    apply_on(&mut socket, &steps(plan, link, &state), Already::Fine)?;
+    prepare_table(&shape(plan, link))?;
+    Ok(link.name.clone())
+}
+
+fn steps(plan: &HostPlan, link: &Link, state: &HostState) -> Vec<Op> {
+    let mut steps = link_steps(link, plan.mtu, false);
+    let ours = |rule: &&Rule| matches!(rule.priority, RULE_TO_POD | RULE_PRIMARY_MARK);
+    let found = state.rules.iter().filter(ours).copied().map(Object::Rule).collect();
+    steps.extend(difference(found, wanted_rules()));
+    steps
+}
+
+fn wanted_rules() -> Vec<Object> {
+    let to_pod = Rule { priority: RULE_TO_POD, from: None, mark: None, table: TABLE_PODS };
+    let by_primary =
+        Rule { priority: RULE_PRIMARY_MARK, from: None, mark: Some((PRIMARY_MARK, PRIMARY_MARK)), table: TABLE_MAIN };
+    vec![Object::Rule(to_pod), Object::Rule(by_primary)]
+}
+
+fn shape<'a>(plan: &'a HostPlan, link: &'a Link) -> Shape<'a> {
+    Shape {
+        primary_link: &link.name,
+        primary_address: plan.primary_address,
+        direct: &plan.direct,
+        external_snat: plan.external_snat,
+        veth_prefix: &plan.veth_prefix,
+    }
+}
+
+/// A chain or set of the same name but another make can't be changed in place; then the table is made anew with the same pods.
+fn prepare_table(shape: &Shape<'_>) -> Result<(), NftError> {
+    let mut nft = Nft::open()?;
+    match nft.commit(&table::refresh(shape)) {
+        Err(NftError::Refused { source, .. })
+            if matches!(source.errno, Errno::EEXIST | Errno::EBUSY | Errno::EOPNOTSUPP) =>
+        {
+            let pods = nft.pods()?.unwrap_or_default();
+            nft.commit(&table::rebuild(shape, &pods))
+        }
+        outcome => outcome,
+    }
+}
+
+/// Brings `rp_filter` of `all` below 2, because the kernel uses the larger of `all` and the link's own: with 2 in `all` the
+/// strict check on pods' links, which stops them from using others' addresses, would not be strict.
+///
+/// Every other link gets the 2 for itself, so that nothing changes for it.
+fn relax_reverse_path_of_all(plan: &HostPlan) -> Result<(), sysctl::SysctlError> {
+    if sysctl::read("ipv4/conf/all/rp_filter") != Some(2) {
+        return Ok(());
+    }
+    for link in sysctl::ipv4_links() {
+        if !link.starts_with(plan.veth_prefix.as_str()) {
+            // A link may vanish meanwhile.
+            sysctl::write_if_present(&format!("ipv4/conf/{link}/rp_filter"), 2)?;
+        }
+    }
+    sysctl::ensure("ipv4/conf/default/rp_filter", 2)?;
+    sysctl::ensure("ipv4/conf/all/rp_filter", 0)
+}

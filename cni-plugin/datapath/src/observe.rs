@@ -1,0 +1,131 @@
+//! What the kernel has, as far as it concerns us. Only for recovery, preparation and people: nothing here is on the way of an ADD.
+
+use std::{collections::BTreeMap, io, net::Ipv4Addr};
+
+use eni_proto::{EniMark, LinkAlias, VethPrefix, numbers::TABLE_PODS};
+use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use crate::{
+    MacAddress, NftError,
+    nft::Nft,
+    ops::{Address, Route, Rule},
+    route::{self, Link},
+    socket::{NetlinkSocket, Refusal},
+};
+
+/// Why the kernel could not be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The kernel refused a dump.
+    #[error("cannot list {what}")]
+    Refused {
+        /// Links, addresses, routes or rules.
+        what: &'static str,
+        /// Why.
+        source: Refusal,
+    },
+    /// There is no talking to the kernel.
+    #[error("netlink socket failed")]
+    Socket(#[from] io::Error),
+    /// nf_tables could not be read.
+    #[error("cannot list the pods' map")]
+    Nft(#[from] NftError),
+}
+
+/// A pod's link on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodLink {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Its hardware address.
+    pub mac: Option<MacAddress>,
+    /// What it says of itself. Absent: an ADD died between making the link and labelling it, or it is somebody else's.
+    pub alias: Option<LinkAlias>,
+}
+
+/// Everything in the kernel that belongs to pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodState {
+    /// Links with our prefix, by index.
+    pub links: Vec<PodLink>,
+    /// Addresses in the pods' table and the index of the link that each leads to.
+    pub routes: BTreeMap<Ipv4Addr, u32>,
+    /// Addresses whose packets leave by a secondary ENI. The primary's are not listed.
+    pub marks: BTreeMap<Ipv4Addr, EniMark>,
+}
+
+/// What we look at before we change a node's base or an ENI.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct HostState {
+    /// By index.
+    pub(crate) links: Vec<Link>,
+    /// With whether it is stamped as ours.
+    pub(crate) addresses: Vec<(Address, bool)>,
+    /// Ours only.
+    pub(crate) routes: Vec<Route>,
+    /// Ours only.
+    pub(crate) rules: Vec<Rule>,
+}
+
+impl HostState {
+    /// Returns the link with this hardware address; the oldest when children share it with their parent.
+    pub(crate) fn link_of(&self, mac: MacAddress) -> Option<&Link> {
+        self.links.iter().filter(|link| link.mac == Some(mac)).min_by_key(|link| link.index)
+    }
+}
+
+/// Returns everything in the kernel that belongs to pods.
+///
+/// # Errors
+/// [`ObserveError`]; then nothing may be concluded.
+pub fn observe_pods(prefix: &VethPrefix) -> Result<PodState, ObserveError> {
+    let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
+    let links = links(&mut socket)?
+        .into_iter()
+        .filter(|link| link.kind == "veth" && link.name.starts_with(prefix.as_str()))
+        .map(|link| PodLink { alias: link.alias.parse().ok(), name: link.name, index: link.index, mac: link.mac })
+        .collect();
+    let routes = routes(&mut socket, Some(TABLE_PODS))?
+        .into_iter()
+        .filter(|route| route.destination.prefix() == 32)
+        .map(|route| (route.destination.network(), route.link))
+        .collect();
+    let marks = Nft::open()?.pods()?.unwrap_or_default();
+    Ok(PodState { links, routes, marks })
+}
+
+pub(crate) fn observe_host(socket: &mut NetlinkSocket) -> Result<HostState, ObserveError> {
+    Ok(HostState {
+        links: links(socket)?,
+        addresses: dump(socket, "addresses", &route::all_addresses(), route::read_address)?,
+        routes: routes(socket, None)?,
+        rules: dump(socket, "rules", &route::all_rules(), route::read_rule)?,
+    })
+}
+
+pub(crate) fn links(socket: &mut NetlinkSocket) -> Result<Vec<Link>, ObserveError> {
+    dump(socket, "links", &RouteNetlinkMessage::GetLink(LinkMessage::default()), route::read_link)
+}
+
+pub(crate) fn routes(socket: &mut NetlinkSocket, table: Option<u32>) -> Result<Vec<Route>, ObserveError> {
+    dump(socket, "routes", &route::our_routes(table), route::read_route)
+}
+
+fn dump<T>(
+    socket: &mut NetlinkSocket,
+    what: &'static str,
+    request: &RouteNetlinkMessage,
+    read: impl Fn(u16, &[u8]) -> Option<T>,
+) -> Result<Vec<T>, ObserveError> {
+    let (kind, payload) = route::dump_request(request);
+    let reply = socket.dump(kind, &payload)?;
+    match reply.result {
+        Ok(()) => Ok(reply.data.iter().filter_map(|(kind, payload)| read(*kind, payload)).collect()),
+        // A table that has never had a route does not exist.
+        Err(refusal) if what == "routes" && refusal.errno == nix::errno::Errno::ENOENT => Ok(Vec::new()),
+        Err(source) => Err(ObserveError::Refused { what, source }),
+    }
+}

@@ -1,0 +1,215 @@
+//! Everything that we do to addresses, routes, neighbours, rules and links, as values that know their own undoing.
+
+use std::{fmt, net::Ipv4Addr};
+
+use eni_proto::numbers::ROUTE_PROTOCOL;
+
+use crate::{Cidr, MacAddress};
+
+/// An IPv4 address on a link, always as /32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// Index of the link.
+    pub link: u32,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+/// A unicast route, stamped with our protocol number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// The table, 1 to 2^32 - 1.
+    pub table: u32,
+    /// Where to.
+    pub destination: Cidr,
+    /// The next hop. Absent: the destination is on the link itself (scope link).
+    pub gateway: Option<Ipv4Addr>,
+    /// Index of the link.
+    pub link: u32,
+}
+
+/// A permanent neighbour: never asked for, never forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    /// Index of the link.
+    pub link: u32,
+    /// Whose hardware address it is.
+    pub address: Ipv4Addr,
+    /// The hardware address.
+    pub mac: MacAddress,
+}
+
+/// A policy rule `from SOURCE fwmark MARK lookup TABLE`, stamped with our protocol number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// Lower is asked earlier.
+    pub priority: u32,
+    /// Only packets from this address. Absent: from any.
+    pub from: Option<Ipv4Addr>,
+    /// Only packets whose mark has this value under this mask. Absent: any mark.
+    pub mark: Option<(u32, u32)>,
+    /// The table to ask.
+    pub table: u32,
+}
+
+/// One property of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Setting {
+    /// Whether the link carries packets.
+    Up(bool),
+    /// MTU in bytes.
+    Mtu(u32),
+    /// One of the link's IPv4 settings.
+    Ipv4(Ipv4Setting, u32),
+}
+
+/// IPv4 setting of a link; the value is its number in linux/ip.h, `IPV4_DEVCONF_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum Ipv4Setting {
+    /// `rp_filter`: 1 drops what could not be answered over the same link, 2 what could not be answered at all.
+    ReversePath = 8,
+    /// `arp_announce`: 2 asks with the best address of the link itself.
+    ArpAnnounce = 18,
+    /// `arp_ignore`: 1 answers only for addresses of the link itself.
+    ArpIgnore = 19,
+}
+
+/// Something that can be there or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Object {
+    /// An address.
+    Address(Address),
+    /// A route.
+    Route(Route),
+    /// A neighbour.
+    Neighbour(Neighbour),
+    /// A rule.
+    Rule(Rule),
+}
+
+/// One change; one message to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Op {
+    /// Make it be there. Never replaces something else.
+    Add(Object),
+    /// Make it not be there.
+    Remove(Object),
+    /// Change one property of a link.
+    Set {
+        /// Index of the link.
+        link: u32,
+        /// What it is now.
+        from: Setting,
+        /// What it shall be.
+        to: Setting,
+    },
+}
+
+impl Op {
+    /// Returns the change that takes this one back.
+    #[must_use]
+    pub const fn inverse(self) -> Self {
+        match self {
+            Self::Add(object) => Self::Remove(object),
+            Self::Remove(object) => Self::Add(object),
+            Self::Set { link, from, to } => Self::Set { link, from: to, to: from },
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add(object) => write!(f, "add {object}"),
+            Self::Remove(object) => write!(f, "remove {object}"),
+            Self::Set { link, to, from: _ } => write!(f, "set {to} on link {link}"),
+        }
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(Address { link, address }) => write!(f, "address {address}/32 on link {link}"),
+            Self::Route(route) => route.fmt(f),
+            Self::Neighbour(Neighbour { link, address, mac }) => {
+                write!(f, "neighbour {address} at {mac} on link {link}")
+            }
+            Self::Rule(rule) => rule.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "route {}", self.destination)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        write!(f, " on link {} in table {} (protocol {ROUTE_PROTOCOL})", self.link, self.table)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rule {}:", self.priority)?;
+        if let Some(source) = self.from {
+            write!(f, " from {source}")?;
+        }
+        if let Some((value, mask)) = self.mark {
+            write!(f, " fwmark {value:#x}/{mask:#x}")?;
+        }
+        write!(f, " lookup {}", self.table)
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up(true) => f.write_str("up"),
+            Self::Up(false) => f.write_str("down"),
+            Self::Mtu(bytes) => write!(f, "mtu {bytes}"),
+            Self::Ipv4(setting, value) => write!(f, "{}={value}", setting.name()),
+        }
+    }
+}
+
+impl Ipv4Setting {
+    /// The setting's name under /proc/sys/net/ipv4/conf.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ReversePath => "rp_filter",
+            Self::ArpAnnounce => "arp_announce",
+            Self::ArpIgnore => "arp_ignore",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undoing_twice_is_doing() {
+        let address = Object::Address(Address { link: 2, address: Ipv4Addr::new(10, 0, 0, 1) });
+        let set = Op::Set { link: 2, from: Setting::Mtu(1500), to: Setting::Mtu(9001) };
+        for op in [Op::Add(address), Op::Remove(address), set] {
+            assert_ne!(op.inverse(), op);
+            assert_eq!(op.inverse().inverse(), op);
+        }
+    }
+
+    #[test]
+    fn a_change_says_what_it_does() {
+        let rule = Rule { priority: 1536, from: None, mark: Some((3, 0x7f)), table: 3 };
+        assert_eq!(Op::Add(Object::Rule(rule)).to_string(), "add rule 1536: fwmark 0x3/0x7f lookup 3");
+        let set = Op::Set {
+            link: 4,
+            from: Setting::Ipv4(Ipv4Setting::ReversePath, 0),
+            to: Setting::Ipv4(Ipv4Setting::ReversePath, 2),
+        };
+        assert_eq!(set.to_string(), "set rp_filter=2 on link 4");
+    }
+}

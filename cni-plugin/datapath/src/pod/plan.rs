@@ -1,0 +1,106 @@
+//! What a wired pod looks like, and whose a link is. Pure.
+
+use std::net::Ipv4Addr;
+
+use eni_proto::{LinkAlias, PodKey, host_link_name, numbers::POD_GATEWAY};
+use sha1::{Digest, Sha1};
+
+use super::PodWiring;
+use crate::{
+    Cidr, MacAddress,
+    ops::{Address, Neighbour, Object, Op, Route, Setting},
+    route::{Link, VethPair},
+};
+
+/// Route table `main` of the pod.
+const POD_TABLE: u32 = eni_proto::numbers::TABLE_MAIN;
+
+/// Returns the pair to create.
+pub(super) fn veth_pair(wiring: &PodWiring) -> VethPair {
+    VethPair {
+        host_name: host_link_name(&wiring.network.veth_prefix, &wiring.key, &wiring.pod),
+        host_mac: mac(&wiring.key, "host"),
+        pod_name: wiring.key.interface().to_owned(),
+        pod_mac: mac(&wiring.key, "pod"),
+        mtu: wiring.network.mtu,
+    }
+}
+
+/// Returns what the host link says of itself.
+pub(super) fn alias(wiring: &PodWiring) -> LinkAlias {
+    LinkAlias { key: wiring.key.clone(), address: wiring.network.ipv4, eni_mark: wiring.network.eni_mark }
+}
+
+/// Returns the hardware address of one end of a key's pair: locally administered, unicast, the same for the same key.
+///
+/// It is set when the link is created, and so says whose the link is before the alias does. A set address is also left alone by
+/// udev, which replaces random ones (`MACAddressPolicy=persistent`) and thereby cuts the pod off.
+pub(super) fn mac(key: &PodKey, end: &str) -> MacAddress {
+    let digest: [u8; 20] = Sha1::digest(format!("{end} {key}")).into();
+    let [first, b, c, d, e, f, ..] = digest;
+    MacAddress([first & 0xfc | 0x02, b, c, d, e, f])
+}
+
+/// Returns the steps inside the pod, in order: the gateway must be on the link before a route may lead over it.
+pub(super) fn in_pod(link: u32, address: Ipv4Addr, host_mac: MacAddress) -> Vec<Op> {
+    let gateway = Route { table: POD_TABLE, destination: Cidr::host(POD_GATEWAY), gateway: None, link };
+    vec![
+        Op::Set { link, from: Setting::Up(false), to: Setting::Up(true) },
+        Op::Add(Object::Address(Address { link, address })),
+        Op::Add(Object::Route(gateway)),
+        Op::Add(Object::Route(Route { destination: Cidr::ANY, gateway: Some(POD_GATEWAY), ..gateway })),
+        Op::Add(Object::Neighbour(Neighbour { link, address: POD_GATEWAY, mac: host_mac })),
+    ]
+}
+
+/// Whose a host link is, seen from a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The key's own, labelled.
+    Key(LinkAlias),
+    /// The key's own, but its ADD died before it was labelled.
+    Unfinished,
+    /// Another container's, or nobody's that we know.
+    Other,
+}
+
+pub(super) fn owner(link: &Link, key: &PodKey) -> Owner {
+    match link.alias.parse::<LinkAlias>() {
+        Ok(alias) if alias.key == *key => Owner::Key(alias),
+        Ok(_) => Owner::Other,
+        Err(_) if link.alias.is_empty() && link.mac == Some(mac(key, "host")) => Owner::Unfinished,
+        Err(_) => Owner::Other,
+    }
+}
+
+/// What to do when a name of the pair is taken already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Conflict {
+    /// The pod has another interface of this name.
+    InterfaceInUse,
+    /// The host has a link of this name that never was a pod's.
+    ForeignLink,
+    /// The same ADD again: both ends are there.
+    Keep { host: u32, pod: u32 },
+    /// An older sandbox of the same pod, or an ADD that did not finish.
+    Replace(Link),
+    /// It is gone meanwhile.
+    Gone,
+}
+
+pub(super) fn conflict(wiring: &PodWiring, host: Option<Link>, pod: Option<&Link>) -> Conflict {
+    let is_ours = |pod: &&Link| {
+        let host = host.as_ref().map(|host| (host.index, host.peer));
+        pod.mac == Some(mac(&wiring.key, "pod")) && host == pod.peer.map(|peer| (peer, Some(pod.index)))
+    };
+    let inner = pod.filter(is_ours);
+    match (host, inner) {
+        _ if pod.is_some() && inner.is_none() => Conflict::InterfaceInUse,
+        (None, _) => Conflict::Gone,
+        (Some(host), _) if host.kind != "veth" => Conflict::ForeignLink,
+        (Some(host), Some(inner)) if owner(&host, &wiring.key) == Owner::Key(alias(wiring)) => {
+            Conflict::Keep { host: host.index, pod: inner.index }
+        }
+        (Some(host), _) => Conflict::Replace(host),
+    }
+}

@@ -1,0 +1,361 @@
+//! Our values as rtnetlink messages and back. What the kernel says of links is read attribute by attribute, because a
+//! full decoder fails as a whole on one attribute of a newer kernel.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    os::fd::RawFd,
+};
+
+use eni_proto::numbers::ROUTE_PROTOCOL;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage, AddressProtocol, AddressScope},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    rule::{RuleAction, RuleAttribute, RuleMessage},
+};
+
+use crate::{
+    Cidr, MacAddress,
+    attributes::{self, Attributes},
+    ops::{Address, Ipv4Setting, Neighbour, Object, Op, Route, Rule, Setting},
+    socket::Message,
+};
+
+// Source: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
+const RTM_NEWLINK: u16 = 16;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const ADDR_GEN_MODE_NONE: u8 = 1;
+const LINK_HEADER: usize = 16;
+const RT_TABLE_COMPAT: u8 = 252;
+
+/// A veth pair before it exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VethPair {
+    pub(crate) host_name: String,
+    pub(crate) host_mac: MacAddress,
+    pub(crate) pod_name: String,
+    pub(crate) pod_mac: MacAddress,
+    pub(crate) mtu: u16,
+}
+
+/// A link as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    pub(crate) mac: Option<MacAddress>,
+    pub(crate) mtu: u32,
+    /// Index of the other end of a pair, in the other end's namespace.
+    pub(crate) peer: Option<u32>,
+    /// Empty: none.
+    pub(crate) alias: String,
+    /// As `veth`. Empty: hardware.
+    pub(crate) kind: String,
+    ipv4: Vec<u8>,
+}
+
+impl Link {
+    /// Value of one of the link's IPv4 settings; 0 when the kernel did not say.
+    pub(crate) fn ipv4(&self, setting: Ipv4Setting) -> u32 {
+        let at = (usize::from(setting as u16) - 1) * 4;
+        self.ipv4.get(at..).and_then(attributes::as_ne32).unwrap_or(0)
+    }
+}
+
+pub(crate) fn encode(message: &RouteNetlinkMessage, flags: u16) -> Message {
+    let mut payload = vec![0; NetlinkSerializable::buffer_len(message)];
+    message.serialize(&mut payload);
+    Message { kind: NetlinkSerializable::message_type(message), flags: flags | NLM_F_ACK, payload }
+}
+
+/// The message that carries out `op`.
+pub(crate) fn op_message(op: Op) -> Message {
+    match op {
+        Op::Add(object) => encode(&object_message(object, true), NLM_F_CREATE | NLM_F_EXCL),
+        Op::Remove(object) => encode(&object_message(object, false), 0),
+        Op::Set { link, to, from: _ } => encode(&RouteNetlinkMessage::SetLink(setting_message(link, to)), 0),
+    }
+}
+
+fn object_message(object: Object, add: bool) -> RouteNetlinkMessage {
+    match (object, add) {
+        (Object::Address(it), true) => RouteNetlinkMessage::NewAddress(address_message(it)),
+        (Object::Address(it), false) => RouteNetlinkMessage::DelAddress(address_message(it)),
+        (Object::Route(it), true) => RouteNetlinkMessage::NewRoute(route_message(it)),
+        (Object::Route(it), false) => RouteNetlinkMessage::DelRoute(route_message(it)),
+        (Object::Neighbour(it), true) => RouteNetlinkMessage::NewNeighbour(neighbour_message(it)),
+        (Object::Neighbour(it), false) => RouteNetlinkMessage::DelNeighbour(neighbour_message(it)),
+        (Object::Rule(it), true) => RouteNetlinkMessage::NewRule(rule_message(it)),
+        (Object::Rule(it), false) => RouteNetlinkMessage::DelRule(rule_message(it)),
+    }
+}
+
+/// Creates both ends where they belong: the host end here and up, the pod end in the namespace of `pod_netns`.
+///
+/// The echo of the created link tells both indexes. The pod end can't be up at once: the kernel opens it before the pair is
+/// joined (ENOTCONN).
+pub(crate) fn create_veth(pair: &VethPair, pod_netns: RawFd) -> Message {
+    let end = |name: &str, mac: MacAddress| {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Mtu(pair.mtu.into()),
+            LinkAttribute::Address(mac.0.to_vec()),
+        ];
+        message
+    };
+    let mut peer = end(&pair.pod_name, pair.pod_mac);
+    peer.attributes.push(LinkAttribute::NetNsFd(pod_netns));
+    let mut host = end(&pair.host_name, pair.host_mac);
+    host.header.flags = LinkFlags::Up;
+    host.header.change_mask = LinkFlags::Up;
+    host.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    encode(&RouteNetlinkMessage::NewLink(host), NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO)
+}
+
+/// Writes a pod link's alias and drops packets from it whose source is not the pod's (`rp_filter`).
+///
+/// Without link-local address (`no_ipv6`, only where the kernel has IPv6) the host neither announces itself to the pod nor joins groups for it.
+pub(crate) fn claim_link(link: u32, alias: &str, no_ipv6: bool) -> Message {
+    let mut families = ipv4_conf(Ipv4Setting::ReversePath, 1);
+    if no_ipv6 {
+        let none = Attributes::new().bytes(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
+        families = families.nested(AF_INET6, none);
+    }
+    let mut message = LinkMessage::default();
+    message.header.index = link;
+    message.attributes =
+        vec![LinkAttribute::IfAlias(alias.to_owned()), LinkAttribute::AfSpecUnknown(families.into_bytes())];
+    encode(&RouteNetlinkMessage::SetLink(message), 0)
+}
+
+pub(crate) fn delete_link(link: u32) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = link;
+    encode(&RouteNetlinkMessage::DelLink(message), 0)
+}
+
+pub(crate) fn get_link(name: &str) -> Message {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    encode(&RouteNetlinkMessage::GetLink(message), 0)
+}
+
+/// Kind and payload of a request for the dump of all IPv4 addresses, routes or rules.
+pub(crate) fn dump_request(message: &RouteNetlinkMessage) -> (u16, Vec<u8>) {
+    let Message { kind, payload, flags: _ } = encode(message, 0);
+    (kind, payload)
+}
+
+pub(crate) fn all_addresses() -> RouteNetlinkMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    RouteNetlinkMessage::GetAddress(message)
+}
+
+/// Our routes: of one table, or of all.
+pub(crate) fn our_routes(table: Option<u32>) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    message.attributes.extend(table.map(RouteAttribute::Table));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+pub(crate) fn all_rules() -> RouteNetlinkMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    RouteNetlinkMessage::GetRule(message)
+}
+
+fn setting_message(link: u32, setting: Setting) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = link;
+    match setting {
+        Setting::Up(up) => {
+            message.header.change_mask = LinkFlags::Up;
+            message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        }
+        Setting::Mtu(bytes) => message.attributes.push(LinkAttribute::Mtu(bytes)),
+        Setting::Ipv4(setting, value) => {
+            let families = ipv4_conf(setting, value);
+            message.attributes.push(LinkAttribute::AfSpecUnknown(families.into_bytes()));
+        }
+    }
+    message
+}
+
+fn ipv4_conf(setting: Ipv4Setting, value: u32) -> Attributes {
+    let settings = Attributes::new().ne32(setting as u16, value);
+    Attributes::new().nested(AF_INET, Attributes::new().nested(IFLA_INET_CONF, settings))
+}
+
+fn address_message(Address { link, address }: Address) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = 32;
+    message.header.scope = AddressScope::Universe;
+    message.header.index = link;
+    message.attributes = vec![
+        AddressAttribute::Local(address.into()),
+        AddressAttribute::Address(address.into()),
+        // Known since Linux 5.18, ignored before.
+        AddressAttribute::Protocol(AddressProtocol::Other(ROUTE_PROTOCOL)),
+    ];
+    message
+}
+
+fn route_message(route: Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = route.destination.prefix();
+    // Tables above 255 do not fit into the header; the attribute counts.
+    message.header.table = u8::try_from(route.table).unwrap_or(RT_TABLE_COMPAT);
+    message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    message.header.scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    message.header.kind = RouteType::Unicast;
+    message.attributes = vec![RouteAttribute::Table(route.table), RouteAttribute::Oif(route.link)];
+    if route.destination.prefix() > 0 {
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.destination.network())));
+    }
+    message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(RouteAddress::Inet(gateway))));
+    message
+}
+
+fn neighbour_message(Neighbour { link, address, mac }: Neighbour) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = link;
+    message.header.state = NeighbourState::Permanent;
+    message.attributes = vec![
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+        NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
+    ];
+    message
+}
+
+fn rule_message(rule: Rule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.action = RuleAction::ToTable;
+    message.header.table = u8::try_from(rule.table).unwrap_or(0);
+    message.attributes = vec![
+        RuleAttribute::Priority(rule.priority),
+        RuleAttribute::Table(rule.table),
+        RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL)),
+    ];
+    if let Some(source) = rule.from {
+        message.header.src_len = 32;
+        message.attributes.push(RuleAttribute::Source(source.into()));
+    }
+    if let Some((value, mask)) = rule.mark {
+        message.attributes.extend([RuleAttribute::FwMark(value), RuleAttribute::FwMask(mask)]);
+    }
+    message
+}
+
+/// Reads a link from RTM_NEWLINK; nothing when it is another message.
+pub(crate) fn read_link(kind: u16, payload: &[u8]) -> Option<Link> {
+    if kind != RTM_NEWLINK {
+        return None;
+    }
+    let header = payload.first_chunk::<LINK_HEADER>()?;
+    let mut link = Link { index: attributes::as_ne32(&header[4..])?, ..Link::default() };
+    link.up = attributes::as_ne32(&header[8..])? & LinkFlags::Up.bits() != 0;
+    for (attribute, value) in attributes::read(&payload[LINK_HEADER..]) {
+        match attribute {
+            1 => link.mac = value.try_into().ok().map(MacAddress),
+            3 => link.name = attributes::as_text(value),
+            4 => link.mtu = attributes::as_ne32(value)?,
+            5 => link.peer = attributes::as_ne32(value),
+            18 => link.kind = attributes::find(value, 1).map(attributes::as_text).unwrap_or_default(),
+            20 => link.alias = attributes::as_text(value),
+            26 => {
+                let family = attributes::find(value, AF_INET).unwrap_or_default();
+                link.ipv4 = attributes::find(family, IFLA_INET_CONF).unwrap_or_default().to_vec();
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn decode(kind: u16, payload: &[u8]) -> Option<RouteNetlinkMessage> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    RouteNetlinkMessage::deserialize(&header, payload).ok()
+}
+
+/// An address and whether it is stamped as ours.
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+pub(crate) fn read_address(kind: u16, payload: &[u8]) -> Option<(Address, bool)> {
+    let RouteNetlinkMessage::NewAddress(message) = decode(kind, payload)? else { return None };
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    })?;
+    let ours = message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::Other(ROUTE_PROTOCOL)));
+    Some((Address { link: message.header.index, address }, ours))
+}
+
+/// A unicast route of ours; nothing for any other.
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+pub(crate) fn read_route(kind: u16, payload: &[u8]) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = decode(kind, payload)? else { return None };
+    if message.header.protocol != RouteProtocol::Other(ROUTE_PROTOCOL) || message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let mut route = Route { table: message.header.table.into(), destination: Cidr::ANY, gateway: None, link: 0 };
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Table(table) => route.table = table,
+            RouteAttribute::Oif(link) => route.link = link,
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => route.gateway = Some(gateway),
+            RouteAttribute::Destination(RouteAddress::Inet(network)) => {
+                route.destination = Cidr::new(network, message.header.destination_prefix_length).ok()?;
+            }
+            _ => {}
+        }
+    }
+    Some(route)
+}
+
+/// A rule of ours; nothing for any other.
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+pub(crate) fn read_rule(kind: u16, payload: &[u8]) -> Option<Rule> {
+    let RouteNetlinkMessage::NewRule(message) = decode(kind, payload)? else { return None };
+    if !message.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL))) {
+        return None;
+    }
+    let mut rule = Rule { priority: 0, from: None, mark: None, table: message.header.table.into() };
+    let (mut value, mut mask) = (None, u32::MAX);
+    for attribute in message.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => rule.priority = priority,
+            RuleAttribute::Table(table) => rule.table = table,
+            RuleAttribute::FwMark(mark) => value = Some(mark),
+            RuleAttribute::FwMask(bits) => mask = bits,
+            RuleAttribute::Source(IpAddr::V4(source)) => rule.from = Some(source),
+            _ => {}
+        }
+    }
+    rule.mark = value.map(|value| (value, mask));
+    Some(rule)
+}
+
+/// The pod's /32 in the pods' table.
+pub(crate) fn pod_route(address: Ipv4Addr, link: u32) -> Route {
+    Route { table: eni_proto::numbers::TABLE_PODS, destination: Cidr::host(address), gateway: None, link }
+}

@@ -1,0 +1,90 @@
+//! Writes the difference between two sets of ports as scripts for `ip` and `nft`; runs nothing itself.
+
+use std::{collections::BTreeMap, fmt::Write, net::Ipv4Addr};
+
+use ipam_core::InstanceId;
+
+use super::ports::{Port, Ports, router};
+
+/// What has to be run, and where.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scripts {
+    /// `ip -batch` in the fabric.
+    pub(crate) ip: String,
+    /// `nft -f` in the fabric, before `ip`.
+    pub(crate) nft: String,
+    /// `ip -batch` in nodes, after `ip`: what the operating system would do at boot.
+    pub(crate) nodes: BTreeMap<InstanceId, String>,
+}
+
+/// Returns the scripts that lead from `now` to `next`. `netns` is the path of each node's namespace.
+pub(crate) fn write(now: &Ports, next: &Ports, netns: &BTreeMap<InstanceId, String>) -> Scripts {
+    let mut scripts = Scripts::default();
+    // First everything that goes, so that names, slots and addresses are free for what comes.
+    for (eni, port) in now {
+        let kept = next.get(eni).filter(|other| other.same_link(port));
+        for address in port.owns.iter().filter(|address| !kept.is_some_and(|port| port.owns.contains(address))) {
+            scripts.disown(port, *address, kept.is_some());
+        }
+        if kept.is_none() {
+            scripts.line(format_args!("link del {}", port.name));
+        }
+    }
+    for (eni, port) in next {
+        let known = now.get(eni).filter(|other| other.same_link(port));
+        if known.is_none() {
+            scripts.plug(eni.as_str(), port, &netns[&port.instance]);
+        }
+        for address in port.owns.iter().filter(|address| !known.is_some_and(|port| port.owns.contains(address))) {
+            scripts.own(port, *address);
+        }
+    }
+    scripts
+}
+
+impl Scripts {
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        let _ = writeln!(self.ip, "{line}");
+    }
+
+    fn plug(&mut self, eni: &str, port: &Port, netns: &str) {
+        let Port { name, link, mac, .. } = port;
+        self.line(format_args!("link add {name} mtu 9001 type veth peer name {link} address {mac} netns {netns}"));
+        self.line(format_args!("link set {name} up alias {eni}"));
+        // Proxy ARP would wait up to 0.8 s before it answers; only a device's own value can be set here.
+        self.line(format_args!("ntable change name arp_cache dev {name} proxy_delay 0"));
+        self.line(format_args!("addr replace {}/32 dev lo", router(port.subnet)));
+        if port.first {
+            let boot = self.nodes.entry(port.instance.clone()).or_default();
+            let (address, prefix, router) = (port.primary, port.subnet.prefix, router(port.subnet));
+            let _ = write!(
+                boot,
+                "link set {link} mtu 9001 up\naddr add {address}/{prefix} dev {link}\n\
+                 route add default via {router} dev {link}\n"
+            );
+        }
+    }
+
+    fn own(&mut self, port: &Port, address: Ipv4Addr) {
+        let Port { name, mac, .. } = port;
+        // Permanent, so that the next hop is the ENI whatever address the packet is for.
+        self.line(format_args!("neigh replace {address} lladdr {mac} dev {name} nud permanent"));
+        self.line(format_args!("route replace {address}/32 dev {name}"));
+        let _ = writeln!(self.nft, "add element ip fabric owned {{ \"{name}\" . {address} }}");
+        if port.first && address == port.primary {
+            let _ = writeln!(self.nft, "add element ip fabric public {{ {address} }}");
+        }
+    }
+
+    fn disown(&mut self, port: &Port, address: Ipv4Addr, link_stays: bool) {
+        let name = &port.name;
+        if link_stays {
+            self.line(format_args!("route del {address}/32 dev {name}"));
+            self.line(format_args!("neigh del {address} dev {name}"));
+        }
+        let _ = writeln!(self.nft, "delete element ip fabric owned {{ \"{name}\" . {address} }}");
+        if port.first && address == port.primary {
+            let _ = writeln!(self.nft, "delete element ip fabric public {{ {address} }}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The internet: one host behind the VPC's gateway that answers and remembers who asked.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use crate::{LabError, Namespace, fabric::counters};
+
+/// The internet host's address (TEST-NET-2, RFC 5737).
+pub const INTERNET_HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// The internet gateway's address on that side.
+const GATEWAY: &str = "198.51.100.1";
+
+const RULES: &str = "table ip internet {
+  set seen { type ipv4_addr; size 65535; flags dynamic; counter; }
+  chain input { type filter hook input priority 0; policy accept; iifname \"igw\" update @seen { ip saddr }; }
+}
+";
+
+/// The internet host.
+#[derive(Debug)]
+pub(crate) struct Internet {
+    namespace: Namespace,
+}
+
+impl Internet {
+    /// Makes the host and hangs it on `fabric` by a link that is called `igw` at both ends.
+    pub(crate) fn behind(fabric: &Namespace) -> Result<Self, LabError> {
+        let namespace = Namespace::fresh("internet")?;
+        let path = namespace.path().display().to_string();
+        fabric.ip(&format!(
+            "link add igw mtu 9001 type veth peer name igw mtu 9001 netns {path}\n\
+             link set igw up\naddr add {GATEWAY}/24 dev igw\n"
+        ))?;
+        namespace
+            .ip(&format!("link set igw up\naddr add {INTERNET_HOST}/24 dev igw\nroute add default via {GATEWAY}\n"))?;
+        namespace.nft(RULES)?;
+        Ok(Self { namespace })
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Source addresses that reached the host, with the number of packets of each.
+    pub(crate) fn seen(&self) -> Result<BTreeMap<Ipv4Addr, u64>, LabError> {
+        let elements = counters::read(&self.namespace, "internet", "seen")?;
+        elements.into_iter().map(|(key, packets)| Ok((counters::address(&key, 0)?, packets))).collect()
+    }
+}

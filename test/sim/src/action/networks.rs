@@ -1,0 +1,174 @@
+//! VPCs and subnets.
+
+use ipam_core::{SubnetId, VpcId, ports::Cidr4};
+
+use crate::{
+    Action, ApiError,
+    action::{groups::new_group, tags},
+    world::{
+        Filter, Page, Paging, State, cidr,
+        filter::Filterable,
+        lookup,
+        model::{Subnet, Tags, Vpc},
+    },
+};
+
+/// Makes a VPC and its default security group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateVpc {
+    /// Its network, /16 to /28.
+    pub cidr: String,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+impl Action for CreateVpc {
+    const NAME: &'static str = "CreateVpc";
+    type Answer = Vpc;
+
+    fn apply(&self, state: &mut State) -> Result<Vpc, ApiError> {
+        let cidr = parse_cidr(&self.cidr, "InvalidVpc.Range")?;
+        tags::check(&Tags::new(), &self.tags)?;
+        let id: VpcId = state.new_id();
+        let group = new_group(state, &id, "default", "default VPC security group", Tags::new());
+        let is_default = state.vpcs.is_empty();
+        let vpc = Vpc { id: id.clone(), cidrs: vec![cidr], default_group: group, is_default, tags: self.tags.clone() };
+        state.vpcs.insert(id, vpc.clone());
+        Ok(vpc)
+    }
+}
+
+/// Lists VPCs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DescribeVpcs {
+    /// Only these. Empty: all.
+    pub ids: Vec<String>,
+    /// Only what passes.
+    pub filters: Vec<Filter>,
+    /// Which page.
+    pub paging: Paging,
+}
+
+impl Action for DescribeVpcs {
+    const NAME: &'static str = "DescribeVpcs";
+    type Answer = Page<Vpc>;
+
+    fn apply(&self, state: &mut State) -> Result<Page<Vpc>, ApiError> {
+        self.paging.check(5..=1000, !self.ids.is_empty())?;
+        let found = super::select(&state.vpcs, &self.ids, &self.filters)?;
+        Ok(self.paging.cut(found, |vpc| vpc.id.clone()))
+    }
+}
+
+/// Makes a subnet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateSubnet {
+    /// Its VPC.
+    pub vpc: String,
+    /// Its network, /16 to /28, inside the VPC's.
+    pub cidr: String,
+    /// Its zone. Absent: the region's first.
+    pub availability_zone: Option<String>,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+impl Action for CreateSubnet {
+    const NAME: &'static str = "CreateSubnet";
+    type Answer = Subnet;
+
+    fn apply(&self, state: &mut State) -> Result<Subnet, ApiError> {
+        let vpc = lookup::find(&state.vpcs, &self.vpc)?;
+        let cidr = parse_cidr(&self.cidr, "InvalidSubnet.Range")?;
+        if !vpc.cidrs.iter().any(|outer| cidr::contains(*outer, cidr)) {
+            return Err(ApiError::new("InvalidSubnet.Range", format!("The CIDR '{}' is invalid.", self.cidr)));
+        }
+        let conflict = state.subnets.values().any(|other| other.vpc == vpc.id && cidr::overlap(other.cidr, cidr));
+        if conflict {
+            let message = format!("The CIDR '{}' conflicts with another subnet", self.cidr);
+            return Err(ApiError::new("InvalidSubnet.Conflict", message));
+        }
+        tags::check(&Tags::new(), &self.tags)?;
+        let vpc = vpc.id.clone();
+        let availability_zone = self.availability_zone.clone().unwrap_or_else(|| format!("{}a", state.config.region));
+        let id: SubnetId = state.new_id();
+        let tags = self.tags.clone();
+        let subnet = Subnet { id: id.clone(), vpc, cidr, availability_zone, tags, used: Default::default() };
+        state.subnets.insert(id, subnet.clone());
+        Ok(subnet)
+    }
+}
+
+/// Lists subnets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DescribeSubnets {
+    /// Only these. Empty: all.
+    pub ids: Vec<String>,
+    /// Only what passes.
+    pub filters: Vec<Filter>,
+    /// Which page.
+    pub paging: Paging,
+}
+
+impl Action for DescribeSubnets {
+    const NAME: &'static str = "DescribeSubnets";
+    type Answer = Page<Subnet>;
+
+    fn apply(&self, state: &mut State) -> Result<Page<Subnet>, ApiError> {
+        self.paging.check(5..=1000, !self.ids.is_empty())?;
+        let found = super::select(&state.subnets, &self.ids, &self.filters)?;
+        Ok(self.paging.cut(found, |subnet| subnet.id.clone()))
+    }
+}
+
+/// Reads a network of the sizes that VPCs and subnets may have.
+fn parse_cidr(text: &str, range_code: &'static str) -> Result<Cidr4, ApiError> {
+    let invalid = || {
+        ApiError::invalid_value(format!(
+            "Value ({text}) for parameter cidrBlock is invalid. This is not a valid CIDR block."
+        ))
+    };
+    let cidr = cidr::parse(text).ok_or_else(invalid)?;
+    if (16..=28).contains(&cidr.prefix) {
+        Ok(cidr)
+    } else {
+        Err(ApiError::new(range_code, format!("The CIDR '{text}' is invalid.")))
+    }
+}
+
+impl Filterable for Vpc {
+    fn field(&self, name: &str) -> Option<Vec<String>> {
+        Some(match name {
+            "vpc-id" => vec![self.id.to_string()],
+            "cidr" | "cidr-block" => self.cidrs.iter().take(1).copied().map(cidr::text).collect(),
+            "cidr-block-association.cidr-block" => self.cidrs.iter().copied().map(cidr::text).collect(),
+            "is-default" | "isDefault" => vec![self.is_default.to_string()],
+            "state" => vec!["available".to_owned()],
+            "owner-id" => vec![crate::ACCOUNT.to_owned()],
+            _ => return None,
+        })
+    }
+
+    fn tags(&self) -> &Tags {
+        &self.tags
+    }
+}
+
+impl Filterable for Subnet {
+    fn field(&self, name: &str) -> Option<Vec<String>> {
+        Some(vec![match name {
+            "subnet-id" => self.id.to_string(),
+            "vpc-id" => self.vpc.to_string(),
+            "cidr" | "cidr-block" | "cidrBlock" => cidr::text(self.cidr),
+            "availability-zone" | "availabilityZone" => self.availability_zone.clone(),
+            "available-ip-address-count" => self.available().to_string(),
+            "state" => "available".to_owned(),
+            "owner-id" => crate::ACCOUNT.to_owned(),
+            _ => return None,
+        }])
+    }
+
+    fn tags(&self) -> &Tags {
+        &self.tags
+    }
+}

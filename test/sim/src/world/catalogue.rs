@@ -1,0 +1,76 @@
+//! What each instance type can carry, from the project's data file.
+
+use std::{collections::BTreeMap, sync::OnceLock};
+
+/// The network side of one instance type. Source: EC2 `DescribeInstanceTypes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceType {
+    /// Its name, as `m5.xlarge`.
+    pub name: &'static str,
+    /// IPv4 addresses of one ENI, its primary included.
+    pub addresses_per_eni: u16,
+    /// `nitro` or `xen`. Absent: unknown.
+    pub hypervisor: Option<&'static str>,
+    /// Whether it has no hypervisor at all.
+    pub bare_metal: bool,
+    /// The card of the primary ENI.
+    pub default_card: u8,
+    /// How many ENIs each network card carries.
+    pub cards: BTreeMap<u8, u8>,
+}
+
+/// All instance types by name.
+pub(crate) fn all() -> &'static BTreeMap<&'static str, InstanceType> {
+    static TYPES: OnceLock<BTreeMap<&'static str, InstanceType>> = OnceLock::new();
+    TYPES.get_or_init(|| {
+        include_str!("../../../../ipamd/core/data/instance-limits.tsv")
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(parse)
+            .map(|found| (found.name, found))
+            .collect()
+    })
+}
+
+/// The most addresses that an ENI of any type carries: the limit of one that is attached to nothing.
+pub(crate) fn most_addresses() -> u16 {
+    all().values().map(|found| found.addresses_per_eni).max().unwrap_or(0)
+}
+
+fn parse(line: &'static str) -> Option<InstanceType> {
+    let mut columns = line.split('\t');
+    let (name, _max_enis) = (columns.next()?, columns.next()?);
+    Some(InstanceType {
+        name,
+        addresses_per_eni: columns.next()?.parse().ok()?,
+        hypervisor: columns.next().filter(|text| *text != "unknown"),
+        bare_metal: columns.next()? == "true",
+        default_card: columns.next()?.parse().ok()?,
+        cards: columns.next()?.split(',').map(parse_card).collect::<Option<_>>()?,
+    })
+}
+
+fn parse_card(text: &str) -> Option<(u8, u8)> {
+    let (card, enis) = text.split_once(':')?;
+    Some((card.parse().ok()?, enis.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_data_file_is_understood() {
+        let lines = include_str!("../../../../ipamd/core/data/instance-limits.tsv").lines();
+        assert_eq!(all().len(), lines.filter(|line| !line.starts_with('#')).count());
+        assert!(all().values().all(|found| found.cards.contains_key(&found.default_card)));
+    }
+
+    #[test]
+    fn known_types_have_their_published_limits() {
+        let xlarge = &all()["m5.xlarge"];
+        assert_eq!((xlarge.cards[&0], xlarge.addresses_per_eni), (4, 15));
+        assert_eq!(all()["p4d.24xlarge"].cards.values().sum::<u8>(), 60);
+        assert_eq!(all()["m5.metal"].hypervisor, None);
+    }
+}

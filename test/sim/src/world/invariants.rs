@@ -1,0 +1,81 @@
+//! What must be true after every call, whatever was asked.
+
+use ipam_core::EniId;
+
+use crate::world::{catalogue, model::Eni, state::State};
+
+/// How many ENIs may be checked after every call; larger worlds check what has changed.
+const CHECK_ALL_BELOW: usize = 64;
+
+impl State {
+    /// Checks what has changed, or everything while that is little. Returns the first broken rule.
+    pub(crate) fn check_touched(&mut self) -> Result<(), String> {
+        let touched = std::mem::take(&mut self.touched);
+        if touched.is_empty() {
+            Ok(())
+        } else if self.enis.len() < CHECK_ALL_BELOW {
+            self.check_all()
+        } else {
+            touched.iter().try_for_each(|eni| self.check_eni(eni))
+        }
+    }
+
+    /// Checks everything. Returns the first broken rule.
+    pub(crate) fn check_all(&self) -> Result<(), String> {
+        self.enis.keys().try_for_each(|eni| self.check_eni(eni))?;
+        for subnet in self.subnets.values() {
+            for (address, owner) in &subnet.used {
+                let owned = self.enis.get(owner).is_some_and(|eni| eni.addresses().any(|own| own == *address));
+                ensure(owned, || format!("{address} of {} is booked for {owner}, which has it not", subnet.id))?;
+            }
+        }
+        for instance in self.instances.values() {
+            for eni in instance.interfaces.values() {
+                let mutual = self.enis.get(eni).and_then(|eni| eni.attachment.as_ref());
+                let mutual = mutual.is_some_and(|attachment| attachment.instance == instance.id);
+                ensure(mutual, || format!("{} lists {eni}, which is not attached to it", instance.id))?;
+            }
+        }
+        let attached = self.enis.values().filter(|eni| eni.attachment.is_some()).count();
+        ensure(attached == self.attachments.len(), || "the index of attachments is wrong".to_owned())
+    }
+
+    fn check_eni(&self, id: &EniId) -> Result<(), String> {
+        let Some(eni) = self.enis.get(id) else { return Ok(()) };
+        let subnet = self.subnets.get(&eni.subnet).ok_or_else(|| format!("{id} is in no subnet"))?;
+        for (nth, address) in eni.addresses().enumerate() {
+            let owner = subnet.used.get(&address);
+            ensure(owner == Some(id), || format!("{address} is on {id} but booked for {owner:?}"))?;
+            ensure(eni.addresses().skip(nth + 1).all(|other| other != address), || format!("{address} twice on {id}"))?;
+            ensure(subnet.check_usable(address).is_ok(), || format!("{address} of {id} is reserved"))?;
+        }
+        let count = eni.addresses().count();
+        ensure(count <= usize::from(self.address_limit(eni)), || format!("{id} has {count} addresses"))?;
+        self.check_attachment(eni)
+    }
+
+    fn check_attachment(&self, eni: &Eni) -> Result<(), String> {
+        let Some(attachment) = &eni.attachment else { return Ok(()) };
+        let instance = self.instances.get(&attachment.instance).ok_or_else(|| format!("{} is on nothing", eni.id))?;
+        let slot = (attachment.card, attachment.device_index);
+        ensure(instance.interfaces.get(&slot) == Some(&eni.id), || format!("{} is not at {slot:?}", eni.id))?;
+        ensure(self.attachments.get(&attachment.id) == Some(&eni.id), || format!("{} is not indexed", attachment.id))?;
+        let on_card = instance.interfaces.keys().filter(|(card, _)| *card == attachment.card).count();
+        let limit = catalogue::all().get(instance.instance_type.as_str()).and_then(|t| t.cards.get(&attachment.card));
+        let within = limit.is_some_and(|limit| on_card <= usize::from(*limit));
+        ensure(within, || format!("{} has {on_card} ENIs on card {}", instance.id, attachment.card))
+    }
+
+    /// How many addresses an ENI may have where it is.
+    pub(crate) fn address_limit(&self, eni: &Eni) -> u16 {
+        eni.attachment
+            .as_ref()
+            .and_then(|attachment| self.instances.get(&attachment.instance))
+            .and_then(|instance| catalogue::all().get(instance.instance_type.as_str()))
+            .map_or_else(catalogue::most_addresses, |found| found.addresses_per_eni)
+    }
+}
+
+fn ensure(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(broken()) }
+}

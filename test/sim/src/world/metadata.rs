@@ -1,0 +1,52 @@
+//! What an instance's metadata service shows of the world.
+
+use ipam_core::InstanceId;
+
+use crate::{
+    imds::{InstanceMetadata, InterfaceMetadata},
+    world::{
+        cidr,
+        model::{Attachment, Eni, InstanceState},
+        state::State,
+    },
+};
+
+impl State {
+    /// The metadata of a running instance: its identity, and each ENI that is plugged in.
+    pub(crate) fn metadata(&self, id: &InstanceId) -> Option<InstanceMetadata> {
+        let instance = self.instances.get(id).filter(|instance| instance.state == InstanceState::Running)?;
+        let primary = self.enis.get(instance.interfaces.get(&(0, 0))?)?;
+        let plugged_in = instance.interfaces.values().filter_map(|eni| self.enis.get(eni));
+        Some(InstanceMetadata {
+            instance_id: id.to_string(),
+            instance_type: instance.instance_type.clone(),
+            image_id: instance.image.clone(),
+            account: crate::ACCOUNT.to_owned(),
+            region: self.config.region.clone(),
+            availability_zone: instance.availability_zone.clone(),
+            local_ipv4: primary.primary,
+            mac: primary.mac,
+            interfaces: plugged_in
+                .filter(|eni| eni.is_plugged_in())
+                .filter_map(|eni| self.interface_metadata(eni, eni.attachment.as_ref()?))
+                .collect(),
+        })
+    }
+
+    fn interface_metadata(&self, eni: &Eni, attachment: &Attachment) -> Option<InterfaceMetadata> {
+        Some(InterfaceMetadata {
+            mac: eni.mac,
+            interface_id: eni.id.to_string(),
+            device_number: attachment.device_index,
+            network_card: attachment.card,
+            subnet_id: eni.subnet.to_string(),
+            vpc_id: eni.vpc.to_string(),
+            owner_id: crate::ACCOUNT.to_owned(),
+            security_group_ids: eni.groups.iter().map(|group| group.id.to_string()).collect(),
+            security_groups: eni.groups.iter().map(|group| group.name.clone()).collect(),
+            local_ipv4s: eni.addresses().collect(),
+            subnet_ipv4_cidr_block: cidr::text(self.subnets.get(&eni.subnet)?.cidr),
+            vpc_ipv4_cidr_blocks: self.vpcs.get(&eni.vpc)?.cidrs.iter().copied().map(cidr::text).collect(),
+        })
+    }
+}

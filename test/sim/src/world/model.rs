@@ -1,0 +1,226 @@
+//! The things of the cloud as they are now. All are plain values; the rules are elsewhere.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipam_core::{AttachmentId, EniId, InstanceId, MacAddress, Moment, SecurityGroupId, SubnetId, VpcId, ports::Cidr4};
+
+/// Tags of one thing, by key.
+pub type Tags = BTreeMap<String, String>;
+
+/// A virtual network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vpc {
+    /// Its id.
+    pub id: VpcId,
+    /// Its IPv4 networks; the first is the one that it was made with.
+    pub cidrs: Vec<Cidr4>,
+    /// The group that ENIs get when none is asked for.
+    pub default_group: SecurityGroupId,
+    /// Whether RunInstances without a subnet uses it.
+    pub is_default: bool,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// A range of a VPC's addresses in one zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    /// Its id.
+    pub id: SubnetId,
+    /// Its VPC.
+    pub vpc: VpcId,
+    /// Its network.
+    pub cidr: Cidr4,
+    /// Its zone.
+    pub availability_zone: String,
+    /// Its tags.
+    pub tags: Tags,
+    /// Who has which address. The five reserved ones are never in it.
+    pub used: BTreeMap<Ipv4Addr, EniId>,
+}
+
+/// A security group; its rules are not simulated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecurityGroup {
+    /// Its id.
+    pub id: SecurityGroupId,
+    /// Its name, unique in the VPC.
+    pub name: String,
+    /// Its description.
+    pub description: String,
+    /// Its VPC.
+    pub vpc: VpcId,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// The life of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceState {
+    /// Starting.
+    Pending,
+    /// Up.
+    Running,
+    /// On its way to `Terminated`.
+    ShuttingDown,
+    /// Gone; its record stays.
+    Terminated,
+}
+
+impl InstanceState {
+    /// EC2's name of it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::ShuttingDown => "shutting-down",
+            Self::Terminated => "terminated",
+        }
+    }
+
+    /// EC2's number of it.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Pending => 0,
+            Self::Running => 16,
+            Self::ShuttingDown => 32,
+            Self::Terminated => 48,
+        }
+    }
+}
+
+/// A virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its type; decides the limits.
+    pub instance_type: String,
+    /// Image that it was started from; not interpreted.
+    pub image: String,
+    /// The launch that it belongs to.
+    pub reservation: String,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// When it was launched.
+    pub launched_at: Moment,
+    /// Its zone; ENIs of other zones cannot be attached.
+    pub availability_zone: String,
+    /// Its VPC.
+    pub vpc: VpcId,
+    /// Subnet of its primary ENI.
+    pub subnet: SubnetId,
+    /// Its tags.
+    pub tags: Tags,
+    /// Its ENIs by network card and device index, also those that are attaching or detaching.
+    pub interfaces: BTreeMap<(u8, u8), EniId>,
+}
+
+/// Where an attachment is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachmentState {
+    /// Asked for; the instance does not see it yet.
+    Attaching,
+    /// The instance has it.
+    Attached,
+    /// On its way out.
+    Detaching,
+}
+
+impl AttachmentState {
+    /// EC2's name of it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attaching => "attaching",
+            Self::Attached => "attached",
+            Self::Detaching => "detaching",
+        }
+    }
+}
+
+/// How an ENI hangs on an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its id.
+    pub id: AttachmentId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Network card.
+    pub card: u8,
+    /// Slot on the card.
+    pub device_index: u8,
+    /// Where it is in its life.
+    pub state: AttachmentState,
+    /// When it was asked for.
+    pub attach_time: Moment,
+    /// Whether the ENI goes away with the instance.
+    pub delete_on_termination: bool,
+}
+
+/// A security group as an ENI names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupName {
+    /// Its id.
+    pub id: SecurityGroupId,
+    /// Its name.
+    pub name: String,
+}
+
+/// An elastic network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eni {
+    /// Its id.
+    pub id: EniId,
+    /// Its hardware address, unique in the world, locally administered.
+    pub mac: MacAddress,
+    /// Its subnet.
+    pub subnet: SubnetId,
+    /// Its VPC.
+    pub vpc: VpcId,
+    /// Its zone.
+    pub availability_zone: String,
+    /// Its description.
+    pub description: String,
+    /// Its groups, in the order they were given.
+    pub groups: Vec<GroupName>,
+    /// Its primary address.
+    pub primary: Ipv4Addr,
+    /// Its secondary addresses, in the order they were assigned.
+    pub secondary: Vec<Ipv4Addr>,
+    /// How it hangs on an instance.
+    pub attachment: Option<Attachment>,
+    /// False: still `pending`.
+    pub ready: bool,
+    /// When it is, or was, ready.
+    pub ready_at: Moment,
+    /// Whether packets from addresses that it does not own are dropped.
+    pub source_dest_check: bool,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+impl Eni {
+    /// EC2's name of its state.
+    #[must_use]
+    pub const fn status(&self) -> &'static str {
+        match (&self.attachment, self.ready) {
+            (Some(_), _) => "in-use",
+            (None, true) => "available",
+            (None, false) => "pending",
+        }
+    }
+
+    /// All its addresses, the primary first.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        std::iter::once(self.primary).chain(self.secondary.iter().copied())
+    }
+
+    /// Whether its instance has a link for it: attached, or not yet fully detached.
+    #[must_use]
+    pub fn is_plugged_in(&self) -> bool {
+        self.attachment.as_ref().is_some_and(|attachment| attachment.state != AttachmentState::Attaching)
+    }
+}

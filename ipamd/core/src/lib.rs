@@ -6,11 +6,17 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+pub mod engine;
 pub mod ids;
 pub mod lease;
+mod limits;
 pub mod moment;
+pub mod plan;
 pub mod policy;
+pub mod pool;
 pub mod ports;
+pub mod recover;
+pub mod retry;
 
 pub use command::{Action, Command, Done, Event, IntentId, Ticket};
 pub use ids::{AttachmentId, EniId, InstanceId, MacAddress, SecurityGroupId, SubnetId, VpcId};

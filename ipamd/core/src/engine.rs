@@ -1,0 +1,284 @@
+//! The daemon's mind: takes an event, returns commands. Holds the pool, the queue of waiting pods, and what is in flight.
+//!
+//! Promises, each held by a test of its name in `engine/tests.rs` or `tests/model.rs`:
+//! I1 an address has at most one pod · I3 same key, same answer · I4 DEL of the unknown succeeds · I5 no reuse before the
+//! cool-down is over · I6 nothing in use or cooling is unassigned or detached · I7 no plan exceeds the limits ·
+//! I8 once faults stop, the pool reaches the policy · I10 same input, same commands · I11 a wanted pool needs nothing ·
+//! I12 a stale source never causes a removal.
+
+mod cloud;
+mod refusal;
+mod report;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use eni_proto::{Pod, PodKey};
+
+use crate::{
+    Action, Command, CoolDown, EniId, Event, IntentId, Lease, Limits, Moment, Policy, Ticket,
+    plan::{self, InFlight, Plan, Question},
+    pool::Pool,
+    ports::{Ec2Error, NodeIdentity},
+    retry::{self, Backoff},
+};
+
+pub use report::{AddressState, EngineStatus, EniStatus};
+
+/// A surplus must last this long before something is given back, so that the pool does not flap.
+pub const SHRINK_PAUSE: Duration = Duration::from_secs(30);
+
+/// A pod that waits for an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Waiter {
+    ticket: Ticket,
+    key: PodKey,
+    pod: Pod,
+    netns: String,
+    deadline: Moment,
+}
+
+/// When EC2 is to be looked at next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Look {
+    /// Not until something changes.
+    AtRest,
+    /// At this moment.
+    At(Moment),
+    /// The answer is on its way.
+    Asked,
+}
+
+/// The pure state machine. Create it once per start; feed it with [`Engine::handle`].
+#[derive(Debug, Clone)]
+pub struct Engine {
+    node: NodeIdentity,
+    policy: Policy,
+    limits: Limits,
+    pool: Pool,
+    queue: Vec<Waiter>,
+    intents: BTreeMap<IntentId, Action>,
+    intent_prefix: String,
+    intent_count: u64,
+    look: Look,
+    /// Whether EC2 has described this node since the start: before that, nothing is planned.
+    observed: bool,
+    /// Growth is refused until then. Set by EC2's answers.
+    pause_until: Option<Moment>,
+    backoff: Backoff,
+    look_backoff: Backoff,
+    last_error: Option<(Ec2Error, Moment)>,
+    /// Since when there is more than wanted.
+    surplus_since: Option<Moment>,
+    /// ENIs that we deleted: a description that still lists them is stale.
+    gone: BTreeMap<EniId, Moment>,
+    host_trouble: BTreeMap<EniId, String>,
+    /// ENIs that EC2 was asked once to delete together with the instance.
+    asked_to_end_with_instance: BTreeSet<EniId>,
+    last_plan: Plan,
+}
+
+impl Engine {
+    /// Returns an engine that knows what the database recorded and will ask EC2 for the rest.
+    ///
+    /// `intent_prefix` must be unique for each start on each node (at most 50 characters): intents are named after it.
+    #[must_use]
+    pub fn new(
+        node: NodeIdentity,
+        policy: Policy,
+        limits: Limits,
+        leases: Vec<Lease>,
+        cooling: Vec<CoolDown>,
+        intent_prefix: String,
+        now: Moment,
+    ) -> Self {
+        let mut pool = Pool::default();
+        for cool_down in cooling {
+            pool.rest(cool_down.address, cool_down.until);
+        }
+        for lease in leases {
+            pool.hold(lease);
+        }
+        let seed = retry::seed(node.instance.as_str());
+        Self {
+            node,
+            policy,
+            limits,
+            pool,
+            queue: Vec::new(),
+            intents: BTreeMap::new(),
+            intent_prefix,
+            intent_count: 0,
+            look: Look::At(now),
+            observed: false,
+            pause_until: None,
+            backoff: Backoff::new(seed),
+            look_backoff: Backoff::new(seed.rotate_left(17)),
+            last_error: None,
+            surplus_since: None,
+            gone: BTreeMap::new(),
+            host_trouble: BTreeMap::new(),
+            asked_to_end_with_instance: BTreeSet::new(),
+            last_plan: Plan::default(),
+        }
+    }
+
+    /// Takes one event at `now` and returns what is to be done, in this order.
+    pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Command> {
+        let mut commands = Vec::new();
+        self.pool.warm_up(now);
+        self.take(now, event, &mut commands);
+        self.serve(now, &mut commands);
+        self.plan(now, &mut commands);
+        self.refuse(now, &mut commands);
+        self.look(now, &mut commands);
+        commands
+    }
+
+    /// The lease of a key.
+    #[must_use]
+    pub fn lease(&self, key: &PodKey) -> Option<&Lease> {
+        self.pool.lease(key)
+    }
+
+    /// All leases, by key.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.pool.leases()
+    }
+
+    /// What the node has.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// When a [`Event::Tick`] is due, if nothing happens before. Absent: never.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Moment> {
+        let look = match self.look {
+            Look::At(moment) => Some(moment),
+            Look::AtRest | Look::Asked => None,
+        };
+        let shrink = self.surplus_since.map(|since| since.after(SHRINK_PAUSE));
+        let deadlines = self.queue.iter().map(|waiter| waiter.deadline);
+        let cooling = self.pool.cooling().map(|(_, until)| until);
+        deadlines.chain(cooling).chain(look).chain(shrink).chain(self.pause_until).min()
+    }
+
+    fn take(&mut self, now: Moment, event: Event, commands: &mut Vec<Command>) {
+        match event {
+            Event::Add { ticket, key, pod, netns, deadline } => match self.pool.lease(&key) {
+                Some(lease) => commands.push(Command::Grant { ticket, lease: lease.clone(), fresh: false }),
+                None => self.queue.push(Waiter { ticket, key, pod, netns, deadline }),
+            },
+            Event::Cancel { ticket } => self.queue.retain(|waiter| waiter.ticket != ticket),
+            Event::Del { ticket, key } => self.del(now, ticket, key, commands),
+            Event::StoreFailed { key } => {
+                let until = now.after(self.policy.cool_down);
+                if let Some(lease) = self.pool.end(&key, until) {
+                    let released = Some(CoolDown { address: lease.address, until });
+                    commands.push(Command::Release { ticket: None, key, released });
+                }
+            }
+            Event::Observed { asked_at, interfaces } => self.observed(now, asked_at, interfaces, commands),
+            Event::ObserveFailed { error } => self.not_observed(now, error),
+            Event::Settled { intent, outcome } => self.settled(now, &intent, outcome, commands),
+            Event::HostReady { eni } => self.host_ready(&eni),
+            Event::HostFailed { eni, reason } => drop(self.host_trouble.insert(eni, reason)),
+            Event::Tick => {}
+        }
+    }
+
+    fn del(&mut self, now: Moment, ticket: Ticket, key: PodKey, commands: &mut Vec<Command>) {
+        // A pod that is deleted while it waits must not get an address afterwards.
+        for waiter in self.queue.extract_if(.., |waiter| waiter.key == key) {
+            commands.push(Command::Refuse { ticket: waiter.ticket, refusal: refusal::deleted(&waiter.key) });
+        }
+        let until = now.after(self.policy.cool_down);
+        let released = self.pool.end(&key, until).map(|lease| CoolDown { address: lease.address, until });
+        commands.push(Command::Release { ticket: Some(ticket), key, released });
+    }
+
+    /// Gives free addresses to waiting pods, first come first served.
+    fn serve(&mut self, now: Moment, commands: &mut Vec<Command>) {
+        let mut waiting = std::mem::take(&mut self.queue).into_iter();
+        for waiter in waiting.by_ref() {
+            // A repeated ADD may have been served by the one before it.
+            if let Some(lease) = self.pool.lease(&waiter.key) {
+                commands.push(Command::Grant { ticket: waiter.ticket, lease: lease.clone(), fresh: false });
+                continue;
+            }
+            let Some((eni, address)) = self.pool.pick() else {
+                self.queue.push(waiter);
+                break;
+            };
+            let lease = Lease {
+                eni: eni.interface.id.clone(),
+                eni_mark: eni.mark(),
+                key: waiter.key,
+                pod: waiter.pod,
+                netns: waiter.netns,
+                address,
+                since: now,
+            };
+            self.pool.hold(lease.clone());
+            commands.push(Command::Grant { ticket: waiter.ticket, lease, fresh: true });
+        }
+        self.queue.extend(waiting);
+    }
+
+    fn in_flight(&self) -> InFlight {
+        let mut in_flight = InFlight::default();
+        for action in self.intents.values() {
+            match action {
+                Action::Create { secondary_count } => in_flight.creating = Some((*secondary_count).into()),
+                Action::Assign { eni, count } => {
+                    in_flight.assigning += usize::from(*count);
+                    in_flight.enis.insert(eni.clone());
+                }
+                Action::Attach { eni, .. }
+                | Action::DeleteOnTermination { eni, .. }
+                | Action::Unassign { eni, .. }
+                | Action::Detach { eni, .. }
+                | Action::Delete { eni } => drop(in_flight.enis.insert(eni.clone())),
+            }
+        }
+        in_flight
+    }
+
+    /// Plans and starts changes, unless EC2 has not been seen yet or asked us to wait.
+    fn plan(&mut self, now: Moment, commands: &mut Vec<Command>) {
+        if !self.observed {
+            self.last_plan =
+                Plan { waiting: vec!["EC2 has not described this node yet".to_owned()], ..Plan::default() };
+            return;
+        }
+        let in_flight = self.in_flight();
+        let plan = plan::plan(&Question {
+            policy: &self.policy,
+            limits: self.limits,
+            pool: &self.pool,
+            in_flight: &in_flight,
+            demand: self.queue.len(),
+            may_shrink: self.surplus_since.is_some_and(|since| now.since(since) >= SHRINK_PAUSE),
+            now,
+        });
+        self.surplus_since = plan.surplus.then(|| self.surplus_since.unwrap_or(now));
+        let paused = self.pause_until.is_some_and(|until| until > now);
+        if !paused {
+            self.pause_until = None;
+            // Until an unknown outcome has been looked at, every change could be the second of its kind.
+            if self.look == Look::AtRest {
+                for action in &plan.actions {
+                    self.start(now, action.clone(), commands);
+                }
+            }
+        }
+        self.last_plan = plan;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! The engine's dealings with EC2: starting changes, hearing how they ended, and believing descriptions.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+
+use eni_proto::numbers;
+
+use super::{Engine, Look};
+use crate::{
+    Action, Command, Done, EniId, IntentId, Moment,
+    pool::{Eni, Phase},
+    ports::{Attachment, Ec2Error, Interface, RefusalClass},
+};
+
+/// Least wait after a refusal that only somebody else can mend. Short enough that a mended permission is soon noticed.
+const LEAST_WAIT_FOR_OTHERS: Duration = Duration::from_secs(5);
+/// How long EC2 may fail to list an ENI before we believe that it is gone. Its descriptions can lag by minutes after a change.
+const UNLISTED_GRACE: Duration = Duration::from_secs(60);
+/// How long a deleted ENI may still show up in descriptions.
+const GONE_GRACE: Duration = Duration::from_secs(300);
+
+impl Engine {
+    /// Names the intent and puts it on its way.
+    pub(super) fn start(&mut self, now: Moment, action: Action, commands: &mut Vec<Command>) {
+        self.intent_count += 1;
+        let intent = IntentId(format!("{}-{}", self.intent_prefix, self.intent_count));
+        match &action {
+            Action::Attach { eni, .. } => self.set_phase(eni, Phase::Attaching, now),
+            Action::Detach { eni, .. } => {
+                self.set_phase(eni, Phase::Leaving, now);
+                commands.push(Command::ForgetHost { eni: eni.clone() });
+            }
+            Action::Create { .. }
+            | Action::DeleteOnTermination { .. }
+            | Action::Assign { .. }
+            | Action::Unassign { .. }
+            | Action::Delete { .. } => {}
+        }
+        self.intents.insert(intent.clone(), action.clone());
+        commands.push(Command::Start { intent, action });
+    }
+
+    fn set_phase(&mut self, eni: &EniId, phase: Phase, now: Moment) {
+        if let Some(eni) = self.pool.eni_mut(eni) {
+            eni.phase = phase;
+            eni.changed_at = now;
+        }
+    }
+
+    pub(super) fn settled(
+        &mut self,
+        now: Moment,
+        intent: &IntentId,
+        outcome: Result<Done, Ec2Error>,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(action) = self.intents.remove(intent) else { return };
+        match outcome {
+            Ok(done) => {
+                self.backoff.succeed();
+                self.last_error = None;
+                self.done(now, action, done);
+            }
+            Err(error) => self.failed(now, action, error, commands),
+        }
+    }
+
+    fn done(&mut self, now: Moment, action: Action, done: Done) {
+        match (action, done) {
+            (Action::Create { .. }, Done::Created(interface)) => self.add(now, interface, Phase::Unattached),
+            (Action::Attach { eni, device_index }, Done::Attached(id)) => {
+                let instance = self.node.instance.clone();
+                self.set_phase(&eni, Phase::Attaching, now);
+                if let Some(eni) = self.pool.eni_mut(&eni) {
+                    let rest = Attachment {
+                        id,
+                        instance,
+                        device_index,
+                        card: 0,
+                        attached: false,
+                        delete_on_termination: false,
+                    };
+                    eni.interface.attachment = Some(rest);
+                }
+                self.look_at(now);
+            }
+            (Action::Assign { eni, .. } | Action::Detach { eni, .. }, _) => {
+                self.touch(&eni, now);
+                self.look_at(now);
+            }
+            (Action::Unassign { eni, addresses }, _) => {
+                self.touch(&eni, now);
+                if let Some(eni) = self.pool.eni_mut(&eni) {
+                    eni.interface.secondary.retain(|address| !addresses.contains(address));
+                }
+            }
+            (Action::DeleteOnTermination { eni, .. }, _) => self.touch(&eni, now),
+            (Action::Delete { eni }, _) => {
+                self.pool.remove(&eni);
+                self.gone.insert(eni, now);
+            }
+            // The shell answered another question: only EC2 knows what is true.
+            (Action::Create { .. } | Action::Attach { .. }, _) => self.look_at(now),
+        }
+    }
+
+    fn touch(&mut self, eni: &EniId, now: Moment) {
+        if let Some(eni) = self.pool.eni_mut(eni) {
+            eni.changed_at = now;
+        }
+    }
+
+    fn add(&mut self, now: Moment, interface: Interface, phase: Phase) {
+        self.pool.insert(Eni { interface, phase, since: now, changed_at: now, unlisted_since: None });
+    }
+
+    /// After any failure: wait, then look at EC2 before anything is planned again.
+    fn failed(&mut self, now: Moment, action: Action, error: Ec2Error, commands: &mut Vec<Command>) {
+        let wait = self.backoff.next_wait();
+        let wait = if is_permanent(&error) { wait.max(LEAST_WAIT_FOR_OTHERS) } else { wait };
+        self.pause_until = Some(now.after(wait));
+        self.look_at(now.after(wait));
+        match action {
+            // It may be attached all the same; the look that follows will tell.
+            Action::Attach { eni, .. } => self.set_phase(&eni, Phase::Unattached, now),
+            Action::Detach { eni, .. } => {
+                self.set_phase(&eni, Phase::Preparing, now);
+                if let Some(eni) = self.pool.eni(&eni) {
+                    commands.push(Command::PrepareHost { interface: eni.interface.clone() });
+                }
+            }
+            Action::Delete { eni } if class(&error) == Some(RefusalClass::NotFound) => {
+                self.pool.remove(&eni);
+                self.gone.insert(eni, now);
+            }
+            Action::DeleteOnTermination { eni, .. } => drop(self.asked_to_end_with_instance.remove(&eni)),
+            Action::Create { .. } | Action::Assign { .. } | Action::Unassign { .. } | Action::Delete { .. } => {}
+        }
+        self.last_error = Some((error, now));
+    }
+
+    /// Asks for a description at `moment` at the latest.
+    fn look_at(&mut self, moment: Moment) {
+        self.look = match self.look {
+            Look::AtRest => Look::At(moment),
+            Look::At(earlier) => Look::At(earlier.min(moment)),
+            // The answer will be recognised as stale, and asked for again.
+            Look::Asked => Look::Asked,
+        };
+    }
+
+    pub(super) fn look(&mut self, now: Moment, commands: &mut Vec<Command>) {
+        if matches!(self.look, Look::At(moment) if moment <= now) {
+            self.look = Look::Asked;
+            commands.push(Command::Observe);
+        }
+    }
+
+    pub(super) fn not_observed(&mut self, now: Moment, error: Ec2Error) {
+        self.last_error = Some((error, now));
+        self.look = Look::At(now.after(self.look_backoff.next_wait()));
+    }
+
+    pub(super) fn observed(
+        &mut self,
+        now: Moment,
+        asked_at: Moment,
+        interfaces: Vec<Interface>,
+        commands: &mut Vec<Command>,
+    ) {
+        self.observed = true;
+        self.look = Look::AtRest;
+        self.gone.retain(|_, since| now.since(*since) < GONE_GRACE);
+        let listed: BTreeSet<EniId> = interfaces.iter().map(|interface| interface.id.clone()).collect();
+        let mut again = false;
+        for interface in interfaces {
+            again |= self.believe(now, asked_at, interface, commands);
+        }
+        again |= self.miss(now, asked_at, &listed);
+        if again {
+            self.look = Look::At(now.after(self.look_backoff.next_wait()));
+        } else {
+            self.look_backoff.succeed();
+        }
+    }
+
+    /// Takes over one description; returns whether EC2 must be asked again.
+    fn believe(
+        &mut self,
+        now: Moment,
+        asked_at: Moment,
+        mut interface: Interface,
+        commands: &mut Vec<Command>,
+    ) -> bool {
+        let elsewhere =
+            interface.attachment.as_ref().is_some_and(|attachment| attachment.instance != self.node.instance);
+        if elsewhere || self.gone.contains_key(&interface.id) {
+            return false;
+        }
+        let id = interface.id.clone();
+        if self.is_stale(&id, asked_at) {
+            return true;
+        }
+        let before = self.pool.eni(&id).map(|eni| eni.phase);
+        let (phase, again) = next_phase(before, interface.attachment.as_ref());
+        self.drop_doubles(&mut interface);
+        match self.pool.eni_mut(&id) {
+            Some(eni) => {
+                eni.interface = interface;
+                eni.phase = phase;
+                eni.unlisted_since = None;
+            }
+            None => self.add(now, interface, phase),
+        }
+        if phase == Phase::Preparing && before != Some(Phase::Preparing) {
+            self.prepare(now, &id, commands);
+        }
+        again
+    }
+
+    /// Whether we changed the ENI after the description was asked for, or are changing it now.
+    fn is_stale(&self, id: &EniId, asked_at: Moment) -> bool {
+        self.pool.eni(id).is_some_and(|eni| eni.changed_at > asked_at) || self.in_flight().enis.contains(id)
+    }
+
+    /// An address belongs to one ENI only. EC2 keeps to that; some of its stand-ins do not.
+    fn drop_doubles(&self, interface: &mut Interface) {
+        let others: BTreeSet<Ipv4Addr> = self
+            .pool
+            .enis()
+            .filter(|eni| eni.interface.id != interface.id)
+            .flat_map(|eni| eni.interface.secondary.iter().copied().chain([eni.interface.primary]))
+            .collect();
+        let primary = interface.primary;
+        interface.secondary.retain(|address| *address != primary && !others.contains(address));
+    }
+
+    fn prepare(&mut self, now: Moment, id: &EniId, commands: &mut Vec<Command>) {
+        let Some(eni) = self.pool.eni(id).filter(|eni| eni.is_managed()) else { return };
+        let (interface, primary) = (eni.interface.clone(), eni.is_primary());
+        let ours = interface.tags.get(numbers::TAG_INSTANCE).is_some_and(|tag| tag == self.node.instance.as_str());
+        let attachment = interface.attachment.clone().filter(|attachment| !attachment.delete_on_termination);
+        commands.push(Command::PrepareHost { interface });
+        if let Some(attachment) = attachment
+            && ours
+            && !primary
+            && self.asked_to_end_with_instance.insert(id.clone())
+        {
+            self.start(now, Action::DeleteOnTermination { eni: id.clone(), attachment: attachment.id }, commands);
+        }
+    }
+
+    /// Notes what EC2 does not list, and forgets it only after a long time without a pod on it (I12).
+    fn miss(&mut self, now: Moment, asked_at: Moment, listed: &BTreeSet<EniId>) -> bool {
+        let missing: Vec<EniId> =
+            self.pool.enis().map(|eni| eni.interface.id.clone()).filter(|id| !listed.contains(id)).collect();
+        let mut again = false;
+        for id in missing {
+            if self.is_stale(&id, asked_at) {
+                again = true;
+                continue;
+            }
+            let Some(eni) = self.pool.eni_mut(&id) else { continue };
+            let since = *eni.unlisted_since.get_or_insert(now);
+            let believed = now.since(since) >= UNLISTED_GRACE;
+            let taken = self.pool.eni(&id).is_some_and(|eni| self.pool.taken_on(eni) > 0);
+            if believed && !taken {
+                self.pool.remove(&id);
+            }
+            again |= !believed;
+        }
+        again
+    }
+
+    pub(super) fn host_ready(&mut self, id: &EniId) {
+        self.host_trouble.remove(id);
+        if let Some(eni) = self.pool.eni_mut(id)
+            && eni.phase == Phase::Preparing
+        {
+            eni.phase = Phase::Ready;
+        }
+    }
+}
+
+/// The phase that a description puts an ENI in, and whether EC2 must be asked again soon.
+fn next_phase(before: Option<Phase>, attachment: Option<&Attachment>) -> (Phase, bool) {
+    match (attachment.map(|attachment| attachment.attached), before) {
+        (None, _) => (Phase::Unattached, false),
+        (Some(_), Some(Phase::Leaving)) => (Phase::Leaving, true),
+        (Some(false), _) => (Phase::Attaching, true),
+        (Some(true), Some(Phase::Ready)) => (Phase::Ready, false),
+        (Some(true), _) => (Phase::Preparing, false),
+    }
+}
+
+/// The class of a refusal; nothing when the outcome is unknown.
+pub(super) fn class(error: &Ec2Error) -> Option<RefusalClass> {
+    match error {
+        Ec2Error::Refused { class, .. } => Some(*class),
+        Ec2Error::Unknown { .. } => None,
+    }
+}
+
+/// Whether only somebody else can make the next try succeed.
+pub(super) fn is_permanent(error: &Ec2Error) -> bool {
+    matches!(
+        class(error),
+        Some(
+            RefusalClass::SubnetFull | RefusalClass::LimitReached | RefusalClass::NotAllowed | RefusalClass::BadRequest
+        )
+    )
+}

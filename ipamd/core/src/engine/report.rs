@@ -1,0 +1,121 @@
+//! How the pool stands, as plain values for status pages and people.
+
+use std::net::Ipv4Addr;
+
+use eni_proto::PodKey;
+
+use super::{Engine, refusal::describe};
+use crate::{
+    EniId, Moment,
+    pool::{Eni, Phase},
+};
+
+/// How the pool stands at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineStatus {
+    /// Addresses that could be given out now.
+    pub free: u32,
+    /// Addresses that pods hold.
+    pub leased: u32,
+    /// Addresses of this node's ENIs that rest.
+    pub cooling: u32,
+    /// Addresses that were asked for and have not arrived, or whose ENI is not ready.
+    pub in_flight: u32,
+    /// Pods that wait.
+    pub queued: u32,
+    /// The ENIs, by device index; those that hang on no instance last.
+    pub enis: Vec<EniStatus>,
+    /// What is being waited for, for people. Empty: nothing.
+    pub waiting: Vec<String>,
+    /// What EC2 refused last. Absent: its last answer was good.
+    pub last_error: Option<String>,
+}
+
+/// One ENI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EniStatus {
+    /// The ENI.
+    pub id: EniId,
+    /// Device index; absent while it hangs on no instance.
+    pub device_index: Option<u8>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Whether we may use it.
+    pub managed: bool,
+    /// Its primary address.
+    pub primary: Ipv4Addr,
+    /// Its secondary addresses, sorted.
+    pub addresses: Vec<(Ipv4Addr, AddressState)>,
+}
+
+/// The state of one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressState {
+    /// It could be given out, once its ENI is ready.
+    Free,
+    /// A pod holds it.
+    Leased(PodKey),
+    /// It rests until then.
+    Cooling(Moment),
+}
+
+impl Engine {
+    /// Returns how the pool stands.
+    #[must_use]
+    pub fn status(&self, now: Moment) -> EngineStatus {
+        let mut enis: Vec<_> = self.pool.enis().map(|eni| self.eni_status(eni, now)).collect();
+        enis.sort_by_key(|eni| (eni.device_index.is_none(), eni.device_index));
+        let free_in = |ready: bool| {
+            self.pool
+                .managed()
+                .filter(|eni| (eni.phase == Phase::Ready) == ready && eni.phase != Phase::Leaving)
+                .map(|eni| self.pool.free(eni).count())
+                .sum::<usize>()
+        };
+        let asked = self.in_flight();
+        EngineStatus {
+            free: count(free_in(true)),
+            leased: count(self.pool.leases().count()),
+            cooling: count(self.pool.cooling_here()),
+            in_flight: count(free_in(false) + asked.assigning + asked.creating.unwrap_or(0)),
+            queued: count(self.queue.len()),
+            enis,
+            waiting: self.waiting(now),
+            last_error: self.last_error.as_ref().map(|(error, _)| describe(error)),
+        }
+    }
+
+    fn eni_status(&self, eni: &Eni, now: Moment) -> EniStatus {
+        let state = |address: &Ipv4Addr| {
+            if let Some(lease) = self.pool.leases().find(|lease| lease.address == *address) {
+                return AddressState::Leased(lease.key.clone());
+            }
+            match self.pool.cooling().find(|(cooling, until)| cooling == address && *until > now) {
+                Some((_, until)) => AddressState::Cooling(until),
+                None => AddressState::Free,
+            }
+        };
+        EniStatus {
+            id: eni.interface.id.clone(),
+            device_index: eni.device_index(),
+            phase: eni.phase,
+            managed: eni.is_managed(),
+            primary: eni.interface.primary,
+            addresses: eni.interface.secondary.iter().map(|address| (*address, state(address))).collect(),
+        }
+    }
+
+    fn waiting(&self, now: Moment) -> Vec<String> {
+        let mut waiting = self.last_plan.waiting.clone();
+        waiting.extend(self.intents.iter().map(|(intent, action)| format!("{intent}: {action:?}")));
+        waiting.extend(self.host_trouble.iter().map(|(eni, reason)| format!("{eni}: {reason}")));
+        if let Some(until) = self.pause_until.filter(|until| *until > now) {
+            waiting.push(format!("EC2 is asked again in {} ms", until.since(now).as_millis()));
+        }
+        waiting
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,325 @@
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use eni_proto::{RefusalCode, numbers};
+
+use super::*;
+use crate::{
+    Done,
+    ports::{Attachment, Cidr4, Interface, RefusalClass},
+};
+
+const SECOND: u64 = 1000;
+
+fn at(seconds: u64) -> Moment {
+    Moment::from_millis(seconds * SECOND)
+}
+
+fn node() -> NodeIdentity {
+    NodeIdentity {
+        instance: "i-1".parse().unwrap(),
+        instance_type: "m5.large".to_owned(),
+        region: "eu-central-1".to_owned(),
+        primary_mac: "02:00:00:00:00:01".parse().unwrap(),
+        primary_eni: "eni-1".parse().unwrap(),
+        subnet: "subnet-1".parse().unwrap(),
+        vpc: "vpc-1".parse().unwrap(),
+        vpc_cidrs: vec![Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 16 }],
+        security_groups: vec![],
+    }
+}
+
+/// An ENI at `device` with `count` secondary addresses 10.0.DEVICE.10 and following.
+fn eni(device: u8, count: u8) -> Interface {
+    Interface {
+        id: format!("eni-{}", device + 1).parse().unwrap(),
+        mac: format!("02:00:00:00:00:{:02x}", device + 1).parse().unwrap(),
+        subnet: "subnet-1".parse().unwrap(),
+        primary: Ipv4Addr::new(10, 0, device, 4),
+        secondary: (0..count).map(|n| Ipv4Addr::new(10, 0, device, 10 + n)).collect(),
+        attachment: Some(Attachment {
+            id: format!("eni-attach-{}", device + 1).parse().unwrap(),
+            instance: "i-1".parse().unwrap(),
+            device_index: device,
+            card: 0,
+            attached: true,
+            delete_on_termination: true,
+        }),
+        tags: BTreeMap::from([(numbers::TAG_INSTANCE.to_owned(), "i-1".to_owned())]),
+    }
+}
+
+fn warm(addresses: u16) -> Policy {
+    Policy {
+        warm_enis: 0,
+        warm_addresses: addresses,
+        minimum_addresses: 0,
+        max_enis: None,
+        cool_down: Duration::from_secs(30),
+    }
+}
+
+fn engine(policy: Policy) -> Engine {
+    let limits = Limits { max_enis: 3, addresses_per_eni: 10 };
+    Engine::new(node(), policy, limits, vec![], vec![], "i-1-0".to_owned(), at(0))
+}
+
+/// An engine that has seen these ENIs and whose kernel is ready for them.
+fn ready(policy: Policy, enis: &[Interface]) -> Engine {
+    let mut engine = engine(policy);
+    assert_eq!(engine.handle(at(0), Event::Tick), [Command::Observe]);
+    engine.handle(at(0), Event::Observed { asked_at: at(0), interfaces: enis.to_vec() });
+    for eni in enis {
+        engine.handle(at(0), Event::HostReady { eni: eni.id.clone() });
+    }
+    engine
+}
+
+fn key(name: &str) -> PodKey {
+    PodKey::new("pods", name, "eth0").unwrap()
+}
+
+fn add(ticket: u64, name: &str, deadline: u64) -> Event {
+    Event::Add {
+        ticket: Ticket(ticket),
+        key: key(name),
+        pod: Pod::default(),
+        netns: "/n".to_owned(),
+        deadline: at(deadline),
+    }
+}
+
+fn del(name: &str) -> Event {
+    Event::Del { ticket: Ticket(900), key: key(name) }
+}
+
+fn granted(commands: &[Command]) -> Vec<(u64, Ipv4Addr)> {
+    let grants = commands.iter().filter_map(|command| match command {
+        Command::Grant { ticket, lease, .. } => Some((ticket.0, lease.address)),
+        _ => None,
+    });
+    grants.collect()
+}
+
+fn started(commands: &[Command]) -> Vec<(IntentId, Action)> {
+    let starts = commands.iter().filter_map(|command| match command {
+        Command::Start { intent, action } => Some((intent.clone(), action.clone())),
+        _ => None,
+    });
+    starts.collect()
+}
+
+fn refused(commands: &[Command]) -> Vec<(u64, RefusalCode)> {
+    let refusals = commands.iter().filter_map(|command| match command {
+        Command::Refuse { ticket, refusal } => Some((ticket.0, refusal.code)),
+        _ => None,
+    });
+    refusals.collect()
+}
+
+fn refusal(class: RefusalClass) -> Ec2Error {
+    Ec2Error::Refused { action: "Any", class, code: "Code".to_owned(), message: "text".to_owned() }
+}
+
+/// I3.
+#[test]
+fn the_same_key_gets_the_same_answer() {
+    let mut engine = ready(warm(1), &[eni(0, 5)]);
+    let first = granted(&engine.handle(at(1), add(1, "a", 20)));
+    let again = granted(&engine.handle(at(2), add(2, "a", 20)));
+    assert_eq!(first, [(1, Ipv4Addr::new(10, 0, 0, 10))]);
+    assert_eq!(again, [(2, first[0].1)]);
+}
+
+/// I4.
+#[test]
+fn a_del_of_the_unknown_succeeds() {
+    let mut engine = ready(warm(1), &[eni(0, 5)]);
+    let commands = engine.handle(at(1), del("nobody"));
+    assert!(commands.contains(&Command::Release { ticket: Some(Ticket(900)), key: key("nobody"), released: None }));
+}
+
+/// I5.
+#[test]
+fn an_address_is_not_reused_before_its_cool_down_is_over() {
+    let mut engine = ready(warm(1), &[eni(0, 9), eni(1, 9), eni(2, 9)]);
+    for pod in 0..27 {
+        assert_eq!(granted(&engine.handle(at(1), add(pod, &format!("p{pod}"), 100))).len(), 1);
+    }
+    let freed = engine.lease(&key("p3")).unwrap().address;
+    engine.handle(at(2), del("p3"));
+    assert_eq!(granted(&engine.handle(at(3), add(50, "late", 100))), []);
+    assert_eq!(granted(&engine.handle(Moment::from_millis(31_999), Event::Tick)), []);
+    assert_eq!(granted(&engine.handle(at(32), Event::Tick)), [(50, freed)]);
+}
+
+#[test]
+fn a_cool_down_on_record_is_honoured_after_a_restart() {
+    let limits = Limits { max_enis: 1, addresses_per_eni: 2 };
+    let cooling = vec![CoolDown { address: Ipv4Addr::new(10, 0, 0, 10), until: at(30) }];
+    let mut engine = Engine::new(node(), warm(1), limits, vec![], cooling, "x".to_owned(), at(0));
+    engine.handle(at(0), Event::Tick);
+    engine.handle(at(0), Event::Observed { asked_at: at(0), interfaces: vec![eni(0, 1)] });
+    engine.handle(at(0), Event::HostReady { eni: "eni-1".parse().unwrap() });
+    assert_eq!(granted(&engine.handle(at(1), add(1, "a", 60))), []);
+    assert_eq!(granted(&engine.handle(at(30), Event::Tick)).len(), 1);
+}
+
+#[test]
+fn pods_are_packed_onto_the_fullest_interface_and_reuse_is_late() {
+    let mut engine = ready(warm(1), &[eni(0, 3), eni(1, 3)]);
+    let first = granted(&engine.handle(at(1), add(1, "a", 20)));
+    engine.handle(at(1), del("a"));
+    let later: Vec<_> =
+        ["b", "c", "d"].iter().map(|pod| granted(&engine.handle(at(40), add(2, pod, 60)))[0].1).collect();
+    assert_eq!(first[0].1, Ipv4Addr::new(10, 0, 0, 10));
+    assert_eq!(later, [11, 12, 10].map(|last| Ipv4Addr::new(10, 0, 0, last)), "the address used last comes last");
+}
+
+#[test]
+fn an_address_is_given_only_when_the_kernel_is_ready_for_its_interface() {
+    let mut engine = engine(warm(1));
+    engine.handle(at(0), Event::Tick);
+    engine.handle(at(0), add(1, "a", 20));
+    let commands = engine.handle(at(1), Event::Observed { asked_at: at(0), interfaces: vec![eni(0, 3)] });
+    assert_eq!(granted(&commands), []);
+    assert!(commands.contains(&Command::PrepareHost { interface: eni(0, 3) }));
+    assert_eq!(granted(&engine.handle(at(2), Event::HostReady { eni: "eni-1".parse().unwrap() })).len(), 1);
+}
+
+#[test]
+fn waiting_pods_are_served_in_their_order_once_addresses_arrive() {
+    let mut engine = ready(warm(1), &[eni(0, 0)]);
+    engine.handle(at(1), add(1, "a", 20));
+    engine.handle(at(1), add(2, "b", 20));
+    let commands = engine.handle(at(2), Event::Observed { asked_at: at(1), interfaces: vec![eni(0, 1)] });
+    // The answer to the first assignment is still out, so the description is stale.
+    assert_eq!(granted(&commands), []);
+}
+
+#[test]
+fn demand_wakes_the_planner_in_the_same_step() {
+    let mut engine = ready(warm(0), &[eni(0, 0)]);
+    for (intent, _) in engine.intents.clone() {
+        engine.handle(at(0), Event::Settled { intent, outcome: Ok(Done::Plain) });
+    }
+    engine.handle(at(0), Event::Observed { asked_at: at(0), interfaces: vec![eni(0, 1)] });
+    let commands = engine.handle(at(1), add(1, "a", 20));
+    assert_eq!(granted(&commands).len(), 1);
+    let started = started(&commands);
+    assert!(matches!(&started[..], [(_, Action::Assign { count: 8, .. })]), "{started:?}");
+}
+
+#[test]
+fn a_full_node_refuses_at_once_and_says_how_full_it_is() {
+    let mut engine = ready(warm(0), &[eni(0, 9), eni(1, 9), eni(2, 9)]);
+    for pod in 0..27 {
+        engine.handle(at(1), add(pod, &format!("p{pod}"), 100));
+    }
+    let commands = engine.handle(at(2), add(99, "p99", 22));
+    assert_eq!(refused(&commands), [(99, RefusalCode::NodeFull)]);
+    let Some(Command::Refuse { refusal, .. }) = commands.first() else { panic!("{commands:?}") };
+    assert!(refusal.message.contains("27 of 27 addresses are held"), "{refusal}");
+    assert!(refusal.advice.contains("larger instance type"), "{refusal}");
+}
+
+#[test]
+fn a_subnet_without_addresses_is_named_at_once() {
+    let mut engine = ready(warm(0), &[eni(0, 0)]);
+    let (intent, _) = engine.intents.clone().into_iter().next().unwrap();
+    engine.handle(at(1), add(1, "a", 20));
+    let outcome = Err(refusal(RefusalClass::SubnetFull));
+    let commands = engine.handle(at(2), Event::Settled { intent, outcome });
+    assert_eq!(refused(&commands), [(1, RefusalCode::SubnetFull)]);
+}
+
+#[test]
+fn throttling_makes_pods_wait_and_the_planner_pause() {
+    let mut engine = ready(warm(0), &[eni(0, 0)]);
+    let (intent, _) = engine.intents.clone().into_iter().next().unwrap();
+    engine.handle(at(1), add(1, "a", 20));
+    let commands = engine.handle(at(2), Event::Settled { intent, outcome: Err(refusal(RefusalClass::SlowDown)) });
+    assert_eq!((refused(&commands), started(&commands)), (vec![], vec![]));
+    let wake = engine.next_wake().unwrap();
+    assert!(wake > at(2) && wake < at(3), "{wake}");
+}
+
+#[test]
+fn at_the_deadline_a_pod_hears_no() {
+    let mut engine = ready(warm(0), &[eni(0, 0)]);
+    assert_eq!(refused(&engine.handle(at(1), add(1, "a", 5))), []);
+    assert_eq!(engine.next_wake(), Some(at(5)));
+    assert_eq!(refused(&engine.handle(at(5), Event::Tick)), [(1, RefusalCode::Late)]);
+}
+
+#[test]
+fn a_cancelled_pod_gets_nothing() {
+    let mut engine = engine(warm(1));
+    engine.handle(at(0), Event::Tick);
+    engine.handle(at(0), add(1, "a", 20));
+    engine.handle(at(0), Event::Cancel { ticket: Ticket(1) });
+    engine.handle(at(1), Event::Observed { asked_at: at(0), interfaces: vec![eni(0, 3)] });
+    assert_eq!(granted(&engine.handle(at(2), Event::HostReady { eni: "eni-1".parse().unwrap() })), []);
+}
+
+#[test]
+fn a_lease_that_could_not_be_stored_rests() {
+    let mut engine = ready(warm(1), &[eni(0, 2)]);
+    engine.handle(at(1), add(1, "a", 20));
+    let commands = engine.handle(at(1), Event::StoreFailed { key: key("a") });
+    let released = Some(CoolDown { address: Ipv4Addr::new(10, 0, 0, 10), until: at(31) });
+    assert!(commands.contains(&Command::Release { ticket: None, key: key("a"), released }));
+    assert_eq!(engine.lease(&key("a")), None);
+}
+
+/// I12.
+#[test]
+fn an_interface_that_a_description_omits_keeps_its_leases() {
+    let mut engine = ready(warm(1), &[eni(0, 2), eni(1, 2)]);
+    for (n, pod) in ["a", "b", "c"].iter().enumerate() {
+        engine.handle(at(1), add(n as u64, pod, 20));
+    }
+    let before: Vec<_> = engine.leases().cloned().collect();
+    for second in (100..400).step_by(50) {
+        engine.look = Look::Asked;
+        engine.handle(at(second), Event::Observed { asked_at: at(second), interfaces: vec![eni(0, 0)] });
+    }
+    assert_eq!(engine.leases().cloned().collect::<Vec<_>>(), before);
+    assert!(engine.pool().eni(&"eni-2".parse().unwrap()).is_some());
+}
+
+#[test]
+fn an_operators_interface_is_left_alone() {
+    let mut theirs = eni(1, 5);
+    theirs.tags.insert(numbers::TAG_NO_MANAGE.to_owned(), "true".to_owned());
+    let mut engine = engine(warm(1));
+    engine.handle(at(0), Event::Tick);
+    let commands = engine.handle(at(0), Event::Observed { asked_at: at(0), interfaces: vec![eni(0, 0), theirs] });
+    let prepared: Vec<_> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::PrepareHost { interface } => Some(interface.id.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(prepared, ["eni-1"]);
+    assert_eq!(engine.status(at(0)).free, 0);
+}
+
+#[test]
+fn an_interface_leaves_the_kernel_before_it_leaves_the_node() {
+    let mut engine = ready(warm(1), &[eni(0, 5), eni(1, 3)]);
+    let commands = engine.handle(at(100), Event::Tick);
+    let forget = commands.iter().position(|c| matches!(c, Command::ForgetHost { .. }));
+    let detach = commands.iter().position(|c| matches!(c, Command::Start { action: Action::Detach { .. }, .. }));
+    assert!(forget.is_some() && forget < detach, "{commands:?}");
+}
+
+/// I10.
+#[test]
+fn the_same_events_give_the_same_commands() {
+    let run = || {
+        let mut engine = ready(warm(2), &[eni(0, 4)]);
+        (0..10).map(|n| engine.handle(at(n), add(n, &format!("p{n}"), 20))).collect::<Vec<_>>()
+    };
+    assert_eq!(run(), run());
+}

@@ -9,6 +9,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as eni_datapath;
+
 pub mod apply;
 mod attributes;
 pub mod clean;

@@ -6,6 +6,8 @@
 //! - a late DEL never hurts a newer sandbox
 
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::{io, net::Ipv4Addr, os::fd::AsFd, os::fd::AsRawFd, path::PathBuf};
 
@@ -170,12 +172,14 @@ pub fn forget_address(address: Ipv4Addr) -> Result<bool, WireError> {
 
 fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireError> {
     let netns = Netns::open_other(&wiring.netns)?;
+    // A path that is a namespace of another kind is found out here, before anything is made.
+    let mut pod = open_inside(&netns)?;
     let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
     let pair = plan::veth_pair(wiring);
     for _ in 0..ATTEMPTS {
         if let Some((host_index, pod_index)) = create(&mut host, &pair, &netns)? {
             let wired = wired(&pair, host_index, pod_index);
-            return match finish(wiring, &wired, &mut host, &netns, checkpoint) {
+            return match finish(wiring, &wired, &mut host, &mut pod, checkpoint) {
                 Ok(()) => Ok(wired),
                 Err(error) => {
                     undo(wiring, host_index, &mut host);
@@ -183,7 +187,6 @@ fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireErro
                 }
             };
         }
-        let mut pod = open_inside(&netns)?;
         let (outer, inner) = (look(&mut host, &pair.host_name)?, look(&mut pod, &pair.pod_name)?);
         match plan::conflict(wiring, outer, inner.as_ref()) {
             Conflict::Gone => {}
@@ -224,7 +227,7 @@ fn finish(
     wiring: &PodWiring,
     wired: &Wired,
     host: &mut NetlinkSocket,
-    netns: &Netns,
+    pod: &mut NetlinkSocket,
     checkpoint: Checkpoint<'_>,
 ) -> Result<(), WireError> {
     checkpoint(Step::PairMade)?;
@@ -246,7 +249,7 @@ fn finish(
     }
     checkpoint(Step::MapDone)?;
     let steps = plan::in_pod(wired.pod_index, wiring.network.ipv4, wired.host_mac);
-    apply_on(&mut open_inside(netns)?, &steps, Already::Refused).map_err(WireError::InPod)?;
+    apply_on(pod, &steps, Already::Refused).map_err(WireError::InPod)?;
     checkpoint(Step::PodDone)
 }
 

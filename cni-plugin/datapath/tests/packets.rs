@@ -1,0 +1,244 @@
+//! Real packets: which ENI they leave by, and as whom.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod world;
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+use eni_datapath::{Netns, add_pod, prepare_host};
+use eni_proto::EniMark;
+use world::{MAC0, MAC1, MARK, NODE, World, host_plan, ip, ruleset, run, wiring};
+
+/// A host inside the VPC, and one on the internet.
+const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 0, 9, 9);
+const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 8);
+/// A service's address, which is nobody's.
+const SERVICE: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 1);
+const ON_PRIMARY: [u8; 4] = [10, 0, 1, 1];
+const ON_SECONDARY: [u8; 4] = [10, 0, 1, 2];
+const ALSO_ON_SECONDARY: [u8; 4] = [10, 0, 1, 3];
+const PORT: u16 = 7;
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Long enough for a packet on this machine, short enough for a test that waits for none.
+const SILENCE: Duration = Duration::from_millis(300);
+
+struct Pods {
+    world: World,
+    primary: Netns,
+    secondary: Netns,
+    neighbour: Netns,
+}
+
+impl Pods {
+    fn new() -> Self {
+        let pods = Self {
+            world: World::prepared(),
+            primary: Netns::fresh().unwrap(),
+            secondary: Netns::fresh().unwrap(),
+            neighbour: Netns::fresh().unwrap(),
+        };
+        pods.world.in_fabric(fabric);
+        pods.world.on_node(|| {
+            add_pod(&wiring("c1", "web-1", ON_PRIMARY, EniMark::PRIMARY, &pods.primary)).unwrap();
+            add_pod(&wiring("c2", "web-2", ON_SECONDARY, MARK, &pods.secondary)).unwrap();
+            add_pod(&wiring("c3", "web-3", ALSO_ON_SECONDARY, MARK, &pods.neighbour)).unwrap();
+        });
+        pods
+    }
+
+    /// Sends a question from `pod` to `to` and returns as whom the other side saw it.
+    fn ask(&self, pod: &Netns, to: Ipv4Addr) -> Option<Ipv4Addr> {
+        pod.inside(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            ask_over(&socket, SocketAddrV4::new(to, PORT), PATIENCE)
+        })
+        .unwrap()
+    }
+
+    /// By which links of the fabric packets from this source came, as `f0` or `f1`.
+    fn seen(&self, source: impl Into<Ipv4Addr>) -> String {
+        let source = source.into().to_string();
+        let sets = self.world.in_fabric(ruleset);
+        ["f0", "f1"].into_iter().filter(|link| sets.contains(&format!("\"{link}\" . {source}"))).collect()
+    }
+}
+
+/// Routes each address to the ENI that owns it, answers for the outside, and notes what came by which link.
+fn fabric() {
+    std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "0").unwrap();
+    ip("link set lo up");
+    for address in [REMOTE, INTERNET, Ipv4Addr::new(10, 0, 0, 1)] {
+        ip(&format!("address add {address}/32 dev lo"));
+    }
+    for (address, link, mac) in [
+        (NODE, "f0", MAC0),
+        (ON_PRIMARY.into(), "f0", MAC0),
+        (ON_SECONDARY.into(), "f1", MAC1),
+        (ALSO_ON_SECONDARY.into(), "f1", MAC1),
+    ] {
+        std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/rp_filter"), "0").unwrap();
+        ip(&format!("route add {address} dev {link}"));
+        ip(&format!("neighbour add {address} lladdr {mac} dev {link} nud permanent"));
+    }
+    run("nft", "add table ip seen");
+    run("nft", "add set ip seen pairs { type ifname . ipv4_addr ; flags dynamic ; }");
+    run("nft", "add chain ip seen note { type filter hook prerouting priority raw ; }");
+    run("nft", "add rule ip seen note add @pairs { iifname . ip saddr }");
+    for address in [REMOTE, INTERNET] {
+        let socket = UdpSocket::bind((address, PORT)).unwrap();
+        thread::spawn(move || answer(&socket));
+    }
+}
+
+/// Tells each asker as whom it was seen, until nobody asks any more.
+fn answer(socket: &UdpSocket) {
+    socket.set_read_timeout(Some(PATIENCE * 4)).unwrap();
+    let mut buffer = [0; 64];
+    while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+        socket.send_to(from.ip().to_string().as_bytes(), from).unwrap();
+    }
+}
+
+fn ask_over(socket: &UdpSocket, to: SocketAddrV4, patience: Duration) -> Option<Ipv4Addr> {
+    socket.set_read_timeout(Some(patience)).unwrap();
+    socket.send_to(b"who am I", to).unwrap();
+    let mut buffer = [0; 64];
+    let (length, from) = socket.recv_from(&mut buffer).ok()?;
+    assert_eq!(from, SocketAddr::V4(to), "the answer comes from where the question went");
+    std::str::from_utf8(&buffer[..length]).unwrap().parse().ok()
+}
+
+#[test]
+fn a_pods_packet_leaves_only_through_the_eni_that_owns_its_address() {
+    let pods = Pods::new();
+    assert_eq!(pods.ask(&pods.primary, REMOTE), Some(ON_PRIMARY.into()));
+    assert_eq!(pods.ask(&pods.secondary, REMOTE), Some(ON_SECONDARY.into()));
+    assert_eq!((pods.seen(ON_PRIMARY).as_str(), pods.seen(ON_SECONDARY).as_str()), ("f0", "f1"));
+}
+
+#[test]
+fn outside_the_vpc_pods_are_the_nodes_primary_address() {
+    let pods = Pods::new();
+    assert_eq!(pods.ask(&pods.primary, INTERNET), Some(NODE));
+    assert_eq!(pods.ask(&pods.secondary, INTERNET), Some(NODE));
+    assert_eq!(pods.seen(NODE), "f0");
+    assert_eq!(pods.seen(ON_SECONDARY), "");
+}
+
+#[test]
+fn with_external_snat_pods_are_themselves_everywhere() {
+    let pods = Pods::new();
+    let mut plan = host_plan();
+    plan.external_snat = true;
+    pods.world.on_node(|| prepare_host(&plan)).unwrap();
+    assert_eq!(pods.ask(&pods.secondary, INTERNET), Some(ON_SECONDARY.into()));
+    assert_eq!(pods.ask(&pods.primary, INTERNET), Some(ON_PRIMARY.into()));
+    assert_eq!((pods.seen(ON_SECONDARY).as_str(), pods.seen(NODE).as_str()), ("f1", ""));
+}
+
+#[test]
+fn pods_of_one_node_meet_without_the_vpc() {
+    let pods = Pods::new();
+    for (netns, address) in [(&pods.neighbour, ALSO_ON_SECONDARY), (&pods.primary, ON_PRIMARY)] {
+        let socket = netns.inside(|| UdpSocket::bind((Ipv4Addr::from(address), PORT)).unwrap()).unwrap();
+        thread::spawn(move || answer(&socket));
+        assert_eq!(pods.ask(&pods.secondary, address.into()), Some(ON_SECONDARY.into()));
+    }
+    assert_eq!(pods.seen(ON_SECONDARY), "");
+}
+
+#[test]
+fn node_and_pod_reach_each_other() {
+    let pods = Pods::new();
+    let socket = pods.secondary.inside(|| UdpSocket::bind((Ipv4Addr::from(ON_SECONDARY), PORT)).unwrap()).unwrap();
+    thread::spawn(move || answer(&socket));
+    let seen = pods.world.on_node(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        ask_over(&socket, SocketAddrV4::new(ON_SECONDARY.into(), PORT), PATIENCE)
+    });
+    assert_eq!(seen, Some(NODE));
+    let socket = pods.world.on_node(|| UdpSocket::bind((NODE, PORT)).unwrap());
+    thread::spawn(move || answer(&socket));
+    assert_eq!(pods.ask(&pods.secondary, NODE), Some(ON_SECONDARY.into()));
+}
+
+#[test]
+fn a_service_is_judged_by_the_endpoint_that_was_chosen() {
+    let pods = Pods::new();
+    pods.world.on_node(|| {
+        run("nft", "add table ip kube");
+        run("nft", "add chain ip kube services { type nat hook prerouting priority dstnat ; }");
+        run("nft", &format!("add rule ip kube services ip daddr {SERVICE} dnat to {REMOTE}"));
+    });
+    assert_eq!(pods.ask(&pods.secondary, SERVICE), Some(ON_SECONDARY.into()));
+    assert_eq!(pods.seen(ON_SECONDARY), "f1");
+}
+
+#[test]
+fn a_reply_leaves_by_the_primary_when_the_request_came_in_there() {
+    let pods = Pods::new();
+    pods.world.on_node(|| {
+        run("nft", "add table ip kube");
+        run("nft", "add chain ip kube nodeports { type nat hook prerouting priority dstnat ; }");
+        let pod = Ipv4Addr::from(ON_SECONDARY);
+        run("nft", &format!("add rule ip kube nodeports ip daddr {NODE} tcp dport 30080 dnat to {pod}:80"));
+    });
+    let listener = pods.secondary.inside(|| TcpListener::bind("0.0.0.0:80").unwrap()).unwrap();
+    let clients = [INTERNET, REMOTE];
+    let server = thread::spawn(move || {
+        for _ in clients {
+            let (mut client, from) = listener.accept().unwrap();
+            client.write_all(from.ip().to_string().as_bytes()).unwrap();
+        }
+    });
+    for client in clients {
+        let answer = pods.world.in_fabric(|| {
+            ip(&format!("route replace {NODE} dev f0 src {client}"));
+            let mut stream = TcpStream::connect_timeout(&(NODE, 30080).into(), PATIENCE).unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        });
+        assert_eq!(answer, client.to_string());
+    }
+    server.join().unwrap();
+    assert_eq!((pods.seen(NODE).as_str(), pods.seen(ON_SECONDARY).as_str()), ("f0", ""));
+}
+
+#[test]
+fn a_pod_cannot_use_an_address_that_is_not_its_own() {
+    let pods = Pods::new();
+    let stolen = Ipv4Addr::from(ALSO_ON_SECONDARY);
+    let answer = pods
+        .secondary
+        .inside(|| {
+            ip(&format!("address add {stolen}/32 dev eth0"));
+            let socket = UdpSocket::bind((stolen, 0)).unwrap();
+            ask_over(&socket, SocketAddrV4::new(REMOTE, PORT), SILENCE)
+        })
+        .unwrap();
+    assert_eq!(answer, None);
+    assert_eq!(pods.seen(stolen), "");
+}
+
+#[test]
+fn the_marks_of_others_survive() {
+    let pods = Pods::new();
+    pods.world.on_node(|| {
+        run("nft", "add table ip others");
+        run("nft", "add chain ip others before { type filter hook prerouting priority raw ; }");
+        run("nft", "add rule ip others before iifname eni* meta mark set 0xabcdc000");
+        run("nft", "add chain ip others after { type filter hook postrouting priority -200 ; }");
+        run("nft", "add set ip others marks { type mark ; flags dynamic ; }");
+        run("nft", "add rule ip others after oifname eth1 add @marks { meta mark }");
+    });
+    assert_eq!(pods.ask(&pods.secondary, REMOTE), Some(ON_SECONDARY.into()));
+    let marks = pods.world.on_node(|| run("nft", "list set ip others marks"));
+    assert!(marks.contains("0xabcdc002"), "{marks}");
+}

@@ -1,16 +1,19 @@
 //! The kernel as the daemon uses it: one thread owns all netlink work, because the kernel does it inside the system call.
 
-use std::{io, net::Ipv4Addr, sync::mpsc};
+use std::{io, net::Ipv4Addr, sync::mpsc, time::Duration};
 
 use eni_datapath as datapath;
-use eni_proto::{LinkAlias, VethPrefix};
+use eni_proto::{EniMark, LinkAlias, VethPrefix};
 use ipam_core::{
-    EniId,
-    ports::{Cidr4, Interface, NodeIdentity},
+    MacAddress,
+    ports::{Attachment, Cidr4, Interface, NodeIdentity},
 };
 use tokio::sync::oneshot;
 
 use crate::settings::Settings;
+
+/// How long the link of a freshly attached ENI may take to appear before the try is given up, and begun again.
+const LINK_WAIT: Duration = Duration::from_secs(30);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -25,4 +28,120 @@ pub(crate) struct HostNet {
 pub(crate) struct KernelPod {
     pub(crate) link: String,
     pub(crate) alias: LinkAlias,
+}
+
+/// Why the kernel could not be asked or changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KernelError {
+    /// The node's base could not be prepared.
+    #[error("the node could not be prepared")]
+    Host(#[from] datapath::HostError),
+    /// An ENI could not be prepared or taken out.
+    #[error("the interface could not be changed")]
+    Eni(#[from] datapath::EniError),
+    /// The link of an ENI did not appear.
+    #[error("the interface's link did not appear")]
+    Link(#[from] datapath::WatchError),
+    /// The pods could not be listed.
+    #[error("the pods could not be listed")]
+    Observe(#[from] datapath::ObserveError),
+    /// What the kernel still had of an address could not be removed.
+    #[error("the address could not be cleared")]
+    Address(#[from] datapath::WireError),
+    /// A network that is none.
+    #[error("not a network")]
+    Net(#[from] datapath::InvalidNet),
+    /// EC2 describes the ENI as attached to nothing.
+    #[error("the interface is not attached")]
+    NotAttached,
+    /// The thread has ended.
+    #[error("the kernel thread has ended")]
+    Ended,
+}
+
+impl HostNet {
+    /// Starts the thread.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        std::thread::Builder::new().name("netlink".to_owned()).spawn(move || inbox.into_iter().for_each(|job| job()))?;
+        Ok(Self { jobs })
+    }
+
+    async fn run<T, E>(&self, job: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, KernelError>
+    where
+        T: Send + 'static,
+        E: Into<KernelError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move || drop(reply.send(job())));
+        self.jobs.send(job).map_err(|_| KernelError::Ended)?;
+        answer.await.map_err(|_| KernelError::Ended)?.map_err(Into::into)
+    }
+
+    /// Makes the node's base and the primary ENI ready for pods. Repeatable.
+    pub(crate) async fn prepare_primary(
+        &self,
+        node: &NodeIdentity,
+        settings: &Settings,
+        primary: &Interface,
+    ) -> Result<(), KernelError> {
+        let direct = node.vpc_cidrs.iter().chain(&settings.exclude_snat).map(|cidr| network(*cidr));
+        let plan = datapath::HostPlan {
+            primary_mac: mac(primary.mac),
+            primary_address: primary.primary,
+            direct: direct.collect::<Result<_, _>>()?,
+            external_snat: settings.external_snat,
+            veth_prefix: settings.veth_prefix.clone(),
+            mtu: settings.mtu,
+        };
+        self.run(move || datapath::prepare_host(&plan)).await.map(drop)
+    }
+
+    /// Waits for the link of an attached ENI and makes it ready for pods. Repeatable.
+    pub(crate) async fn prepare_eni(
+        &self,
+        settings: &Settings,
+        interface: &Interface,
+        subnet: Cidr4,
+    ) -> Result<(), KernelError> {
+        let attachment = interface.attachment.as_ref().ok_or(KernelError::NotAttached)?;
+        let plan = datapath::EniPlan {
+            mac: mac(interface.mac),
+            primary: interface.primary,
+            subnet: network(subnet)?,
+            device_index: attachment.device_index,
+            card: attachment.card,
+            mark: EniMark::of_device(attachment.device_index),
+            mtu: settings.mtu,
+        };
+        datapath::wait_for_link(plan.mac, LINK_WAIT).await?;
+        self.run(move || datapath::prepare_eni(&plan)).await.map(drop)
+    }
+
+    /// Takes an ENI out of the kernel. Repeatable.
+    pub(crate) async fn forget_eni(&self, attachment: &Attachment) -> Result<(), KernelError> {
+        let (card, index) = (attachment.card, attachment.device_index);
+        self.run(move || datapath::forget_eni(card, index, EniMark::of_device(index))).await
+    }
+
+    /// Removes what the kernel still has of a released address. Repeatable.
+    pub(crate) async fn forget_address(&self, address: Ipv4Addr) -> Result<(), KernelError> {
+        self.run(move || datapath::forget_address(address)).await.map(drop)
+    }
+
+    /// Lists the pods that the kernel has.
+    pub(crate) async fn observe(&self, prefix: &VethPrefix) -> Result<Vec<KernelPod>, KernelError> {
+        let prefix = prefix.clone();
+        let state = self.run(move || datapath::observe_pods(&prefix)).await?;
+        let pods = state.links.into_iter().filter_map(|link| Some(KernelPod { alias: link.alias?, link: link.name }));
+        Ok(pods.collect())
+    }
+}
+
+fn mac(mac: MacAddress) -> datapath::MacAddress {
+    datapath::MacAddress(mac.0)
+}
+
+fn network(cidr: Cidr4) -> Result<datapath::Cidr, datapath::InvalidNet> {
+    datapath::Cidr::new(cidr.network, cidr.prefix)
 }

@@ -16,7 +16,7 @@ use eni_proto::{Pod, PodKey, Refusal, RefusalCode, numbers};
 use ipam_core::{
     Action, Command, CoolDown, Done, EniId, Event, IntentId, Lease, Moment, Ticket,
     engine::{Engine, EngineStatus},
-    ports::{Ec2, Ec2Error, Interface, NewInterface, NodeIdentity},
+    ports::{Attachment, Ec2, Ec2Error, Interface, NewInterface, NodeIdentity},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -127,7 +127,7 @@ pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>) -> Handle {
         handle: handle.clone(),
         adds: BTreeMap::new(),
         dels: BTreeMap::new(),
-        preparing: BTreeMap::new(),
+        prepared: BTreeMap::new(),
     };
     tokio::spawn(reconciler.run(inbox));
     handle
@@ -139,8 +139,8 @@ struct Reconciler<E> {
     handle: Handle,
     adds: BTreeMap<Ticket, oneshot::Sender<AddAnswer>>,
     dels: BTreeMap<Ticket, oneshot::Sender<Result<Option<CoolDown>, Refusal>>>,
-    /// ENIs whose kernel side is being prepared, so that it stops when the ENI goes away.
-    preparing: BTreeMap<EniId, AbortHandle>,
+    /// ENIs that the kernel was or is being prepared for: how they hang on the node, and how to stop the preparation.
+    prepared: BTreeMap<EniId, (Option<Attachment>, AbortHandle)>,
 }
 
 impl<E: Ec2> Reconciler<E> {
@@ -299,7 +299,7 @@ impl<E: Ec2> Reconciler<E> {
 
     /// Prepares the kernel for an ENI; goes on trying until it succeeds or the ENI is given up.
     fn prepare(&mut self, interface: Interface) {
-        let eni = interface.id.clone();
+        let (eni, attachment) = (interface.id.clone(), interface.attachment.clone());
         let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
         let task = tokio::spawn(async move {
             while let Err(reason) = outside.prepare(&interface).await {
@@ -310,18 +310,18 @@ impl<E: Ec2> Reconciler<E> {
             tracing::info!(eni = %interface.id, mac = %interface.mac, addresses = interface.secondary.len(), "interface is ready for pods");
             handle.tell(Event::HostReady { eni: interface.id });
         });
-        if let Some(earlier) = self.preparing.insert(eni, task.abort_handle()) {
+        if let Some((_, earlier)) = self.prepared.insert(eni, (attachment, task.abort_handle())) {
             earlier.abort();
         }
     }
 
     fn forget(&mut self, eni: EniId) {
-        if let Some(task) = self.preparing.remove(&eni) {
-            task.abort();
-        }
+        let Some((attachment, task)) = self.prepared.remove(&eni) else { return };
+        task.abort();
+        let Some(attachment) = attachment else { return };
         let outside = Arc::clone(&self.outside);
         tokio::spawn(async move {
-            if let Err(error) = outside.host.forget_eni(eni.clone()).await {
+            if let Err(error) = outside.host.forget_eni(&attachment).await {
                 tracing::warn!(%eni, error = %chain(&error), "interface could not be taken out of the kernel");
             }
         });

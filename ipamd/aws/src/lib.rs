@@ -1,1 +1,41 @@
-//! Stub.
+//! EC2 and the instance metadata service through the AWS SDK: the only crate that sees the SDK's types.
+//!
+//! Each method of the ports is one API call, sent once: the SDK's retries are off, because repeating an assignment after a
+//! lost reply would leak addresses. What an error means is in one table ([`class`]); how often we call is in another
+//! ([`throttle`]).
+
+#![forbid(unsafe_code)]
+
+pub mod class;
+mod convert;
+mod ec2;
+mod imds;
+pub mod throttle;
+
+use std::time::Duration;
+
+pub use ec2::AwsEc2;
+pub use imds::AwsImds;
+
+/// How to reach EC2. Plain values: the daemon owns its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsSettings {
+    /// Region, as `eu-central-1`.
+    pub region: String,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long a whole call may take; after that its outcome is unknown.
+    pub call_timeout: Duration,
+}
+
+impl AwsSettings {
+    /// The settings for a region with the usual limits.
+    #[must_use]
+    pub fn for_region(region: &str) -> Self {
+        Self {
+            region: region.to_owned(),
+            connect_timeout: Duration::from_secs(3),
+            call_timeout: Duration::from_secs(10),
+        }
+    }
+}

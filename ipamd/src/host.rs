@@ -63,7 +63,9 @@ impl HostNet {
     /// Starts the thread.
     pub(crate) fn start() -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        std::thread::Builder::new().name("netlink".to_owned()).spawn(move || inbox.into_iter().for_each(|job| job()))?;
+        std::thread::Builder::new()
+            .name("netlink".to_owned())
+            .spawn(move || inbox.into_iter().for_each(|job| job()))?;
         Ok(Self { jobs })
     }
 

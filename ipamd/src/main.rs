@@ -19,7 +19,10 @@ use settings::Settings;
 
 /// Keeps VPC addresses ready on this node and answers the CNI plugin.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:\n  ipamd serve\n  WARM_IP_TARGET=8 ipamd serve --socket /tmp/ipamd.sock --database /tmp/ipamd.db\n  ipamd status --output json\n\nExit codes: 0 done; 1 could not do it, the text on stderr says why; 2 wrong arguments or settings.")]
+#[command(
+    version,
+    after_help = "Examples:\n  ipamd serve\n  WARM_IP_TARGET=8 ipamd serve --socket /tmp/ipamd.sock --database /tmp/ipamd.db\n  ipamd status --output json\n\nExit codes: 0 done; 1 could not do it, the text on stderr says why; 2 wrong arguments or settings."
+)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,

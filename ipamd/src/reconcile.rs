@@ -54,7 +54,13 @@ pub(crate) struct Stopped;
 
 impl Handle {
     /// Asks for an address and waits for it until `deadline`. When the future is dropped, the wait is cancelled.
-    pub(crate) async fn add(&self, key: PodKey, pod: Pod, netns: String, deadline: Moment) -> Result<AddAnswer, Stopped> {
+    pub(crate) async fn add(
+        &self,
+        key: PodKey,
+        pod: Pod,
+        netns: String,
+        deadline: Moment,
+    ) -> Result<AddAnswer, Stopped> {
         let ticket = self.ticket();
         let (reply, answer) = oneshot::channel();
         let event = Event::Add { ticket, key, pod, netns, deadline };
@@ -219,7 +225,9 @@ impl<E: Ec2> Reconciler<E> {
                 }
             };
             // The caller may have gone; then the runtime's DEL, which follows every failed ADD, releases the lease.
-            reply.map(|reply| reply.send(answer))
+            if let Some(reply) = reply {
+                let _ = reply.send(answer);
+            }
         });
     }
 
@@ -234,7 +242,9 @@ impl<E: Ec2> Reconciler<E> {
     fn release(&mut self, ticket: Option<Ticket>, key: PodKey, released: Option<CoolDown>) {
         let reply = ticket.and_then(|ticket| self.dels.remove(&ticket));
         let Some(cooling) = released else {
-            reply.map(|reply| reply.send(Ok(None)));
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok(None));
+            }
             return;
         };
         let stored = self.outside.store.release(key.clone(), cooling.clone());
@@ -250,7 +260,9 @@ impl<E: Ec2> Reconciler<E> {
                     tracing::error!(key = %key, address = %cooling.address, error = %chain(error), "release could not be stored");
                 }
             }
-            reply.map(|reply| reply.send(outcome.map(|()| Some(cooling)).map_err(|error| store_refusal(&error))))
+            if let Some(reply) = reply {
+                let _ = reply.send(outcome.map(|()| Some(cooling)).map_err(|error| store_refusal(&error)));
+            }
         });
     }
 
@@ -381,8 +393,9 @@ fn store_refusal(error: &dyn std::error::Error) -> Refusal {
     Refusal {
         code: RefusalCode::StoreFailed,
         message: format!("the lease could not be stored: {}", chain(error)),
-        advice: "Nothing was given. Look at the space and health of the disk under the database; Kubernetes will try again."
-            .to_owned(),
+        advice:
+            "Nothing was given. Look at the space and health of the disk under the database; Kubernetes will try again."
+                .to_owned(),
         try_again: true,
     }
 }

@@ -32,7 +32,9 @@ pub(crate) enum Stage {
 
 /// Why the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("IPAM-302 the socket {path} cannot be opened; check that its folder can be written and that the path has at most 107 bytes")]
+#[error(
+    "IPAM-302 the socket {path} cannot be opened; check that its folder can be written and that the path has at most 107 bytes"
+)]
 pub(crate) struct SocketError {
     path: String,
     source: std::io::Error,
@@ -64,10 +66,7 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let service = IpamServer::with_interceptor(Service { settings, stage }, check_peer);
-    Server::builder()
-        .add_service(service)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
-        .await
+    Server::builder().add_service(service).serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await
 }
 
 /// Lets only root and our own user in.
@@ -77,7 +76,9 @@ fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
     let own = nix::unistd::geteuid().as_raw();
     match uid {
         Some(uid) if uid == 0 || uid == own => Ok(request),
-        _ => Err(Status::permission_denied(format!("IPAM-303 only uid 0 and uid {own} may use this socket; you are {uid:?}"))),
+        _ => Err(Status::permission_denied(format!(
+            "IPAM-303 only uid 0 and uid {own} may use this socket; you are {uid:?}"
+        ))),
     }
 }
 
@@ -199,7 +200,8 @@ fn not_ready(waiting_for: &str) -> Refusal {
     Refusal {
         code: RefusalCode::NotReady,
         message: format!("ipamd has not finished its start: {waiting_for}"),
-        advice: "Nothing was given. Kubernetes will try again; if this lasts, look at the log of ipamd on this node.".to_owned(),
+        advice: "Nothing was given. Kubernetes will try again; if this lasts, look at the log of ipamd on this node."
+            .to_owned(),
         try_again: true,
     }
 }

@@ -10,36 +10,36 @@ use ipam_core::{Policy, ports::Cidr4};
 
 /// What the daemon runs with. Built only by [`Settings::read`], so it is always consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// `IPAMD_SOCKET`: where the plugin finds us.
-    pub socket: PathBuf,
+    pub(crate) socket: PathBuf,
     /// `IPAMD_DATABASE`: the lease database.
-    pub database: PathBuf,
+    pub(crate) database: PathBuf,
     /// `IPAMD_RELEASED_DIR`: where the plugin leaves release notes while we are away.
-    pub released_dir: PathBuf,
+    pub(crate) released_dir: PathBuf,
     /// Pool targets: `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `MAX_ENI`, `IP_COOLDOWN_PERIOD`.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`: first characters of host interfaces' names.
-    pub veth_prefix: VethPrefix,
+    pub(crate) veth_prefix: VethPrefix,
     /// `AWS_VPC_ENI_MTU`: MTU of ENIs and pods, in bytes.
-    pub mtu: u16,
+    pub(crate) mtu: u16,
     /// `AWS_VPC_K8S_CNI_EXTERNALSNAT`: somebody else translates what leaves the VPC, so we do not.
-    pub external_snat: bool,
+    pub(crate) external_snat: bool,
     /// `AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS`: destinations outside the VPC that pods reach with their own address.
-    pub exclude_snat: Vec<Cidr4>,
+    pub(crate) exclude_snat: Vec<Cidr4>,
     /// `CLUSTER_NAME`: value of the cluster tag on ENIs. Absent: no such tag.
-    pub cluster: Option<String>,
+    pub(crate) cluster: Option<String>,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`: least severe level that is logged.
-    pub log_level: String,
+    pub(crate) log_level: String,
 }
 
 /// All that is wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("IPAM-301 {} setting(s) are wrong; mend them and start ipamd again:\n{}", .0.len(), .0.join("\n"))]
-pub struct Mistakes(pub Vec<String>);
+pub(crate) struct Mistakes(pub(crate) Vec<String>);
 
 /// The settings as `--help` shows them: name, default, meaning.
-pub const REFERENCE: &[(&str, &str, &str)] = &[
+pub(crate) const REFERENCE: &[(&str, &str, &str)] = &[
     ("IPAMD_SOCKET", numbers::DEFAULT_SOCKET, "socket that the CNI plugin talks to"),
     ("IPAMD_DATABASE", numbers::DEFAULT_DATABASE, "lease database (SQLite)"),
     ("IPAMD_RELEASED_DIR", numbers::DEFAULT_RELEASED_DIR, "release notes of a plugin that found no daemon"),
@@ -61,7 +61,7 @@ impl Settings {
     ///
     /// # Errors
     /// Every mistake at once, each with the name, the text, and what would be right.
-    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Mistakes> {
+    pub(crate) fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Mistakes> {
         let mut reader = Reader { lookup, mistakes: Vec::new() };
         let settings = Self {
             socket: reader.path("IPAMD_SOCKET", numbers::DEFAULT_SOCKET),

@@ -40,7 +40,7 @@ const NOTES_PERIOD: Duration = Duration::from_secs(5);
 
 /// Why the daemon could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// Another daemon uses the same database.
     #[error("IPAM-310 another ipamd uses the database {path}; stop it first, or give this one a database of its own")]
     Locked {
@@ -48,7 +48,9 @@ pub enum StartError {
         path: String,
     },
     /// The lock file cannot be made.
-    #[error("IPAM-304 the folder of the database {path} cannot be used; check that it exists on a local disk and can be written")]
+    #[error(
+        "IPAM-304 the folder of the database {path} cannot be used; check that it exists on a local disk and can be written"
+    )]
     Folder {
         /// Path of the database.
         path: String,
@@ -84,7 +86,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// What the operator has to mend; everything that can get better by itself is waited for instead.
-pub async fn serve(settings: Settings) -> Result<(), StartError> {
+pub(crate) async fn serve(settings: Settings) -> Result<(), StartError> {
     let _lock = lock(&settings.database)?;
     let boot_id = read_system("/proc/sys/kernel/random/boot_id")?;
     let (store, recorded) = open_store(&settings, boot_id.trim()).await?;
@@ -92,7 +94,8 @@ pub async fn serve(settings: Settings) -> Result<(), StartError> {
     tracing::info!(socket = %settings.socket.display(), leases = recorded.leases.len(), "listening");
     let (stage, stages) = watch::channel(Stage::Starting("the start has just begun".to_owned()));
     let mut stop = signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "SIGTERM", source })?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|source| StartError::System { what: "SIGINT", source })?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|source| StartError::System { what: "SIGINT", source })?;
     let stopped = async move {
         tokio::select! { _ = stop.recv() => {}, _ = interrupt.recv() => {} }
         tracing::info!("stopping: calls under way are finished first");
@@ -114,9 +117,12 @@ fn lock(database: &Path) -> Result<Flock<File>, StartError> {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let file = File::options().create(true).append(true).open(beside(database, ".lock")).map_err(failed)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => StartError::Locked { path: path.clone() },
-        other => failed(other.into()),
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        if errno == nix::errno::Errno::EWOULDBLOCK {
+            StartError::Locked { path: path.clone() }
+        } else {
+            failed(errno.into())
+        }
     })
 }
 
@@ -161,7 +167,12 @@ fn set_aside(database: &Path) -> Result<PathBuf, StartError> {
 }
 
 /// Finds out who this node is and what the kernel holds, and starts the loop.
-async fn begin(settings: Settings, store: Store, recorded: Recorded, stage: &watch::Sender<Stage>) -> Result<(), StartError> {
+async fn begin(
+    settings: Settings,
+    store: Store,
+    recorded: Recorded,
+    stage: &watch::Sender<Stage>,
+) -> Result<(), StartError> {
     let node = identity(stage).await;
     let limits = Limits::of(&node.instance_type)
         .ok_or_else(|| StartError::UnknownType { instance_type: node.instance_type.clone() })?;
@@ -171,7 +182,8 @@ async fn begin(settings: Settings, store: Store, recorded: Recorded, stage: &wat
     close_open_intents(&store, &recorded).await;
     let leases = recover(&settings, &host, &*ec2, &node, &store, recorded.leases, stage).await;
     let prefix = format!("{}-{:x}", node.instance, clock::now().as_millis());
-    let engine = Engine::new(node.clone(), settings.policy.clone(), limits, leases, recorded.cooling, prefix, clock::now());
+    let engine =
+        Engine::new(node.clone(), settings.policy.clone(), limits, leases, recorded.cooling, prefix, clock::now());
     let released_dir = settings.released_dir.clone();
     let handle = reconcile::start(engine, Outside { ec2, store: store.clone(), host, node, settings });
     released::honour(&released_dir, &handle).await;
@@ -226,7 +238,8 @@ async fn recover(
             return leases;
         }
     };
-    let unknown: Vec<_> = pods.into_iter().filter(|pod| !leases.iter().any(|lease| lease.key == pod.alias.key)).collect();
+    let unknown: Vec<_> =
+        pods.into_iter().filter(|pod| !leases.iter().any(|lease| lease.key == pod.alias.key)).collect();
     if unknown.is_empty() {
         return leases;
     }
@@ -244,7 +257,11 @@ async fn recover(
     leases
 }
 
-async fn interfaces(ec2: &impl Ec2, node: &NodeIdentity, stage: &watch::Sender<Stage>) -> Vec<ipam_core::ports::Interface> {
+async fn interfaces(
+    ec2: &impl Ec2,
+    node: &NodeIdentity,
+    stage: &watch::Sender<Stage>,
+) -> Vec<ipam_core::ports::Interface> {
     let mut wait = FIRST_RETRY;
     loop {
         match ec2.interfaces(&node.instance).await {

@@ -44,7 +44,8 @@ pub(crate) async fn show(socket: &Path, json: bool) -> ExitCode {
 
 async fn ask(socket: &Path) -> Result<wire::StatusReply, String> {
     let endpoint = tonic::transport::Endpoint::try_from(format!("unix:{}", socket.display()));
-    let channel = endpoint.map_err(|error| error.to_string())?.connect().await.map_err(|e| crate::reconcile::chain(&e))?;
+    let channel =
+        endpoint.map_err(|error| error.to_string())?.connect().await.map_err(|e| crate::reconcile::chain(&e))?;
     let reply = IpamClient::new(channel).status(wire::StatusRequest {}).await.map_err(|status| status.to_string())?;
     Ok(reply.into_inner())
 }

@@ -26,7 +26,7 @@ const COMMIT_LIMIT: usize = 256;
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// The file or its folder cannot be opened.
     #[error("IPAM-304 the database {path} cannot be opened; check that the path is a writable file on a local disk")]
     Open {
@@ -68,18 +68,18 @@ impl StoreError {
 
 /// What a start finds in the database.
 #[derive(Debug, Default)]
-pub struct Recorded {
+pub(crate) struct Recorded {
     /// Leases of this boot.
-    pub leases: Vec<Lease>,
+    pub(crate) leases: Vec<Lease>,
     /// Cool-downs that may still run.
-    pub cooling: Vec<CoolDown>,
+    pub(crate) cooling: Vec<CoolDown>,
     /// Intents of an earlier run that were never settled: id and what they were to do.
-    pub open_intents: Vec<(IntentId, String)>,
+    pub(crate) open_intents: Vec<(IntentId, String)>,
 }
 
 /// The open database. Cheap to clone; all clones share the two connections.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(crate) struct Store {
     leases: mpsc::UnboundedSender<(LeaseWrite, Acknowledge)>,
     intents: mpsc::UnboundedSender<(IntentWrite, Acknowledge)>,
 }
@@ -108,7 +108,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`]: the operator must act. [`StoreError::Damaged`] and [`StoreError::Newer`]: set the file aside
     /// and open a new one.
-    pub async fn open(path: &Path, boot_id: &str, cool_until: Moment) -> Result<(Self, Recorded), StoreError> {
+    pub(crate) async fn open(path: &Path, boot_id: &str, cool_until: Moment) -> Result<(Self, Recorded), StoreError> {
         let mut intents = connect(path, SqliteSynchronous::Full).await?;
         migrate(&mut intents, path).await?;
         let damaged = |source: sqlx::Error| StoreError::Damaged { path: path.display().to_string(), source };
@@ -125,28 +125,42 @@ impl Store {
     }
 
     /// Queues a lease; the future resolves once it is committed. Queued in the order of the calls. Repeatable.
-    pub fn put(&self, lease: Lease) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+    pub(crate) fn put(&self, lease: Lease) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         Self::queue(&self.leases, LeaseWrite::Put(Box::new(lease)))
     }
 
     /// Queues the end of a lease together with the cool-down of its address. Queued in the order of the calls. Repeatable.
-    pub fn release(&self, key: PodKey, cooling: CoolDown) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+    pub(crate) fn release(
+        &self,
+        key: PodKey,
+        cooling: CoolDown,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         Self::queue(&self.leases, LeaseWrite::Release { key, cooling })
     }
 
     /// Queues the removal of cool-downs that are over.
-    pub fn forget_cooled(&self, now: Moment) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+    pub(crate) fn forget_cooled(&self, now: Moment) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         Self::queue(&self.leases, LeaseWrite::ForgetCooled { now })
     }
 
     /// Writes durably (fsync) that `action` is about to be done.
-    pub fn begin(&self, intent: &IntentId, action: &Action, now: Moment) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+    pub(crate) fn begin(
+        &self,
+        intent: &IntentId,
+        action: &Action,
+        now: Moment,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let write = IntentWrite::Begin { intent: intent.clone(), action: format!("{action:?}"), now };
         Self::queue(&self.intents, write)
     }
 
     /// Writes durably how an intent ended.
-    pub fn settle(&self, intent: &IntentId, outcome: String, now: Moment) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+    pub(crate) fn settle(
+        &self,
+        intent: &IntentId,
+        outcome: String,
+        now: Moment,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         Self::queue(&self.intents, IntentWrite::Settle { intent: intent.clone(), outcome, now })
     }
 
@@ -185,10 +199,12 @@ fn is_damage(error: &sqlx::Error) -> bool {
 
 async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let path = path.display().to_string();
-    MIGRATIONS.run(connection).await.map_err(|error| match error {
-        source @ (MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..)) => StoreError::Newer { path, source },
-        MigrateError::Execute(source) => StoreError::Damaged { path, source },
-        other => StoreError::Damaged { path, source: sqlx::Error::Migrate(Box::new(other)) },
+    MIGRATIONS.run(connection).await.map_err(|error| {
+        if matches!(error, MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..)) {
+            StoreError::Newer { path, source: error }
+        } else {
+            StoreError::Damaged { path, source: sqlx::Error::Migrate(Box::new(error)) }
+        }
     })
 }
 
@@ -200,9 +216,8 @@ async fn quick_check(connection: &mut SqliteConnection) -> Result<(), sqlx::Erro
 /// Voids the leases of an earlier boot.
 async fn begin_boot(connection: &mut SqliteConnection, boot_id: &str, cool_until: Moment) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    let before: Option<String> = sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'")
-        .fetch_optional(&mut *transaction)
-        .await?;
+    let before: Option<String> =
+        sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'").fetch_optional(&mut *transaction).await?;
     if before.as_deref() != Some(boot_id) {
         sqlx::query("INSERT OR REPLACE INTO cooling SELECT address, ? FROM leases")
             .bind(millis(cool_until))
@@ -342,7 +357,10 @@ async fn release(connection: &mut SqliteConnection, key: &PodKey, cooling: &Cool
 /// Writes intents one by one: there are few, and each is worth its fsync.
 ///
 /// Also moves the write-ahead log into the database from time to time, so that no ADD has to.
-async fn write_intents(mut connection: SqliteConnection, mut queue: mpsc::UnboundedReceiver<(IntentWrite, Acknowledge)>) {
+async fn write_intents(
+    mut connection: SqliteConnection,
+    mut queue: mpsc::UnboundedReceiver<(IntentWrite, Acknowledge)>,
+) {
     let mut checkpoint = tokio::time::interval(CHECKPOINT_PERIOD);
     loop {
         tokio::select! {

@@ -6,6 +6,7 @@
     unreachable_pub,
     clippy::all,
     clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
     clippy::missing_errors_doc,
     reason = "generated"
 )]

@@ -195,18 +195,15 @@ where
 
 /// Whether the request cannot have reached EC2: it could not be built (no credentials), or nobody was connected to.
 fn never_sent<E, R>(error: &SdkError<E, R>) -> bool {
-    match error {
-        SdkError::ConstructionFailure(_) => true,
-        SdkError::DispatchFailure(failure) => {
-            let refused = failure.as_connector_error().is_some_and(|error| {
-                std::iter::successors(std::error::Error::source(error), |error| error.source())
-                    .filter_map(|error| error.downcast_ref::<std::io::Error>())
-                    .any(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
-            });
-            failure.is_user() || refused
-        }
-        _ => false,
-    }
+    let SdkError::DispatchFailure(failure) = error else {
+        return matches!(error, SdkError::ConstructionFailure(_));
+    };
+    let refused = failure.as_connector_error().is_some_and(|error| {
+        std::iter::successors(std::error::Error::source(error), |error| error.source())
+            .filter_map(|error| error.downcast_ref::<std::io::Error>())
+            .any(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    });
+    failure.is_user() || refused
 }
 
 fn empty(action: &'static str) -> Ec2Error {

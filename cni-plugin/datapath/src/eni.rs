@@ -188,3 +188,90 @@ fn forget_steps(table: u32, state: &HostState) -> Vec<Op> {
     steps.extend(addresses.map(|(found, _)| Op::Remove(Object::Address(*found))));
     steps
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> EniPlan {
+        EniPlan {
+            mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            primary: Ipv4Addr::new(10, 0, 0, 11),
+            subnet: "10.0.0.0/20".parse().unwrap(),
+            device_index: 1,
+            card: 0,
+            mark: EniMark::of_device(1),
+            mtu: 9001,
+        }
+    }
+
+    fn texts(steps: &[Op]) -> Vec<String> {
+        steps.iter().map(ToString::to_string).collect()
+    }
+
+    /// The state after `steps`, as far as they add or remove.
+    fn carried_out(steps: &[Op], mut state: HostState) -> HostState {
+        for step in steps {
+            match step {
+                Op::Add(Object::Address(address)) => state.addresses.push((*address, true)),
+                Op::Add(Object::Route(route)) => state.routes.push(*route),
+                Op::Add(Object::Rule(rule)) => state.rules.push(*rule),
+                Op::Remove(Object::Address(address)) => state.addresses.retain(|(found, _)| found != address),
+                Op::Remove(Object::Route(route)) => state.routes.retain(|found| found != route),
+                Op::Remove(Object::Rule(rule)) => state.rules.retain(|found| found != rule),
+                Op::Add(Object::Neighbour(_)) | Op::Remove(Object::Neighbour(_)) | Op::Set { .. } => {}
+            }
+        }
+        state
+    }
+
+    #[test]
+    fn a_bare_link_gets_everything_in_an_order_that_the_kernel_takes() {
+        let link = Link { index: 3, mtu: 1500, ..Link::default() };
+        let steps = steps(&plan(), &link, &HostState::default());
+        assert_eq!(
+            texts(&steps),
+            [
+                "set mtu 9001 on link 3",
+                "set rp_filter=2 on link 3",
+                "set arp_ignore=1 on link 3",
+                "set arp_announce=2 on link 3",
+                "set up on link 3",
+                "add address 10.0.0.11/32 on link 3",
+                "add route 10.0.0.1/32 on link 3 in table 2 (protocol 142)",
+                "add route 0.0.0.0/0 via 10.0.0.1 on link 3 in table 2 (protocol 142)",
+                "add rule 1536: fwmark 0x2/0x7f lookup 2",
+                "add rule 32765: from 10.0.0.11 lookup 2",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_primary_keeps_its_address_and_routes() {
+        let link = Link { index: 2, mtu: 1500, ..Link::default() };
+        let primary = EniPlan { device_index: 0, mark: EniMark::PRIMARY, ..plan() };
+        let steps = steps(&primary, &link, &HostState::default());
+        assert_eq!(texts(&steps), ["set mtu 9001 on link 2", "set rp_filter=2 on link 2"]);
+    }
+
+    #[test]
+    fn an_eni_that_is_as_planned_needs_nothing_more_and_is_forgotten_completely() {
+        let link = Link { index: 3, ..Link::default() };
+        let state = carried_out(&steps(&plan(), &link, &HostState::default()), HostState::default());
+        assert!(steps(&plan(), &link, &state).iter().all(|step| matches!(step, Op::Set { .. })));
+        assert_eq!(carried_out(&forget_steps(2, &state), state), HostState::default());
+    }
+
+    #[test]
+    fn what_is_not_ours_or_another_enis_is_left_alone() {
+        let others = HostState {
+            addresses: vec![(Address { link: 3, address: Ipv4Addr::new(10, 0, 0, 99) }, false)],
+            routes: vec![Route { table: 3, destination: Cidr::ANY, gateway: None, link: 4 }],
+            rules: vec![Rule { priority: RULE_ENI_MARK, from: None, mark: Some((3, ENI_MARK_MASK)), table: 3 }],
+            ..HostState::default()
+        };
+        let link = Link { index: 3, ..Link::default() };
+        assert!(steps(&plan(), &link, &others).iter().all(|step| !matches!(step, Op::Remove(_))));
+        assert_eq!(forget_steps(2, &others), []);
+    }
+}

@@ -24,6 +24,9 @@ use crate::{
     sysctl,
 };
 
+/// Somebody else may change nf_tables at the same time, but not for ever.
+const REBUILD_ATTEMPTS: usize = 64;
+
 /// How the node's base shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPlan {
@@ -117,11 +120,22 @@ fn prepare_table(shape: &Shape<'_>) -> Result<(), NftError> {
         Err(NftError::Refused { source, .. })
             if matches!(source.errno, Errno::EEXIST | Errno::EBUSY | Errno::EOPNOTSUPP) =>
         {
-            let pods = nft.pods()?.unwrap_or_default();
-            nft.commit(&table::rebuild(shape, &pods))
+            rebuild_table(&mut nft, shape)
         }
         outcome => outcome,
     }
+}
+
+/// Tries again when a pod came or went between the look at the map and the commit.
+fn rebuild_table(nft: &mut Nft, shape: &Shape<'_>) -> Result<(), NftError> {
+    for _ in 0..REBUILD_ATTEMPTS {
+        let generation = nft.generation()?;
+        let pods = nft.pods()?.unwrap_or_default();
+        if nft.commit_since(generation, &table::rebuild(shape, &pods))? {
+            return Ok(());
+        }
+    }
+    Err(NftError::Socket(io::Error::other("nf_tables changed during each of 64 attempts to make the table anew")))
 }
 
 /// Brings `rp_filter` of `all` below 2, because the kernel uses the larger of `all` and the link's own: with 2 in `all` the

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 
 use crate::{
     nft::encode::Change,
-    socket::{NetlinkSocket, Refusal},
+    socket::{Message, NetlinkSocket, Refusal},
 };
 
 /// Why nf_tables could not be read or changed. Nothing of the transaction was done.
@@ -55,7 +55,27 @@ impl Nft {
 
     /// Does all changes or none.
     pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), NftError> {
-        let replies = self.0.exchange(&encode::transaction(changes))?;
+        self.send(encode::transaction(changes, None), changes)
+    }
+
+    /// Does all changes or none; returns false, and has done none, when anything has changed since `generation`.
+    pub(crate) fn commit_since(&mut self, generation: u32, changes: &[Change]) -> Result<bool, NftError> {
+        match self.send(encode::transaction(changes, Some(generation)), changes) {
+            Ok(()) => Ok(true),
+            Err(NftError::Refused { source, .. }) if source.errno == Errno::ERESTART => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the number that grows with every transaction in this namespace.
+    pub(crate) fn generation(&mut self) -> Result<u32, NftError> {
+        let reply = self.0.ask(encode::generation_request())?;
+        let number = reply.data.iter().find_map(|(kind, payload)| encode::read_generation(*kind, payload));
+        number.ok_or_else(|| NftError::Socket(io::Error::other("nf_tables told no generation")))
+    }
+
+    fn send(&mut self, messages: Vec<Message>, changes: &[Change]) -> Result<(), NftError> {
+        let replies = self.0.exchange(&messages)?;
         // The first message opens the transaction; the kernel answers it only to refuse everything.
         let steps = std::iter::once("commit".to_owned()).chain(changes.iter().map(Change::to_string));
         let refused: Vec<_> =
@@ -114,5 +134,61 @@ impl Nft {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
             Err(source) => Err(NftError::Refused { step: "look at the table".to_owned(), source }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_on_a_stale_view_is_not_done() {
+        crate::Netns::fresh()
+            .unwrap()
+            .inside(|| {
+                let mut nft = Nft::open().unwrap();
+                let before = nft.generation().unwrap();
+                assert!(nft.commit_since(before, &[Change::AddTable]).unwrap());
+                assert!(!nft.commit_since(before, &[Change::RemoveTable]).unwrap());
+                assert!(nft.has_table().unwrap());
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn a_transaction_with_one_bad_change_is_not_done_at_all() {
+        crate::Netns::fresh()
+            .unwrap()
+            .inside(|| {
+                let mut nft = Nft::open().unwrap();
+                let error = nft.commit(&[Change::AddTable, Change::RemoveChain { name: "none".into() }]).unwrap_err();
+                assert_eq!(
+                    error.to_string(),
+                    "nf_tables table ip eni_cni is not prepared: remove chain none found no such thing"
+                );
+                assert!(!nft.has_table().unwrap());
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn an_element_that_an_unfinished_removal_left_is_replaced() {
+        crate::Netns::fresh()
+            .unwrap()
+            .inside(|| {
+                let (first, second) = (EniMark::of_device(1), EniMark::of_device(2));
+                let mut nft = Nft::open().unwrap();
+                let mut changes = vec![Change::AddTable, Change::AddPodMap];
+                changes.extend([first, second].into_iter().flat_map(table::add_eni));
+                nft.commit(&changes).unwrap();
+                let address = Ipv4Addr::new(10, 0, 1, 7);
+                for mark in [first, first, second] {
+                    nft.add_pod(address, mark).unwrap();
+                    assert_eq!(nft.pods().unwrap(), Some(PodMap::from([(address, mark)])));
+                }
+                assert!(nft.remove_pod(address).unwrap());
+                assert!(!nft.remove_pod(address).unwrap());
+            })
+            .unwrap();
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, net::Ipv4Addr};
 
 use eni_proto::{EniMark, LinkAlias, VethPrefix, numbers::TABLE_PODS};
-use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::{
@@ -107,7 +107,7 @@ pub(crate) fn observe_host(socket: &mut NetlinkSocket) -> Result<HostState, Obse
 }
 
 pub(crate) fn links(socket: &mut NetlinkSocket) -> Result<Vec<Link>, ObserveError> {
-    dump(socket, "links", &RouteNetlinkMessage::GetLink(LinkMessage::default()), route::read_link)
+    dump(socket, "links", &route::all_links(), route::read_link)
 }
 
 pub(crate) fn routes(socket: &mut NetlinkSocket, table: Option<u32>) -> Result<Vec<Route>, ObserveError> {

@@ -13,7 +13,7 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage, AddressProtocol, AddressScope},
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
@@ -60,7 +60,8 @@ pub(crate) struct Link {
     pub(crate) alias: String,
     /// As `veth`. Empty: hardware.
     pub(crate) kind: String,
-    ipv4: Vec<u8>,
+    /// Settings by number, as one array.
+    pub(crate) ipv4: Vec<u8>,
 }
 
 impl Link {
@@ -157,6 +158,13 @@ pub(crate) fn get_link(name: &str) -> Message {
 pub(crate) fn dump_request(message: &RouteNetlinkMessage) -> (u16, Vec<u8>) {
     let Message { kind, payload, flags: _ } = encode(message, 0);
     (kind, payload)
+}
+
+/// Counters are left out: they are half of the work.
+pub(crate) fn all_links() -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    RouteNetlinkMessage::GetLink(message)
 }
 
 pub(crate) fn all_addresses() -> RouteNetlinkMessage {

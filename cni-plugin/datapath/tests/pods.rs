@@ -199,10 +199,9 @@ fn a_namespace_that_is_missing_none_or_our_own_is_told_apart() {
     let mut wiring = wiring("c1", "web-0", ADDRESS, MARK, &pod);
     let mut refusal = |path: &Path| {
         wiring.netns = path.to_owned();
-        match world.on_node(|| add_pod(&wiring)).unwrap_err() {
-            WireError::Netns(error) => error,
-            other => panic!("{other:?}"),
-        }
+        let error = world.on_node(|| add_pod(&wiring)).unwrap_err();
+        let WireError::Netns(error) = error else { panic!("{error:?}") };
+        error
     };
     assert!(matches!(refusal(Path::new("/no/such/namespace")), NetnsError::Missing { .. }));
     assert!(matches!(refusal(Path::new("/proc/self/status")), NetnsError::NotNetns { .. }));

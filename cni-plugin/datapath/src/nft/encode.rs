@@ -27,6 +27,8 @@ const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
 const GET_ELEMENT: u16 = 13;
 const DEL_ELEMENT: u16 = 14;
+const NEW_GENERATION: u16 = 15;
+const GET_GENERATION: u16 = 16;
 
 const FAMILY_ANY: u8 = 0;
 const FAMILY_IPV4: u8 = 2;
@@ -155,12 +157,15 @@ impl fmt::Display for Change {
 }
 
 /// The messages of one transaction: as many as changes and two around them.
-pub(crate) fn transaction(changes: &[Change]) -> Vec<Message> {
-    let border = |kind| Message { kind, flags: 0, payload: header(FAMILY_ANY, SUBSYSTEM, Attributes::new()) };
+///
+/// With a generation the kernel refuses all (ERESTART) when anything in nf_tables has changed since.
+pub(crate) fn transaction(changes: &[Change], generation: Option<u32>) -> Vec<Message> {
+    let border = |kind, attributes| Message { kind, flags: 0, payload: header(FAMILY_ANY, SUBSYSTEM, attributes) };
+    let since = generation.map_or(Attributes::new(), |generation| Attributes::new().be32(1, generation));
     let mut messages = Vec::with_capacity(changes.len() + 2);
-    messages.push(border(BATCH_BEGIN));
+    messages.push(border(BATCH_BEGIN, since));
     messages.extend(changes.iter().map(message));
-    messages.push(border(BATCH_END));
+    messages.push(border(BATCH_END, Attributes::new()));
     messages
 }
 
@@ -173,6 +178,20 @@ pub(crate) fn elements_request(table: &str, set: &str) -> (u16, Vec<u8>) {
 pub(crate) fn table_request(table: &str) -> Message {
     let payload = header(FAMILY_IPV4, 0, Attributes::new().text(1, table));
     Message { kind: SUBSYSTEM << 8 | GET_TABLE, flags: NLM_F_ACK, payload }
+}
+
+pub(crate) fn generation_request() -> Message {
+    let payload = header(FAMILY_ANY, 0, Attributes::new());
+    Message { kind: SUBSYSTEM << 8 | GET_GENERATION, flags: NLM_F_ACK, payload }
+}
+
+/// Reads the number that grows with every transaction in the namespace.
+pub(crate) fn read_generation(kind: u16, payload: &[u8]) -> Option<u32> {
+    if kind != SUBSYSTEM << 8 | NEW_GENERATION {
+        return None;
+    }
+    let number = attributes::find(payload.get(FAMILY_HEADER..)?, 1)?;
+    number.first_chunk().copied().map(u32::from_be_bytes)
 }
 
 /// Reads the elements of the pods' map; skips what is none.

@@ -33,6 +33,7 @@ pub use entry::enter_user_namespace_if_not_root;
 pub use error::LabError;
 pub use fabric::{Drops, WrongSource};
 pub use follow::{Follower, Nudge};
+pub use forward::Ec2Gate;
 pub use internet::INTERNET_HOST;
 pub use namespace::Namespace;
 pub use node::{EC2_ADDRESS, IMDS_ADDRESS, Node};

@@ -7,9 +7,8 @@ use std::{
 };
 
 use ipam_core::InstanceId;
-use tokio::task::JoinHandle;
 
-use crate::{Daemon, LabError, Namespace, forward};
+use crate::{Daemon, Ec2Gate, LabError, Namespace};
 
 /// Where the metadata service answers inside a node.
 pub const IMDS_ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169, 254), 80);
@@ -74,13 +73,13 @@ impl Node {
         self.namespace.listen(IMDS_ADDRESS.into())
     }
 
-    /// Passes [`EC2_ADDRESS`] inside the node on to `endpoint` outside. Needs a tokio runtime; ends when aborted.
+    /// Passes [`EC2_ADDRESS`] inside the node on to `endpoint` outside. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`LabError::Os`] when it is passed on already.
-    pub fn forward_ec2(&self, endpoint: SocketAddr) -> Result<JoinHandle<std::io::Result<()>>, LabError> {
+    pub fn forward_ec2(&self, endpoint: SocketAddr) -> Result<Ec2Gate, LabError> {
         let listener = self.namespace.listen(EC2_ADDRESS.into())?;
-        Ok(tokio::spawn(forward::forward(listener, endpoint)))
+        Ok(Ec2Gate::open(listener, endpoint))
     }
 
     /// Starts a program on the node that cannot outlive the lab; it writes to `NAME.log` in the node's directory.

@@ -35,6 +35,7 @@ struct Inner {
     nodes: BTreeMap<InstanceId, Arc<Node>>,
     surroundings: Surroundings,
     odd: Vec<String>,
+    described: Vec<Interface>,
 }
 
 impl Lab {
@@ -47,7 +48,13 @@ impl Lab {
             tempfile::Builder::new().prefix("eni-lab-").tempdir().map_err(LabError::os("make a directory"))?;
         let fabric = Fabric::new()?;
         let network = Arc::clone(fabric.namespace());
-        let inner = Inner { fabric, nodes: BTreeMap::new(), surroundings: Surroundings::default(), odd: Vec::new() };
+        let inner = Inner {
+            fabric,
+            nodes: BTreeMap::new(),
+            surroundings: Surroundings::default(),
+            odd: Vec::new(),
+            described: Vec::new(),
+        };
         Ok(Self { network, inner: Mutex::new(inner), directory })
     }
 
@@ -77,9 +84,10 @@ impl Lab {
     /// [`LabError::Tool`]; the lab may be half changed then.
     pub fn sync(&self, described: &[Interface]) -> Result<(), LabError> {
         let mut inner = self.lock();
-        let Inner { fabric, nodes, surroundings, odd } = &mut *inner;
+        let Inner { fabric, nodes, surroundings, odd, described: last } = &mut *inner;
         let namespaces = nodes.iter().map(|(id, node)| (id.clone(), &**node.namespace())).collect();
         *odd = fabric.sync(described, surroundings, &namespaces)?;
+        *last = described.to_vec();
         Ok(())
     }
 
@@ -87,6 +95,12 @@ impl Lab {
     #[must_use]
     pub fn oddities(&self) -> Vec<String> {
         self.lock().odd.clone()
+    }
+
+    /// The ENIs as the last [`Lab::sync`] got them, in no particular order.
+    #[must_use]
+    pub fn described(&self) -> Vec<Interface> {
+        self.lock().described.clone()
     }
 
     /// The ENI that owns an address. Absent: the fabric would not deliver it.

@@ -26,7 +26,9 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a command line with extra environment inside `namespace`; both its outputs are appended to `log`.
+    /// Starts a command line inside `namespace`; both its outputs are appended to `log`.
+    ///
+    /// It sees `environment` and PATH and nothing else, so that what is set where the lab runs changes nothing.
     ///
     /// # Errors
     /// [`LabError::Os`] when it cannot be started.
@@ -42,6 +44,7 @@ impl Daemon {
         // The kernel sends this signal when the *thread* that started the child ends, so that thread has to stay.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).args(command_line);
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.envs(environment.iter().cloned()).stdin(Stdio::null()).stdout(output).stderr(errors);
         let (parent, until_dropped) = mpsc::channel();
         let (started, child) = mpsc::channel();

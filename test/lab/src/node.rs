@@ -83,6 +83,7 @@ impl Node {
     }
 
     /// Starts a program on the node that cannot outlive the lab; it writes to `NAME.log` in the node's directory.
+    /// It sees `environment` and PATH and nothing else.
     ///
     /// # Errors
     /// [`LabError::Os`] when it cannot be started.

@@ -1,0 +1,294 @@
+//! The cloud behind a cluster: the simulator in this process, or LocalStack.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ec2_sim::{
+    Clock, SimCloud, WorldConfig,
+    imds::{self, InstanceMetadata, InterfaceMetadata, MetadataSource},
+};
+use ipam_core::{InstanceId, Moment, SubnetId, VpcId, ports::Cidr4};
+use lab::{Element, Follower, Lab, LabError, ec2::Endpoint};
+use tokio::{net::TcpListener, task::JoinSet};
+
+use crate::{Trouble, localstack::LocalStack};
+
+/// How often a cloud that tells of no changes is asked.
+const POLL: Duration = Duration::from_millis(200);
+/// The simulator tells of its changes; this is only a net below that.
+const POLL_SIM: Duration = Duration::from_secs(5);
+/// Region of every cloud here.
+pub const REGION: &str = "us-east-1";
+
+/// Which cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloudKind {
+    /// The project's own simulator.
+    Sim,
+    /// LocalStack, somebody else's idea of EC2.
+    LocalStack,
+}
+
+/// A running cloud. It ends with this value.
+#[derive(Debug)]
+pub struct Cloud {
+    endpoint: Endpoint,
+    backend: Backend,
+    /// Server tasks and whatever else lives as long as the cloud.
+    tasks: JoinSet<()>,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Sim(SimCloud),
+    LocalStack { _guard: LocalStack },
+}
+
+/// A VPC with one subnet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// The VPC.
+    pub vpc: VpcId,
+    /// Network of the VPC.
+    pub vpc_cidr: String,
+    /// The subnet.
+    pub subnet: SubnetId,
+    /// Network of the subnet.
+    pub subnet_cidr: Cidr4,
+}
+
+impl Cloud {
+    /// Starts a cloud of the given kind with default behaviour.
+    ///
+    /// # Errors
+    /// [`Trouble::LocalStack`], [`Trouble::Os`].
+    pub async fn start(kind: CloudKind) -> Result<Self, Trouble> {
+        match kind {
+            CloudKind::Sim => Self::simulate(WorldConfig::default()).await,
+            CloudKind::LocalStack => {
+                let localstack = LocalStack::start().await?;
+                let endpoint = endpoint(localstack.address(), localstack.account());
+                Ok(Self { endpoint, backend: Backend::LocalStack { _guard: localstack }, tasks: JoinSet::new() })
+            }
+        }
+    }
+
+    /// Starts the simulator with a world of one's own.
+    ///
+    /// # Errors
+    /// [`Trouble::Os`] when it cannot listen on loopback.
+    pub async fn simulate(config: WorldConfig) -> Result<Self, Trouble> {
+        let config = WorldConfig { region: REGION.to_owned(), ..config };
+        let sim = SimCloud::new(config, Clock::wall());
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Trouble::os("listen on loopback"))?;
+        let address = listener.local_addr().map_err(Trouble::os("listen on loopback"))?;
+        let mut tasks = JoinSet::new();
+        let (router, driven) = (sim.router(), sim.clone());
+        tasks.spawn(async move { drop(imds::serve(listener, router).await) });
+        tasks.spawn(async move { driven.drive().await });
+        Ok(Self { endpoint: endpoint(address, ec2_sim::ACCOUNT), backend: Backend::Sim(sim), tasks })
+    }
+
+    /// Where its API answers on loopback.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The simulator itself. Absent: this is another cloud.
+    #[must_use]
+    pub fn sim(&self) -> Option<&SimCloud> {
+        match &self.backend {
+            Backend::Sim(sim) => Some(sim),
+            Backend::LocalStack { .. } => None,
+        }
+    }
+
+    /// Makes a VPC with one subnet.
+    ///
+    /// # Errors
+    /// EC2's refusal.
+    pub async fn make_network(&self, vpc_cidr: &str, subnet_cidr: &str) -> Result<Network, Trouble> {
+        let answer = self.call("CreateVpc", &[("CidrBlock", vpc_cidr)]).await?;
+        let vpc = answer.text_at("vpc/vpcId").to_owned();
+        let answer = self.call("CreateSubnet", &[("VpcId", &vpc), ("CidrBlock", subnet_cidr)]).await?;
+        Ok(Network {
+            vpc: parse(&vpc)?,
+            vpc_cidr: vpc_cidr.to_owned(),
+            subnet: parse(answer.text_at("subnet/subnetId"))?,
+            subnet_cidr: cidr(subnet_cidr)?,
+        })
+    }
+
+    /// Starts an instance with its primary ENI in `network`.
+    ///
+    /// # Errors
+    /// EC2's refusal.
+    pub async fn run_instance(&self, instance_type: &str, network: &Network) -> Result<InstanceId, Trouble> {
+        let parameters = [
+            ("ImageId", "ami-0123456789abcdef0"),
+            ("InstanceType", instance_type),
+            ("MinCount", "1"),
+            ("MaxCount", "1"),
+            ("SubnetId", network.subnet.as_str()),
+        ];
+        let answer = self.call("RunInstances", &parameters).await?;
+        let instance = answer.list_at("instancesSet").first().map_or("", |item| item.text_at("instanceId"));
+        parse(instance)
+    }
+
+    /// Keeps `lab` as this cloud describes itself. Returns after the first look.
+    ///
+    /// # Errors
+    /// As the first look.
+    pub async fn follow(&mut self, lab: &Arc<Lab>) -> Result<Follower, Trouble> {
+        let (lab, endpoint) = (Arc::clone(lab), self.endpoint.clone());
+        let interval = if self.sim().is_some() { POLL_SIM } else { POLL };
+        let follower = blocking(move || Follower::start(&lab, endpoint, interval)).await??;
+        if let Backend::Sim(sim) = &self.backend {
+            let (mut changes, nudge) = (sim.changes(), follower.nudge());
+            self.tasks.spawn(async move {
+                while changes.changed().await.is_ok() {
+                    nudge.look();
+                }
+            });
+        }
+        Ok(follower)
+    }
+
+    /// Serves an instance's metadata on `listener` for as long as the cloud lives.
+    ///
+    /// # Errors
+    /// [`Trouble::Os`]; EC2's refusal when the cloud has no metadata service and has to be asked.
+    pub async fn serve_metadata(
+        &mut self,
+        listener: std::net::TcpListener,
+        instance: &InstanceId,
+        network: &Network,
+        lab: &Arc<Lab>,
+    ) -> Result<(), Trouble> {
+        let listener = TcpListener::from_std(listener).map_err(Trouble::os("serve metadata"))?;
+        let router = match &self.backend {
+            Backend::Sim(sim) => imds::router(sim.instance(instance)),
+            Backend::LocalStack { .. } => imds::router(self.described_instance(instance, network, lab).await?),
+        };
+        self.tasks.spawn(async move { drop(imds::serve(listener, router).await) });
+        Ok(())
+    }
+
+    async fn described_instance(
+        &self,
+        instance: &InstanceId,
+        network: &Network,
+        lab: &Arc<Lab>,
+    ) -> Result<DescribedInstance, Trouble> {
+        let answer = self.call("DescribeInstances", &[("InstanceId.1", instance.as_str())]).await?;
+        let item = answer.list_at("reservationSet").first().and_then(|item| item.list_at("instancesSet").first());
+        let item = item.ok_or_else(|| Trouble::Answer { what: "DescribeInstances", answer: format!("{answer:?}") })?;
+        Ok(DescribedInstance {
+            instance: instance.clone(),
+            instance_type: item.text_at("instanceType").to_owned(),
+            zone: item.text_at("placement/availabilityZone").to_owned(),
+            account: self.endpoint.access_key.clone(),
+            groups: item.list_at("groupSet").iter().map(|group| group.text_at("groupId").to_owned()).collect(),
+            network: network.clone(),
+            lab: Arc::clone(lab),
+        })
+    }
+
+    /// Sends one call.
+    ///
+    /// # Errors
+    /// EC2's refusal.
+    pub async fn call(&self, action: &str, parameters: &[(&str, &str)]) -> Result<Element, Trouble> {
+        let (endpoint, action) = (self.endpoint.clone(), action.to_owned());
+        let parameters: Vec<(String, String)> =
+            parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let answer: Result<Element, LabError> = blocking(move || {
+            let borrowed: Vec<(&str, &str)> = parameters.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+            endpoint.call(&action, &borrowed)
+        })
+        .await?;
+        Ok(answer?)
+    }
+}
+
+/// Metadata of an instance in a cloud without a metadata service, from what the lab last heard of it.
+#[derive(Debug)]
+struct DescribedInstance {
+    instance: InstanceId,
+    instance_type: String,
+    zone: String,
+    account: String,
+    groups: Vec<String>,
+    network: Network,
+    lab: Arc<Lab>,
+}
+
+impl MetadataSource for DescribedInstance {
+    fn metadata(&self, _now: Moment) -> Option<InstanceMetadata> {
+        let interfaces: Vec<InterfaceMetadata> = self.interfaces();
+        let primary = interfaces.iter().find(|interface| interface.device_number == 0)?;
+        Some(InstanceMetadata {
+            instance_id: self.instance.to_string(),
+            instance_type: self.instance_type.clone(),
+            image_id: "ami-0123456789abcdef0".to_owned(),
+            account: self.account.clone(),
+            region: REGION.to_owned(),
+            availability_zone: self.zone.clone(),
+            local_ipv4: *primary.local_ipv4s.first()?,
+            mac: primary.mac,
+            interfaces,
+        })
+    }
+}
+
+impl DescribedInstance {
+    fn interfaces(&self) -> Vec<InterfaceMetadata> {
+        let described = self.lab.described().into_iter();
+        let attached = described.filter_map(|interface| {
+            let attachment = interface.attachment.clone().filter(|a| a.attached && a.instance == self.instance)?;
+            Some((interface, attachment))
+        });
+        let Cidr4 { network, prefix } = self.network.subnet_cidr;
+        attached
+            .map(|(interface, attachment)| InterfaceMetadata {
+                mac: interface.mac,
+                interface_id: interface.id.to_string(),
+                device_number: attachment.device_index,
+                network_card: attachment.card,
+                subnet_id: interface.subnet.to_string(),
+                vpc_id: self.network.vpc.to_string(),
+                owner_id: self.account.clone(),
+                security_group_ids: self.groups.clone(),
+                security_groups: vec!["default".to_owned()],
+                local_ipv4s: [interface.primary].into_iter().chain(interface.secondary).collect(),
+                subnet_ipv4_cidr_block: format!("{network}/{prefix}"),
+                vpc_ipv4_cidr_blocks: vec![self.network.vpc_cidr.clone()],
+            })
+            .collect()
+    }
+}
+
+fn endpoint(address: SocketAddr, account: &str) -> Endpoint {
+    Endpoint { address, access_key: account.to_owned(), region: REGION.to_owned() }
+}
+
+/// Runs something that blocks on a thread where it may.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|failed| Trouble::Os { what: "finish a blocking step".to_owned(), source: failed.into() })
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Trouble> {
+    text.parse().map_err(|_| Trouble::Answer { what: "an id of the cloud", answer: text.to_owned() })
+}
+
+fn cidr(text: &str) -> Result<Cidr4, Trouble> {
+    let (network, prefix) = text.split_once('/').unwrap_or((text, "32"));
+    Ok(Cidr4 { network: parse::<Ipv4Addr>(network)?, prefix: parse(prefix)? })
+}

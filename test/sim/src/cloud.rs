@@ -149,6 +149,3 @@ impl SimCloud {
         self.call(&run)?.pop().map(|description| description.instance.id).ok_or(Failure::NoReply)
     }
 }
-
-#[cfg(test)]
-mod tests;

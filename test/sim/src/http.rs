@@ -156,6 +156,3 @@ fn broken_off() -> Response {
 fn request_id(cloud: &SimCloud) -> String {
     format!("00000000-0000-4000-8000-{:012x}", cloud.with(|world, _| world.log().total()))
 }
-
-#[cfg(test)]
-mod tests;

@@ -146,6 +146,3 @@ impl<S> Service<S> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,16 +4,20 @@ use ipam_core::EniId;
 
 use crate::world::{catalogue, model::Eni, state::State};
 
-/// How many ENIs may be checked after every call; larger worlds check what has changed.
-const CHECK_ALL_BELOW: usize = 64;
+/// After how many changes everything is checked, not only what has changed. Large worlds: after as many as there are ENIs, so
+/// that the cost of a call does not grow with the world.
+const CHECK_ALL_EVERY: usize = 64;
 
 impl State {
-    /// Checks what has changed, or everything while that is little. Returns the first broken rule.
+    /// Checks what has changed, and now and then everything. Returns the first broken rule.
     pub(crate) fn check_touched(&mut self) -> Result<(), String> {
         let touched = std::mem::take(&mut self.touched);
         if touched.is_empty() {
-            Ok(())
-        } else if self.enis.len() < CHECK_ALL_BELOW {
+            return Ok(());
+        }
+        self.checks += 1;
+        if self.checks >= CHECK_ALL_EVERY.max(self.enis.len()) {
+            self.checks = 0;
             self.check_all()
         } else {
             touched.iter().try_for_each(|eni| self.check_eni(eni))

@@ -40,6 +40,8 @@ pub struct State {
     sequence: u64,
     /// ENIs changed since the invariants were last checked.
     pub(crate) touched: BTreeSet<EniId>,
+    /// How often they were checked since everything was.
+    pub(crate) checks: usize,
     /// Grows with every change of an ENI.
     pub(crate) version: u64,
 }
@@ -62,6 +64,7 @@ impl State {
             due: BTreeMap::new(),
             sequence: 0,
             touched: BTreeSet::new(),
+            checks: 0,
             version: 0,
         }
     }

@@ -1,0 +1,71 @@
+//! Many random calls: the invariants hold after each (the world panics otherwise), and a seed decides everything.
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+
+use super::Fixture;
+use crate::{
+    WorldConfig,
+    action::{
+        AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
+        DetachNetworkInterface, RunInstances, TerminateInstances, UnassignPrivateIpAddresses,
+    },
+};
+
+/// Makes one random call, often one that must be refused.
+fn step(cloud: &mut Fixture, rng: &mut ChaCha8Rng) {
+    let mut pick = |things: Vec<String>| match things.len() {
+        0 => String::new(),
+        len => things[usize::try_from(rng.next_u32()).unwrap() % len].clone(),
+    };
+    let interface = pick(cloud.world.enis().map(|eni| eni.id.to_string()).collect());
+    let instance = pick(cloud.world.instances().map(|instance| instance.id.to_string()).collect());
+    let attachments = cloud.world.enis().filter_map(|eni| eni.attachment.as_ref());
+    let attachment = pick(attachments.map(|attachment| attachment.id.to_string()).collect());
+    let secondary = cloud.world.enis().filter(|eni| eni.id.as_str() == interface).flat_map(|eni| &eni.secondary);
+    let addresses = secondary.take(2).copied().collect();
+    let count = u16::try_from(rng.next_u32() % 6).unwrap();
+    let device_index = u8::try_from(rng.next_u32() % 5).unwrap();
+    let refused = match rng.next_u32() % 16 {
+        0..3 => cloud.call(&CreateNetworkInterface { secondary_count: Some(count), ..cloud.new_eni() }).err(),
+        3..7 => cloud.call(&AttachNetworkInterface { interface, instance, card: 0, device_index }).err(),
+        7..10 => cloud.call(&AssignPrivateIpAddresses { interface, count: Some(count), ..Default::default() }).err(),
+        10..12 => cloud.call(&UnassignPrivateIpAddresses { interface, addresses }).err(),
+        12 => cloud.call(&DetachNetworkInterface { attachment }).err(),
+        13..15 => cloud.call(&DeleteNetworkInterface { interface }).err(),
+        _ if device_index == 0 => cloud.call(&TerminateInstances { ids: vec![instance] }).err(),
+        _ => cloud.call(&RunInstances { instance_type: "m5.large".into(), ..Default::default() }).err(),
+    };
+    // Refusals are part of the game; what matters is what the world looks like afterwards.
+    drop(refused);
+    let later = cloud.now.as_millis() + u64::from(rng.next_u32() % 500);
+    cloud.at(later);
+}
+
+fn story(seed: u64, steps: usize) -> String {
+    let mut cloud = Fixture::with(WorldConfig { seed, ..WorldConfig::default() }, "10.0.0.0/25");
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    for nth in 0..steps {
+        step(&mut cloud, &mut rng);
+        if nth % 10 == 0 {
+            cloud.world.assert_invariants_of_all();
+        }
+    }
+    let enis: Vec<_> = cloud.world.enis().collect();
+    format!("{enis:#?}\n{}", cloud.world.log().tail(usize::MAX))
+}
+
+#[test]
+fn the_invariants_hold_whatever_is_asked() {
+    for seed in 0..20 {
+        story(seed, 300);
+    }
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    assert_eq!(story(7, 200), story(7, 200));
+    assert_ne!(story(7, 200), story(8, 200));
+}

@@ -8,14 +8,13 @@ use aws_sdk_ec2::{
     error::{ProvideErrorMetadata, SdkError},
     types::{Filter, NetworkInterface, NetworkInterfaceAttachmentChanges, ResourceType, Tag, TagSpecification},
 };
-use aws_smithy_http_client::{Builder, tls};
 use eni_proto::numbers::TAG_INSTANCE;
 use ipam_core::{
     AttachmentId, EniId, InstanceId, SubnetId,
     ports::{Ec2, Ec2Error, Ec2Result, Interface, NewInterface, RefusalClass, Subnet},
 };
 
-use crate::{AwsSettings, class, convert, throttle::Throttle};
+use crate::{AwsSettings, class, convert, http_client, throttle::Throttle};
 
 /// EC2 through the AWS SDK. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -30,15 +29,13 @@ impl AwsEc2 {
     /// Endpoint and credentials come from where every AWS tool takes them: `AWS_ENDPOINT_URL_EC2`, `AWS_ENDPOINT_URL`, the
     /// environment, the profile, the web identity token, the container's credentials, the metadata service.
     pub async fn connect(settings: AwsSettings) -> Self {
-        let http =
-            Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https();
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(settings.connect_timeout)
             .operation_timeout(settings.call_timeout)
             .build();
         let config = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(settings.region))
-            .http_client(http)
+            .http_client(http_client())
             .timeout_config(timeouts)
             .retry_config(RetryConfig::disabled())
             .load()

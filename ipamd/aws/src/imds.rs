@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use aws_config::imds::Client;
+use aws_config::{imds::Client, provider_config::ProviderConfig};
 use ipam_core::ports::{Imds, ImdsError, NodeIdentity};
 
-use crate::convert;
+use crate::{convert, http_client};
 
 /// How long one request may take. The service is on the same machine: what takes longer does not come.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -21,7 +21,9 @@ impl AwsImds {
     /// Prepares the client; nothing is sent yet.
     #[must_use]
     pub fn new() -> Self {
+        let config = ProviderConfig::default().with_http_client(http_client());
         let client = Client::builder()
+            .configure(&config)
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             // The daemon tries again by itself, and says so while it does.

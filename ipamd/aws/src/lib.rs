@@ -14,6 +14,8 @@ pub mod throttle;
 
 use std::time::Duration;
 
+use aws_smithy_http_client::{Builder, tls};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 pub use ec2::AwsEc2;
 pub use imds::AwsImds;
 
@@ -38,4 +40,9 @@ impl AwsSettings {
             call_timeout: Duration::from_secs(10),
         }
     }
+}
+
+/// The HTTP client of both ports: TLS by rustls with ring, trusting what the system trusts; plain HTTP where the endpoint says so.
+fn http_client() -> SharedHttpClient {
+    Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https()
 }

@@ -1,4 +1,4 @@
-//! What each error code means to the daemon.
+//! What each error code means to the daemon: as `ipam-aws` says it, so that both ports tell the same story.
 
 use ipam_core::ports::{Ec2Error, RefusalClass};
 
@@ -8,7 +8,8 @@ use crate::Failure;
 pub(super) fn to_port(action: &'static str, failure: Failure) -> Ec2Error {
     match failure {
         Failure::NoReply => Ec2Error::Unknown { action, reason: failure.to_string() },
-        Failure::Refused(error) if error.status >= 500 && error.code != "RequestLimitExceeded" => {
+        // What broke inside of EC2 may have broken after the change.
+        Failure::Refused(error) if ["InternalError", "InternalFailure", "RequestTimeout"].contains(&&*error.code) => {
             Ec2Error::Unknown { action, reason: error.to_string() }
         }
         Failure::Refused(error) => Ec2Error::Refused {
@@ -29,10 +30,12 @@ fn class(code: &str) -> RefusalClass {
         | "NetworkInterfaceLimitExceeded"
         | "SecurityGroupsPerInterfaceLimitExceeded"
         | "TagLimitExceeded" => RefusalClass::LimitReached,
-        "InvalidNetworkInterface.InUse" | "IncorrectInstanceState" | "IncorrectState" => RefusalClass::WrongState,
+        "InvalidNetworkInterface.InUse" | "IncorrectInstanceState" | "IncorrectState" | "OperationNotPermitted" => {
+            RefusalClass::WrongState
+        }
         "UnauthorizedOperation" | "AuthFailure" | "OptInRequired" => RefusalClass::NotAllowed,
         _ if code.ends_with(".NotFound") => RefusalClass::NotFound,
-        _ if code.starts_with("Invalid") || code.starts_with("Missing") || code == "OperationNotPermitted" => {
+        _ if code.starts_with("Invalid") || code.starts_with("Missing") || code == "IdempotentParameterMismatch" => {
             RefusalClass::BadRequest
         }
         _ => RefusalClass::TryLater,
@@ -55,7 +58,8 @@ mod tests {
             ("InvalidNetworkInterface.InUse",     RefusalClass::WrongState),
             ("UnauthorizedOperation",             RefusalClass::NotAllowed),
             ("InvalidParameterValue",             RefusalClass::BadRequest),
-            ("OperationNotPermitted",             RefusalClass::BadRequest),
+            ("IdempotentParameterMismatch",       RefusalClass::BadRequest),
+            ("OperationNotPermitted",             RefusalClass::WrongState),
             ("SomethingNewIn2031",                RefusalClass::TryLater),
         ];
         for (code, wanted) in table {

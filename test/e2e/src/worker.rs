@@ -199,19 +199,30 @@ impl Worker {
     pub async fn until_ready(&self, free: u32, deadline: Duration) -> Result<StatusReply, Trouble> {
         let what = format!("ipamd on {} with {free} free addresses", self.node.name());
         let ready = wait::until(deadline, &what, || async {
+            // Nobody gets ready who is not there any more.
+            if let Some(Ok(Some(status))) = self.daemon().as_mut().map(Daemon::ended) {
+                return Ok(Err(format!("ipamd ended with {status}")));
+            }
             match self.status().await {
-                Ok(status) if status.ready && status.free >= free => Ok(status),
+                Ok(status) if status.ready && status.free >= free => Ok(Ok(status)),
                 Ok(status) => Err(format!("{status:?}")),
                 Err(reason) => Err(reason),
             }
         });
-        ready.await.map_err(|mut timed_out| {
-            let log = self.daemon_log();
-            let tail: Vec<&str> = log.lines().rev().take(20).collect();
-            timed_out.last.push_str("\nend of its log:\n");
-            timed_out.last.push_str(&tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
-            timed_out.into()
-        })
+        match ready.await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(death)) => Err(Trouble::Broken(format!("{death} on {}\n{}", self.node.name(), self.end_of_log()))),
+            Err(mut timed_out) => {
+                timed_out.last = format!("{}\n{}", timed_out.last, self.end_of_log());
+                Err(timed_out.into())
+            }
+        }
+    }
+
+    fn end_of_log(&self) -> String {
+        let log = self.daemon_log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("end of its log:\n{}", lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n"))
     }
 
     fn daemon(&self) -> MutexGuard<'_, Option<Daemon>> {

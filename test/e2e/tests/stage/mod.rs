@@ -1,0 +1,30 @@
+//! What the end-to-end tests share.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::time::Duration;
+
+use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan};
+
+/// Bound of every wait: far above what a loaded machine needs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster on the simulator; no daemon runs yet.
+pub(crate) async fn cluster(workers: usize, settings: &[(&str, &str)]) -> Cluster {
+    let binaries = Binaries::from_environment().unwrap_or_else(|trouble| panic!("{}", trouble.chain()));
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let plan = ClusterPlan { workers, settings, ..ClusterPlan::small(binaries) };
+    Cluster::start(Cloud::start(CloudKind::Sim).await.unwrap(), &plan).await.unwrap()
+}
+
+/// A cluster whose daemons run and have at least `free` addresses each.
+pub(crate) async fn ready_cluster(workers: usize, free: u32, settings: &[(&str, &str)]) -> Cluster {
+    let cluster = cluster(workers, settings).await;
+    for worker in &cluster.workers {
+        worker.start_daemon().unwrap();
+    }
+    for worker in &cluster.workers {
+        worker.until_ready(free, PATIENCE).await.unwrap();
+    }
+    cluster
+}

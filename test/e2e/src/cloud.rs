@@ -58,6 +58,8 @@ pub struct Network {
     pub subnet: SubnetId,
     /// Network of the subnet.
     pub subnet_cidr: Cidr4,
+    /// Default security group of the VPC.
+    pub security_group: String,
 }
 
 impl Cloud {
@@ -115,11 +117,20 @@ impl Cloud {
         let answer = self.call("CreateVpc", &[("CidrBlock", vpc_cidr)]).await?;
         let vpc = answer.text_at("vpc/vpcId").to_owned();
         let answer = self.call("CreateSubnet", &[("VpcId", &vpc), ("CidrBlock", subnet_cidr)]).await?;
+        let filters = [
+            ("Filter.1.Name", "vpc-id"),
+            ("Filter.1.Value.1", vpc.as_str()),
+            ("Filter.2.Name", "group-name"),
+            ("Filter.2.Value.1", "default"),
+        ];
+        let groups = self.call("DescribeSecurityGroups", &filters).await?;
+        let security_group = groups.list_at("securityGroupInfo").first().map_or("", |group| group.text_at("groupId"));
         Ok(Network {
             vpc: parse(&vpc)?,
             vpc_cidr: vpc_cidr.to_owned(),
             subnet: parse(answer.text_at("subnet/subnetId"))?,
             subnet_cidr: cidr(subnet_cidr)?,
+            security_group: security_group.to_owned(),
         })
     }
 
@@ -193,7 +204,6 @@ impl Cloud {
             instance_type: item.text_at("instanceType").to_owned(),
             zone: item.text_at("placement/availabilityZone").to_owned(),
             account: self.endpoint.access_key.clone(),
-            groups: item.list_at("groupSet").iter().map(|group| group.text_at("groupId").to_owned()).collect(),
             network: network.clone(),
             lab: Arc::clone(lab),
         })
@@ -223,7 +233,6 @@ struct DescribedInstance {
     instance_type: String,
     zone: String,
     account: String,
-    groups: Vec<String>,
     network: Network,
     lab: Arc<Lab>,
 }
@@ -263,7 +272,8 @@ impl DescribedInstance {
                 subnet_id: interface.subnet.to_string(),
                 vpc_id: self.network.vpc.to_string(),
                 owner_id: self.account.clone(),
-                security_group_ids: self.groups.clone(),
+                // What EC2 gives an instance that names none; LocalStack gives it none.
+                security_group_ids: vec![self.network.security_group.clone()],
                 security_groups: vec!["default".to_owned()],
                 local_ipv4s: [interface.primary].into_iter().chain(interface.secondary).collect(),
                 subnet_ipv4_cidr_block: format!("{network}/{prefix}"),

@@ -1,0 +1,98 @@
+//! What the plugin says when it cannot do what was asked: the CNI specification's error object.
+
+use eni_datapath::{NetnsError, WireError};
+use serde_json::json;
+
+/// Codes of the CNI specification 1.1.0, and our own from 100 on, which are the number behind `IPAM-`.
+pub(crate) mod code {
+    pub(crate) const INCOMPATIBLE_VERSION: u32 = 1;
+    pub(crate) const INVALID_ENVIRONMENT: u32 = 4;
+    pub(crate) const IO: u32 = 5;
+    pub(crate) const UNDECODABLE: u32 = 6;
+    pub(crate) const INVALID_CONFIG: u32 = 7;
+    pub(crate) const INVALID_NETNS: u32 = 8;
+    pub(crate) const TRY_AGAIN: u32 = 11;
+    pub(crate) const NOT_AVAILABLE: u32 = 50;
+    pub(crate) const WIRING: u32 = 102;
+    pub(crate) const INTERFACE_IN_USE: u32 = 104;
+    pub(crate) const NOT_BUILT: u32 = 106;
+    pub(crate) const NOT_RELEASED: u32 = 107;
+}
+
+/// One error object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CniError {
+    pub(crate) code: u32,
+    /// What happened, for whom.
+    pub(crate) msg: String,
+    /// What happens next and what the reader can do. May be empty.
+    pub(crate) details: String,
+}
+
+impl CniError {
+    pub(crate) fn new(code: u32, msg: impl Into<String>, details: impl Into<String>) -> Self {
+        Self { code, msg: msg.into(), details: details.into() }
+    }
+
+    /// The object as the runtime reads it.
+    pub(crate) fn to_json(&self, cni_version: &str) -> String {
+        let mut object = json!({ "cniVersion": cni_version, "code": self.code, "msg": self.msg });
+        if !self.details.is_empty() {
+            object["details"] = self.details.as_str().into();
+        }
+        object.to_string()
+    }
+}
+
+/// No daemon answered in time.
+pub(crate) fn daemon_away(socket: &str, reason: &str) -> CniError {
+    CniError::new(
+        code::TRY_AGAIN,
+        format!("IPAM-101 ipamd does not answer on {socket}: {reason}"),
+        "Nothing was changed. The runtime will try again; if this lasts, look whether the ipamd pod of this node runs.",
+    )
+}
+
+/// The daemon answered, but could not process the call.
+pub(crate) fn daemon_trouble(reason: &str) -> CniError {
+    CniError::new(
+        code::TRY_AGAIN,
+        format!("IPAM-105 ipamd could not process the call: {reason}"),
+        "Nothing was changed. The runtime will try again; the log of ipamd says more.",
+    )
+}
+
+/// The kernel side of a pod could not be made or removed.
+pub(crate) fn wiring(error: &WireError) -> CniError {
+    let facts = chain(error);
+    if let WireError::Netns(error) = error {
+        return netns(error);
+    }
+    if let WireError::InterfaceExists { .. } = error {
+        return CniError::new(
+            code::INTERFACE_IN_USE,
+            format!("IPAM-104 the interface name is in use in the sandbox: {facts}"),
+            "Nothing was changed. Choose another CNI_IFNAME, or remove the interface that is there.",
+        );
+    }
+    CniError::new(
+        code::WIRING,
+        format!("IPAM-102 the pod's network could not be changed: {facts}"),
+        "What was begun was undone, and the address was returned. `ipamd status` shows whether this node is ready.",
+    )
+}
+
+/// The sandbox's network namespace is not usable.
+pub(crate) fn netns(error: &NetnsError) -> CniError {
+    CniError::new(
+        code::INVALID_NETNS,
+        format!("IPAM-103 CNI_NETNS is not usable: {}", chain(error)),
+        "Nothing was changed. The runtime has to name the network namespace of a sandbox that runs.",
+    )
+}
+
+/// An error and all its sources in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let texts: Vec<_> = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    texts.join(": ")
+}

@@ -1,0 +1,74 @@
+//! What the runtime hears after an ADD, in the shape of the version that it speaks.
+
+use std::path::Path;
+
+use eni_datapath::Wired;
+use eni_proto::{PodKey, PodNetwork, numbers::POD_GATEWAY};
+use serde_json::{Value, json};
+
+use crate::version::Version;
+
+/// The result object of an ADD. Interface 0 is the host's end, interface 1 the pod's.
+pub(crate) fn to_json(version: Version, key: &PodKey, netns: &Path, network: &PodNetwork, wired: &Wired) -> Value {
+    let mut host = json!({ "name": wired.host_link, "mac": wired.host_mac.to_string() });
+    let mut pod = json!({ "name": key.interface(), "mac": wired.pod_mac.to_string(), "sandbox": netns });
+    let mut address = json!({ "address": format!("{}/32", network.ipv4), "gateway": POD_GATEWAY, "interface": 1 });
+    if version < Version::V1_0_0 {
+        address["version"] = "4".into();
+    }
+    if version >= Version::V1_1_0 {
+        host["mtu"] = network.mtu.into();
+        pod["mtu"] = network.mtu.into();
+    }
+    json!({
+        "cniVersion": version.as_str(),
+        "interfaces": [host, pod],
+        "ips": [address],
+        "routes": [{ "dst": "0.0.0.0/0", "gw": POD_GATEWAY }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use eni_datapath::MacAddress;
+    use eni_proto::{EniMark, VethPrefix};
+
+    use super::*;
+
+    fn result(version: Version) -> Value {
+        let network = PodNetwork {
+            ipv4: [10, 0, 3, 7].into(),
+            eni: "eni-1".to_owned(),
+            eni_mark: EniMark::PRIMARY,
+            mtu: 9001,
+            veth_prefix: VethPrefix::default(),
+        };
+        let wired = Wired {
+            host_link: "eni0d7763386da".to_owned(),
+            host_index: 7,
+            host_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            pod_index: 2,
+            pod_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+        };
+        to_json(version, &PodKey::new("pods", "c1", "eth0").unwrap(), Path::new("/run/netns/x"), &network, &wired)
+    }
+
+    #[test]
+    fn each_version_has_its_shape() {
+        for version in Version::ALL {
+            let result = result(version);
+            assert_eq!(result["cniVersion"], version.as_str());
+            assert_eq!(result["ips"][0]["address"], "10.0.3.7/32");
+            assert_eq!(result["ips"][0]["version"].as_str(), (version < Version::V1_0_0).then_some("4"), "{version:?}");
+            assert_eq!(result["interfaces"][1]["mtu"].as_u64(), (version >= Version::V1_1_0).then_some(9001), "{version:?}");
+        }
+    }
+
+    #[test]
+    fn the_address_belongs_to_the_pods_side() {
+        let result = result(Version::V1_0_0);
+        let interface = usize::try_from(result["ips"][0]["interface"].as_u64().unwrap()).unwrap();
+        assert_eq!(result["interfaces"][interface]["sandbox"], "/run/netns/x");
+        assert_eq!(result["interfaces"][0].get("sandbox"), None);
+    }
+}

@@ -72,13 +72,16 @@ pub(crate) async fn status(config: &Config) -> Result<(), CniError> {
     };
     match answer.map(tonic::Response::into_inner) {
         Ok(reply) if reply.ready => Ok(()),
-        Ok(reply) => Err(CniError::new(code::NOT_AVAILABLE, format!("IPAM-205 ipamd is not ready: {}", reply.waiting_for), "")),
+        Ok(reply) => {
+            Err(CniError::new(code::NOT_AVAILABLE, format!("IPAM-205 ipamd is not ready: {}", reply.waiting_for), ""))
+        }
         Err(reason) => Err(CniError { code: code::NOT_AVAILABLE, ..daemon_away(&config.socket, &reason) }),
     }
 }
 
 async fn connect(config: &Config) -> Result<IpamClient<Channel>, Status> {
-    let endpoint = Endpoint::try_from(format!("unix:{}", config.socket)).map_err(|e| Status::invalid_argument(chain(&e)))?;
+    let endpoint =
+        Endpoint::try_from(format!("unix:{}", config.socket)).map_err(|e| Status::invalid_argument(chain(&e)))?;
     let channel = endpoint.connect().await.map_err(|error| Status::unavailable(chain(&error)))?;
     Ok(IpamClient::new(channel))
 }

@@ -73,7 +73,11 @@ pub(crate) fn verb(command: &str) -> Result<Verb, CniError> {
 ///
 /// # Errors
 /// All mistakes in one error object; its code is that of the first.
-pub(crate) fn read(verb: Verb, environment: impl Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Request, CniError> {
+pub(crate) fn read(
+    verb: Verb,
+    environment: impl Fn(&str) -> Option<String>,
+    stdin: &[u8],
+) -> Result<Request, CniError> {
     let mut mistakes = Mistakes::default();
     let given = |name: &str| environment(name).filter(|text| !text.is_empty());
     require(verb, &given, &mut mistakes);
@@ -114,7 +118,10 @@ fn require(verb: Verb, given: &impl Fn(&str) -> Option<String>, mistakes: &mut M
     };
     let missing: Vec<_> = needed.iter().copied().filter(|name| given(name).is_none()).collect();
     if !missing.is_empty() {
-        mistakes.add(code::INVALID_ENVIRONMENT, format!("required environment variables are not set: {}", missing.join(", ")));
+        mistakes.add(
+            code::INVALID_ENVIRONMENT,
+            format!("required environment variables are not set: {}", missing.join(", ")),
+        );
     }
 }
 
@@ -157,7 +164,8 @@ fn config(verb: Verb, stdin: &[u8], mistakes: &mut Mistakes) -> Option<Config> {
         }
         Err(error) => {
             let why = if stdin.is_empty() { "it is empty".to_owned() } else { error.to_string() };
-            mistakes.add(code::UNDECODABLE, format!("the network configuration on standard input cannot be read: {why}"));
+            mistakes
+                .add(code::UNDECODABLE, format!("the network configuration on standard input cannot be read: {why}"));
             return None;
         }
     };
@@ -192,12 +200,18 @@ fn version(object: &Map<String, Value>, verb: Verb, mistakes: &mut Mistakes) -> 
     match text.parse::<Version>() {
         Ok(version) if version >= least => Some(version),
         Ok(_) => {
-            mistakes.add(code::INCOMPATIBLE_VERSION, format!("config version {text} does not allow {verb:?}: it came with {}", least.as_str()));
+            mistakes.add(
+                code::INCOMPATIBLE_VERSION,
+                format!("config version {text} does not allow {verb:?}: it came with {}", least.as_str()),
+            );
             None
         }
         Err(()) => {
             let supported = Version::supported().join(", ");
-            mistakes.add(code::INCOMPATIBLE_VERSION, format!("config version {text} is not supported: this plugin speaks {supported}"));
+            mistakes.add(
+                code::INCOMPATIBLE_VERSION,
+                format!("config version {text} is not supported: this plugin speaks {supported}"),
+            );
             None
         }
     }

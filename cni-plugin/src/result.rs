@@ -60,7 +60,11 @@ mod tests {
             assert_eq!(result["cniVersion"], version.as_str());
             assert_eq!(result["ips"][0]["address"], "10.0.3.7/32");
             assert_eq!(result["ips"][0]["version"].as_str(), (version < Version::V1_0_0).then_some("4"), "{version:?}");
-            assert_eq!(result["interfaces"][1]["mtu"].as_u64(), (version >= Version::V1_1_0).then_some(9001), "{version:?}");
+            assert_eq!(
+                result["interfaces"][1]["mtu"].as_u64(),
+                (version >= Version::V1_1_0).then_some(9001),
+                "{version:?}"
+            );
         }
     }
 

@@ -45,7 +45,8 @@ fn mistakes_of_environment_and_configuration_come_back_together() {
 
 #[test]
 fn a_del_needs_no_namespace() {
-    let request = asked(Verb::Del, &[("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "")], CONFIG).unwrap();
+    let request =
+        asked(Verb::Del, &[("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "")], CONFIG).unwrap();
     assert_eq!(request.attachment.unwrap().netns, None);
 }
 

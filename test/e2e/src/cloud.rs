@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -205,7 +205,7 @@ impl Cloud {
             zone: item.text_at("placement/availabilityZone").to_owned(),
             account: self.endpoint.access_key.clone(),
             network: network.clone(),
-            lab: Arc::clone(lab),
+            lab: Arc::downgrade(lab),
         })
     }
 
@@ -234,7 +234,8 @@ struct DescribedInstance {
     zone: String,
     account: String,
     network: Network,
-    lab: Arc<Lab>,
+    /// Not to keep the lab alive: the server that shows this ends a moment after the cloud.
+    lab: Weak<Lab>,
 }
 
 impl MetadataSource for DescribedInstance {
@@ -257,7 +258,7 @@ impl MetadataSource for DescribedInstance {
 
 impl DescribedInstance {
     fn interfaces(&self) -> Vec<InterfaceMetadata> {
-        let described = self.lab.described().into_iter();
+        let described = self.lab.upgrade().map(|lab| lab.described()).unwrap_or_default().into_iter();
         let attached = described.filter_map(|interface| {
             let attachment = interface.attachment.clone().filter(|a| a.attached && a.instance == self.instance)?;
             Some((interface, attachment))

@@ -140,3 +140,35 @@ fn address(text: &str) -> Result<Ipv4Addr, LabError> {
 fn parse<T: std::str::FromStr>(text: &str) -> Result<T, LabError> {
     text.parse().map_err(|_| LabError::Answer { what: "a field of DescribeNetworkInterfaces", answer: text.to_owned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eni_is_read_as_simulators_and_emulators_describe_it() {
+        let item = Element::parse(
+            "<item><networkInterfaceId>eni-1</networkInterfaceId><subnetId>subnet-1</subnetId>
+             <macAddress>02:00:00:00:00:01</macAddress><privateIpAddress>10.0.0.5</privateIpAddress><association/>
+             <attachment><attachmentId>eni-attach-1</attachmentId><instanceId>i-1</instanceId>
+             <deviceIndex>2</deviceIndex><status>attached</status></attachment>
+             <privateIpAddressesSet>
+             <item><privateIpAddress>10.0.0.9</privateIpAddress></item>
+             <item><privateIpAddress>10.0.0.5</privateIpAddress><primary>true</primary></item>
+             <item><privateIpAddress>10.0.0.7</privateIpAddress></item>
+             </privateIpAddressesSet><tagSet><item><key>a</key><value>b</value></item></tagSet></item>",
+        );
+        let eni = interface(&item.unwrap()).unwrap();
+
+        assert_eq!(eni.secondary, [Ipv4Addr::new(10, 0, 0, 7), Ipv4Addr::new(10, 0, 0, 9)]);
+        let attachment = eni.attachment.unwrap();
+        assert_eq!((attachment.device_index, attachment.card, attachment.attached), (2, 0, true));
+        assert_eq!(eni.tags["a"], "b");
+    }
+
+    #[test]
+    fn an_empty_attachment_is_none() {
+        let empty = Element::parse("<attachment/>").unwrap();
+        assert_eq!(attachment(&empty).unwrap(), None);
+    }
+}

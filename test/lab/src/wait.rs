@@ -44,3 +44,30 @@ where
         tokio::time::sleep(INTERVAL).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_state_is_told_when_time_runs_out() {
+        let mut looks = 0;
+        let outcome: Result<(), TimedOut> = until(Duration::from_millis(50), "the moon", || {
+            looks += 1;
+            let seen = looks;
+            async move { Err(format!("look {seen}")) }
+        })
+        .await;
+
+        let error = outcome.unwrap_err();
+        assert!(looks > 1);
+        assert_eq!(error.last, format!("look {looks}"));
+        assert!(error.to_string().starts_with("waited 0."), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_true_at_once_is_not_waited_for() {
+        let outcome: Result<u8, TimedOut> = until(Duration::ZERO, "now", || async { Ok::<_, String>(7) }).await;
+        assert_eq!(outcome, Ok(7));
+    }
+}

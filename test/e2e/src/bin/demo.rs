@@ -11,6 +11,7 @@ use e2e::{
     pings,
 };
 use lab::wait;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[path = "demo/say.rs"]
 mod say;
@@ -83,7 +84,10 @@ async fn fly(arguments: &Arguments, say: &mut Say) -> Result<(), Trouble> {
     let cluster = Cluster::start(cloud, &plan(kind, binaries)).await?;
     say.step(&format!("VPC {} with 2 m5.xlarge instances and an internet host", cluster.network.vpc_cidr));
     let directory = cluster.lab.directory().to_owned();
-    let flown = flight_of(&cluster, arguments, say).await;
+    let flown = tokio::select! {
+        flown = flight_of(&cluster, arguments, say) => flown,
+        interrupted = interruption(arguments.keep) => interrupted,
+    };
     if flown.is_err() {
         for worker in &cluster.workers {
             say.log(worker.node().name(), &worker.daemon_log());
@@ -96,6 +100,24 @@ async fn fly(arguments: &Arguments, say: &mut Say) -> Result<(), Trouble> {
     }
     say.step("lab removed: namespaces, links and files are gone");
     Ok(())
+}
+
+/// Ends when somebody wants the program to end, so that it still removes what it made.
+async fn interruption(keep: bool) -> Result<(), Trouble> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Trouble::os("listen for SIGTERM"))?;
+    let interrupt = async {
+        if keep {
+            // Ctrl-C is the way to end the show.
+            std::future::pending().await
+        } else {
+            tokio::signal::ctrl_c().await
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        heard = interrupt => heard.map_err(Trouble::os("listen for Ctrl-C"))?,
+    }
+    Err(Trouble::Broken("interrupted".to_owned()))
 }
 
 fn plan(kind: CloudKind, binaries: Binaries) -> ClusterPlan {
@@ -154,7 +176,13 @@ async fn send_pings(
     let drops = cluster.lab.drops()?;
     figures.pinged(tallies);
     if !lost.is_empty() {
-        return Err(Trouble::Broken(format!("{} pings lost:\n{}\nfabric drops: {drops}", lost.len(), lost.join("\n"))));
+        // A careless cloud gives an address twice; then this is why.
+        let odd = cluster.lab.oddities().join("\n");
+        return Err(Trouble::Broken(format!(
+            "{} pings lost:\n{}\nfabric drops: {drops}\n{odd}",
+            lost.len(),
+            lost.join("\n")
+        )));
     }
     if drops.total() > 0 {
         return Err(Trouble::Broken(format!("the fabric dropped packets:\n{drops}")));

@@ -200,3 +200,19 @@ pub enum Action {
         eni: EniId,
     },
 }
+
+impl Action {
+    /// The ENI that the action is about. Absent: it makes one.
+    #[must_use]
+    pub const fn eni(&self) -> Option<&EniId> {
+        match self {
+            Self::Create { .. } => None,
+            Self::Attach { eni, .. }
+            | Self::DeleteOnTermination { eni, .. }
+            | Self::Assign { eni, .. }
+            | Self::Unassign { eni, .. }
+            | Self::Detach { eni, .. }
+            | Self::Delete { eni } => Some(eni),
+        }
+    }
+}

@@ -10,10 +10,7 @@ mod cloud;
 mod refusal;
 mod report;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use eni_proto::{Pod, PodKey};
 
@@ -75,9 +72,9 @@ pub struct Engine {
     /// ENIs that we deleted: a description that still lists them is stale.
     gone: BTreeMap<EniId, Moment>,
     host_trouble: BTreeMap<EniId, String>,
-    /// ENIs that EC2 was asked once to delete together with the instance.
-    asked_to_end_with_instance: BTreeSet<EniId>,
     last_plan: Plan,
+    /// When the last event was handled: what was due by then has been done or waits for something else.
+    handled_at: Moment,
 }
 
 impl Engine {
@@ -120,14 +117,15 @@ impl Engine {
             surplus_since: None,
             gone: BTreeMap::new(),
             host_trouble: BTreeMap::new(),
-            asked_to_end_with_instance: BTreeSet::new(),
             last_plan: Plan::default(),
+            handled_at: now,
         }
     }
 
     /// Takes one event at `now` and returns what is to be done, in this order.
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Command> {
         let mut commands = Vec::new();
+        self.handled_at = now;
         self.pool.warm_up(now);
         self.take(now, event, &mut commands);
         self.serve(now, &mut commands);
@@ -162,9 +160,12 @@ impl Engine {
             Look::AtRest | Look::Asked => None,
         };
         let shrink = self.surplus_since.map(|since| since.after(SHRINK_PAUSE));
+        let due = [shrink, self.last_plan.old_enough_at, self.pause_until].into_iter().flatten();
         let deadlines = self.queue.iter().map(|waiter| waiter.deadline);
         let cooling = self.pool.cooling().map(|(_, until)| until);
-        deadlines.chain(cooling).chain(look).chain(shrink).chain(self.pause_until).min()
+        // What was due already waits for something else, as a pause or an answer.
+        let due = due.filter(|moment| *moment > self.handled_at);
+        deadlines.chain(cooling).chain(look).chain(due).min()
     }
 
     fn take(&mut self, now: Moment, event: Event, commands: &mut Vec<Command>) {
@@ -257,6 +258,7 @@ impl Engine {
         }
         let in_flight = self.in_flight();
         let plan = plan::plan(&Question {
+            instance: &self.node.instance,
             policy: &self.policy,
             limits: self.limits,
             pool: &self.pool,

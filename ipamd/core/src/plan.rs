@@ -6,8 +6,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use eni_proto::numbers;
+
 use crate::{
-    Action, EniId, Limits, Moment, Policy,
+    Action, EniId, InstanceId, Limits, Moment, Policy,
     pool::{Eni, Phase, Pool},
 };
 
@@ -35,11 +37,15 @@ pub struct Plan {
     pub waiting: Vec<String>,
     /// Whether there is more than wanted, so that something could be given back.
     pub surplus: bool,
+    /// When the ENI that could be given back will be old enough. Absent: there is none, or it is.
+    pub old_enough_at: Option<Moment>,
 }
 
 /// Everything that a plan depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
+    /// The instance: an ENI tagged with it is ours.
+    pub instance: &'a InstanceId,
     /// What the operator wants.
     pub policy: &'a Policy,
     /// What the instance allows.
@@ -67,6 +73,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
         planner.shrink(&mut plan);
     }
     planner.clean_up(short, &mut plan);
+    planner.tie_to_instance(&mut plan);
     plan
 }
 
@@ -194,20 +201,30 @@ impl Planner<'_> {
         if over == 0 || !quiet {
             return;
         }
-        let step = self.detach_empty(over).or_else(|| if self.by_address() { self.unassign(over) } else { None });
+        let empty = self.empty(over);
+        let old_enough_at = empty.map_or(self.q.now, |eni| eni.since.after(LEAST_ENI_AGE));
+        let step = match empty {
+            Some(eni) => Self::detach(eni),
+            None if self.by_address() => self.unassign(over),
+            None => None,
+        };
         let Some(action) = step else { return };
         plan.surplus = true;
-        if self.q.may_shrink {
+        plan.old_enough_at = Some(old_enough_at).filter(|moment| *moment > self.q.now);
+        if self.q.may_shrink && plan.old_enough_at.is_none() {
             plan.actions.push(action);
         }
     }
 
-    fn detach_empty(&self, over: usize) -> Option<Action> {
-        let eni = self
-            .usable()
+    /// An ENI that nobody uses and that is not needed to stay at the targets.
+    fn empty(&self, over: usize) -> Option<&Eni> {
+        self.usable()
             .filter(|eni| eni.phase == Phase::Ready && !eni.is_primary() && self.q.pool.taken_on(eni) == 0)
-            .filter(|eni| self.q.now.since(eni.since) >= LEAST_ENI_AGE && eni.interface.secondary.len() <= over)
-            .max_by_key(|eni| eni.device_index())?;
+            .filter(|eni| eni.interface.secondary.len() <= over)
+            .max_by_key(|eni| eni.device_index())
+    }
+
+    fn detach(eni: &Eni) -> Option<Action> {
         let attachment = eni.interface.attachment.as_ref()?;
         Some(Action::Detach { eni: eni.interface.id.clone(), attachment: attachment.id.clone() })
     }
@@ -219,6 +236,22 @@ impl Planner<'_> {
             .min_by_key(|eni| (self.q.pool.held_on(eni), std::cmp::Reverse(eni.device_index())))?;
         let addresses = self.q.pool.free(eni).take(over).collect();
         Some(Action::Unassign { eni: eni.interface.id.clone(), addresses })
+    }
+
+    /// Makes attached ENIs of ours go away together with the instance.
+    fn tie_to_instance(&self, plan: &mut Plan) {
+        for eni in self.q.pool.managed() {
+            let up = matches!(eni.phase, Phase::Preparing | Phase::Ready);
+            let tag = eni.interface.tags.get(numbers::TAG_INSTANCE).map(String::as_str);
+            let ours = tag == Some(self.q.instance.as_str()) && !eni.is_primary();
+            let touched = plan.actions.iter().any(|action| action.eni() == Some(&eni.interface.id));
+            if let Some(attachment) = &eni.interface.attachment
+                && (up && ours && !attachment.delete_on_termination && !touched && !self.is_busy(eni))
+            {
+                let (eni, attachment) = (eni.interface.id.clone(), attachment.id.clone());
+                plan.actions.push(Action::DeleteOnTermination { eni, attachment });
+            }
+        }
     }
 
     /// Finishes what was begun: a spare ENI that nobody needs is deleted.

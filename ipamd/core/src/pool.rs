@@ -75,6 +75,8 @@ pub struct Pool {
     leases: BTreeMap<PodKey, Lease>,
     held: BTreeMap<Ipv4Addr, PodKey>,
     cooling: BTreeMap<Ipv4Addr, Moment>,
+    /// Addresses that EC2 has been asked to take back: listed perhaps, but no longer ours to give.
+    leaving: BTreeSet<Ipv4Addr>,
     /// Since when an address is free, for late reuse. Absent: it was never used.
     free_since: BTreeMap<Ipv4Addr, Moment>,
 }
@@ -149,7 +151,18 @@ impl Pool {
 
     /// Free addresses of an ENI, sorted.
     pub fn free<'a>(&'a self, eni: &'a Eni) -> impl Iterator<Item = Ipv4Addr> + 'a {
-        eni.interface.secondary.iter().copied().filter(|address| !self.is_taken(*address))
+        let given = |address: &Ipv4Addr| self.is_taken(*address) || self.leaving.contains(address);
+        eni.interface.secondary.iter().copied().filter(move |address| !given(address))
+    }
+
+    /// Gives none of these addresses out any more: EC2 is asked to take them back.
+    pub(crate) fn let_go(&mut self, addresses: &[Ipv4Addr]) {
+        self.leaving.extend(addresses);
+    }
+
+    /// Takes addresses as ours again: EC2 did not take them back, or does not list them any more.
+    pub(crate) fn keep(&mut self, addresses: &[Ipv4Addr]) {
+        self.leaving.retain(|address| !addresses.contains(address));
     }
 
     /// How many addresses of an ENI pods hold.

@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
-use eni_proto::numbers;
-
 use super::{Engine, Look};
 use crate::{
     Action, Command, Done, EniId, IntentId, Moment,
@@ -15,6 +13,8 @@ use crate::{
 const LEAST_WAIT_FOR_OTHERS: Duration = Duration::from_secs(5);
 /// How long EC2 may fail to list an ENI before we believe that it is gone. Its descriptions can lag by minutes after a change.
 const UNLISTED_GRACE: Duration = Duration::from_secs(60);
+/// How long EC2 may show an ENI as attached after it was asked to detach it.
+const DETACH_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a deleted ENI may still show up in descriptions.
 const GONE_GRACE: Duration = Duration::from_secs(300);
 
@@ -29,10 +29,10 @@ impl Engine {
                 self.set_phase(eni, Phase::Leaving, now);
                 commands.push(Command::ForgetHost { eni: eni.clone() });
             }
+            Action::Unassign { addresses, .. } => self.pool.let_go(addresses),
             Action::Create { .. }
             | Action::DeleteOnTermination { .. }
             | Action::Assign { .. }
-            | Action::Unassign { .. }
             | Action::Delete { .. } => {}
         }
         self.intents.insert(intent.clone(), action.clone());
@@ -92,8 +92,16 @@ impl Engine {
                 if let Some(eni) = self.pool.eni_mut(&eni) {
                     eni.interface.secondary.retain(|address| !addresses.contains(address));
                 }
+                self.pool.keep(&addresses);
             }
-            (Action::DeleteOnTermination { eni, .. }, _) => self.touch(&eni, now),
+            (Action::DeleteOnTermination { eni, .. }, _) => {
+                self.touch(&eni, now);
+                if let Some(eni) = self.pool.eni_mut(&eni)
+                    && let Some(attachment) = &mut eni.interface.attachment
+                {
+                    attachment.delete_on_termination = true;
+                }
+            }
             (Action::Delete { eni }, _) => {
                 self.pool.remove(&eni);
                 self.gone.insert(eni, now);
@@ -122,6 +130,8 @@ impl Engine {
         match action {
             // It may be attached all the same; the look that follows will tell.
             Action::Attach { eni, .. } => self.set_phase(&eni, Phase::Unattached, now),
+            // It may be on its way out all the same: nothing is given out on it until EC2 has been looked at.
+            Action::Detach { eni, .. } if class(&error).is_none() => self.set_phase(&eni, Phase::Leaving, now),
             Action::Detach { eni, .. } => {
                 self.set_phase(&eni, Phase::Preparing, now);
                 if let Some(eni) = self.pool.eni(&eni) {
@@ -132,8 +142,12 @@ impl Engine {
                 self.pool.remove(&eni);
                 self.gone.insert(eni, now);
             }
-            Action::DeleteOnTermination { eni, .. } => drop(self.asked_to_end_with_instance.remove(&eni)),
-            Action::Create { .. } | Action::Assign { .. } | Action::Unassign { .. } | Action::Delete { .. } => {}
+            Action::Unassign { addresses, .. } if class(&error).is_some() => self.pool.keep(&addresses),
+            Action::Create { .. } => {}
+            Action::Assign { eni, .. }
+            | Action::Unassign { eni, .. }
+            | Action::DeleteOnTermination { eni, .. }
+            | Action::Delete { eni } => self.touch(&eni, now),
         }
         self.last_error = Some((error, now));
     }
@@ -201,8 +215,10 @@ impl Engine {
             return true;
         }
         let before = self.pool.eni(&id).map(|eni| eni.phase);
-        let (phase, again) = next_phase(before, interface.attachment.as_ref());
+        let waited = self.pool.eni(&id).map_or(Duration::ZERO, |eni| asked_at.since(eni.changed_at));
+        let (phase, again) = next_phase(before, interface.attachment.as_ref(), waited);
         self.drop_doubles(&mut interface);
+        self.pool.keep(&interface.secondary);
         match self.pool.eni_mut(&id) {
             Some(eni) => {
                 eni.interface = interface;
@@ -212,7 +228,7 @@ impl Engine {
             None => self.add(now, interface, phase),
         }
         if phase == Phase::Preparing && before != Some(Phase::Preparing) {
-            self.prepare(now, &id, commands);
+            self.prepare(&id, commands);
         }
         again
     }
@@ -234,19 +250,9 @@ impl Engine {
         interface.secondary.retain(|address| *address != primary && !others.contains(address));
     }
 
-    fn prepare(&mut self, now: Moment, id: &EniId, commands: &mut Vec<Command>) {
+    fn prepare(&self, id: &EniId, commands: &mut Vec<Command>) {
         let Some(eni) = self.pool.eni(id).filter(|eni| eni.is_managed()) else { return };
-        let (interface, primary) = (eni.interface.clone(), eni.is_primary());
-        let ours = interface.tags.get(numbers::TAG_INSTANCE).is_some_and(|tag| tag == self.node.instance.as_str());
-        let attachment = interface.attachment.clone().filter(|attachment| !attachment.delete_on_termination);
-        commands.push(Command::PrepareHost { interface });
-        if let Some(attachment) = attachment
-            && ours
-            && !primary
-            && self.asked_to_end_with_instance.insert(id.clone())
-        {
-            self.start(now, Action::DeleteOnTermination { eni: id.clone(), attachment: attachment.id }, commands);
-        }
+        commands.push(Command::PrepareHost { interface: eni.interface.clone() });
     }
 
     /// Notes what EC2 does not list, and forgets it only after a long time without a pod on it (I12).
@@ -281,10 +287,13 @@ impl Engine {
     }
 }
 
-/// The phase that a description puts an ENI in, and whether EC2 must be asked again soon.
-fn next_phase(before: Option<Phase>, attachment: Option<&Attachment>) -> (Phase, bool) {
+/// The phase that a description asked for `waited` after our last change puts an ENI in, and whether EC2 must be asked
+/// again soon.
+fn next_phase(before: Option<Phase>, attachment: Option<&Attachment>, waited: Duration) -> (Phase, bool) {
     match (attachment.map(|attachment| attachment.attached), before) {
         (None, _) => (Phase::Unattached, false),
+        // A detachment that EC2 does not show after so long has not happened.
+        (Some(true), Some(Phase::Leaving)) if waited >= DETACH_PATIENCE => (Phase::Preparing, false),
         (Some(_), Some(Phase::Leaving)) => (Phase::Leaving, true),
         (Some(false), _) => (Phase::Attaching, true),
         (Some(true), Some(Phase::Ready)) => (Phase::Ready, false),

@@ -1,3 +1,5 @@
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test picks out what it is about")]
+
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use eni_proto::{RefusalCode, numbers};

@@ -1,3 +1,5 @@
+#![allow(clippy::wildcard_enum_match_arm, clippy::type_complexity, reason = "a test picks out what it is about")]
+
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use eni_proto::{EniMark, Pod, PodKey};
@@ -59,7 +61,16 @@ fn policy(warm_enis: u8, warm: u16, minimum: u16) -> Policy {
 fn planned(policy: &Policy, pool: &Pool, demand: usize) -> Vec<String> {
     let in_flight = InFlight::default();
     let now = Moment::from_millis(1_000_000);
-    let plan = plan(&Question { policy, limits: LIMITS, pool, in_flight: &in_flight, demand, may_shrink: true, now });
+    let plan = plan(&Question {
+        instance: &"i-1".parse().unwrap(),
+        policy,
+        limits: LIMITS,
+        pool,
+        in_flight: &in_flight,
+        demand,
+        may_shrink: true,
+        now,
+    });
     plan.actions.iter().map(describe).collect()
 }
 
@@ -138,6 +149,7 @@ fn nothing_in_use_is_given_back() {
         let in_flight = InFlight::default();
         let (policy, now) = (policy(0, 1, 0), Moment::from_millis(1_000_000));
         let plan = plan(&Question {
+            instance: &"i-1".parse().unwrap(),
             policy: &policy,
             limits: LIMITS,
             pool: &pool,
@@ -168,6 +180,7 @@ fn while_something_is_on_its_way_it_is_not_asked_for_twice() {
     let (policy, pool, now) = (policy(1, 0, 0), pool(&[(9, 5)]), Moment::default());
     let in_flight = InFlight { creating: Some(9), ..InFlight::default() };
     let plan = plan(&Question {
+        instance: &"i-1".parse().unwrap(),
         policy: &policy,
         limits: LIMITS,
         pool: &pool,

@@ -1,0 +1,471 @@
+//! The engine in a world of virtual time, and the promises that are checked after each of its steps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use eni_proto::{EniMark, Pod, PodKey};
+use ipam_core::{
+    Action, Command, CoolDown, EniId, Event, IntentId, Lease, Limits, Moment, Policy, Ticket,
+    engine::Engine,
+    ports::{Ec2Error, NodeIdentity, RefusalClass},
+};
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+
+use crate::cloud::{Cloud, INSTANCE, refused};
+
+/// Something that the world does later.
+#[derive(Debug, Clone)]
+enum Later {
+    /// EC2 carries the action out and answers so much later.
+    Carry(IntentId, Action, Fate),
+    /// EC2 looks at its records and answers later.
+    Describe(Moment),
+    /// The engine hears this.
+    Tell(Event),
+    /// The kernel is prepared.
+    Prepared(EniId),
+}
+
+/// How a call ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Done,
+    Refused(RefusalClass),
+    LostBefore,
+    LostAfter,
+}
+
+/// The engine and all around it.
+pub(crate) struct World {
+    pub(crate) now: Moment,
+    pub(crate) policy: Policy,
+    pub(crate) cloud: Cloud,
+    pub(crate) engine: Engine,
+    /// Percentage of calls that go wrong.
+    pub(crate) faults: u32,
+    pub(crate) operators: Option<EniId>,
+    /// All that the engine ever said, for comparing runs.
+    pub(crate) said: Vec<String>,
+    rng: ChaCha8Rng,
+    later: BTreeMap<(Moment, u64), Later>,
+    sequence: u64,
+    starts: u32,
+    /// The store: what the pods hold, and what rests.
+    held: BTreeMap<PodKey, Lease>,
+    resting: BTreeMap<Ipv4Addr, Moment>,
+    waiting: BTreeMap<Ticket, (PodKey, Moment)>,
+    prepared: BTreeSet<EniId>,
+    preparing: BTreeSet<EniId>,
+    in_flight: BTreeMap<IntentId, Action>,
+    intents: BTreeSet<IntentId>,
+    observing: u32,
+}
+
+fn node() -> NodeIdentity {
+    NodeIdentity {
+        instance: INSTANCE.parse().unwrap(),
+        instance_type: "m0.model".to_owned(),
+        region: "nowhere-1".to_owned(),
+        primary_mac: "02:00:00:00:00:01".parse().unwrap(),
+        primary_eni: "eni-1".parse().unwrap(),
+        subnet: "subnet-1".parse().unwrap(),
+        vpc: "vpc-1".parse().unwrap(),
+        vpc_cidrs: vec![],
+        security_groups: vec![],
+    }
+}
+
+impl World {
+    /// A world whose size, policy and luck follow from the seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut below = |n: u32| rng.next_u32() % n;
+        let limits = Limits {
+            max_enis: u8::try_from(2 + below(3)).unwrap(),
+            addresses_per_eni: u16::try_from(3 + below(6)).unwrap(),
+        };
+        let by_address = below(2) == 0;
+        let policy = Policy {
+            warm_enis: u8::try_from(below(2)).unwrap(),
+            warm_addresses: if by_address { u16::try_from(below(5)).unwrap() } else { 0 },
+            minimum_addresses: if by_address { u16::try_from(below(8)).unwrap() } else { 0 },
+            max_enis: None,
+            cool_down: Duration::from_secs(30),
+        };
+        let subnet = if below(4) == 0 { usize::try_from(below(12)).unwrap() } else { 1000 };
+        let mut cloud = Cloud::new(limits, subnet);
+        let operators = (below(3) == 0).then(|| cloud.add_operators_eni(1));
+        let faults = [0, 5, 30][usize::try_from(below(3)).unwrap()];
+        let now = Moment::from_millis(1_000_000);
+        let engine = Engine::new(node(), policy.clone(), limits, vec![], vec![], "i-1-0".to_owned(), now);
+        let mut world = Self {
+            now,
+            policy,
+            cloud,
+            engine,
+            faults,
+            operators,
+            said: Vec::new(),
+            rng,
+            later: BTreeMap::new(),
+            sequence: 0,
+            starts: 0,
+            held: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            prepared: BTreeSet::new(),
+            preparing: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
+            intents: BTreeSet::new(),
+            observing: 0,
+        };
+        world.tell(Event::Tick);
+        world
+    }
+
+    /// A random number below `n`.
+    pub(crate) fn below(&mut self, n: u32) -> u32 {
+        self.rng.next_u32() % n
+    }
+
+    fn soon(&mut self, most_milliseconds: u32) -> Moment {
+        let wait = self.below(most_milliseconds + 1);
+        self.now.after(Duration::from_millis(wait.into()))
+    }
+
+    fn schedule(&mut self, at: Moment, later: Later) {
+        self.sequence += 1;
+        self.later.insert((at, self.sequence), later);
+    }
+
+    /// One random thing happens: a pod comes, goes, gives up; time passes; rarely the daemon is killed.
+    pub(crate) fn step(&mut self) {
+        match self.below(100) {
+            0..25 => self.pod_comes(),
+            25..40 => self.pod_goes(),
+            40..43 => self.caller_gives_up(),
+            43..44 => self.kill_and_restart(),
+            44..46 => {
+                let wait = Duration::from_secs(self.below(120).into());
+                self.pass(wait);
+            }
+            46..60 => {
+                let wait = Duration::from_millis(self.below(500).into());
+                self.pass(wait);
+            }
+            _ => self.next(),
+        }
+    }
+
+    fn pod_comes(&mut self) {
+        let (ticket, pod) = (self.ticket(), self.below(24));
+        let key = PodKey::new("pods", &format!("c{pod}"), "eth0").unwrap();
+        let deadline = self.soon(20_000);
+        self.waiting.insert(ticket, (key.clone(), deadline));
+        self.tell(Event::Add { ticket, key, pod: Pod::default(), netns: "/n".to_owned(), deadline });
+    }
+
+    fn pod_goes(&mut self) {
+        let pod = self.below(24);
+        let key = PodKey::new("pods", &format!("c{pod}"), "eth0").unwrap();
+        let (ticket, before) = (self.ticket(), self.held.get(&key).cloned());
+        let commands = self.tell(Event::Del { ticket, key: key.clone() });
+        let released: Vec<_> = commands
+            .iter()
+            .filter_map(|command| match command {
+                Command::Release { ticket: to, released, .. } if *to == Some(ticket) => Some(released),
+                _ => None,
+            })
+            .collect();
+        // I4: the unknown succeeds too; one answer in each case.
+        assert_eq!(released.len(), 1, "DEL of {key}: {commands:?}");
+        assert_eq!(released[0].as_ref().map(|rest| rest.address), before.map(|lease| lease.address));
+        assert!(!self.waiting.values().any(|(waiter, _)| *waiter == key), "{key} still waits after its DEL");
+    }
+
+    fn caller_gives_up(&mut self) {
+        let Some(&ticket) = self.waiting.keys().next() else { return };
+        self.waiting.remove(&ticket);
+        self.tell(Event::Cancel { ticket });
+    }
+
+    /// What was on its way to EC2 lands or is lost; what was stored is there again.
+    fn kill_and_restart(&mut self) {
+        for (_, later) in std::mem::take(&mut self.later) {
+            if let Later::Carry(_, action, fate) = later
+                && matches!(fate, Fate::Done | Fate::LostAfter)
+            {
+                let _ = self.cloud.apply(&action, self.now.after(Duration::from_secs(1)));
+            }
+        }
+        self.starts += 1;
+        self.waiting.clear();
+        self.prepared.clear();
+        self.preparing.clear();
+        self.in_flight.clear();
+        self.observing = 0;
+        let leases = self.held.values().cloned().collect();
+        let cooling = self.resting.iter().map(|(&address, &until)| CoolDown { address, until }).collect();
+        let prefix = format!("i-1-{}", self.starts);
+        self.engine = Engine::new(node(), self.policy.clone(), self.cloud.limits, leases, cooling, prefix, self.now);
+        self.tell(Event::Tick);
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.sequence += 1;
+        Ticket(self.sequence)
+    }
+
+    /// Lets so much time pass, with all that happens meanwhile.
+    pub(crate) fn pass(&mut self, wait: Duration) {
+        let end = self.now.after(wait);
+        while self.next_due().is_some_and(|due| due <= end) {
+            self.next();
+        }
+        self.now = end;
+        self.cloud.advance(end);
+    }
+
+    /// When something happens next. Absent: all is at rest.
+    pub(crate) fn next_due(&self) -> Option<Moment> {
+        let later = self.later.keys().next().map(|(at, _)| *at);
+        [later, self.engine.next_wake()].into_iter().flatten().min()
+    }
+
+    /// Goes on to what happens next.
+    pub(crate) fn next(&mut self) {
+        let Some(due) = self.next_due() else { return };
+        self.now = due.max(self.now);
+        self.cloud.advance(self.now);
+        match self.later.first_key_value() {
+            Some((&(at, sequence), _)) if at <= self.now => {
+                if let Some(later) = self.later.remove(&(at, sequence)) {
+                    self.happen(later);
+                }
+            }
+            Some(_) | None => drop(self.tell(Event::Tick)),
+        }
+    }
+
+    fn happen(&mut self, later: Later) {
+        match later {
+            Later::Carry(intent, action, fate) => self.carry_out(intent, action, fate),
+            Later::Describe(asked_at) => {
+                let failed = self.below(100) < self.faults;
+                let event = match failed {
+                    true => Event::ObserveFailed { error: refused(RefusalClass::SlowDown) },
+                    false => Event::Observed { asked_at, interfaces: self.cloud.describe() },
+                };
+                let at = self.soon(300);
+                self.schedule(at, Later::Tell(event));
+            }
+            Later::Tell(event) => {
+                match &event {
+                    Event::Observed { .. } | Event::ObserveFailed { .. } => self.observing -= 1,
+                    Event::Settled { intent, .. } => drop(self.in_flight.remove(intent)),
+                    _ => {}
+                }
+                self.tell(event);
+            }
+            Later::Prepared(eni) => {
+                if self.preparing.remove(&eni) {
+                    self.prepared.insert(eni.clone());
+                    self.tell(Event::HostReady { eni });
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, intent: IntentId, action: Action, fate: Fate) {
+        let done_at = self.soon(5_000);
+        let lost = Ec2Error::Unknown { action: "Model", reason: "the reply was lost".to_owned() };
+        let outcome = match fate {
+            Fate::Done => {
+                self.check_safe(&action);
+                self.cloud.apply(&action, done_at)
+            }
+            Fate::Refused(class) => Err(refused(class)),
+            Fate::LostBefore => Err(lost),
+            Fate::LostAfter => {
+                self.check_safe(&action);
+                self.cloud.apply(&action, done_at).and(Err(lost))
+            }
+        };
+        let at = self.soon(300);
+        self.schedule(at, Later::Tell(Event::Settled { intent, outcome }));
+    }
+
+    fn fate(&mut self, action: &Action) -> Fate {
+        if self.below(100) >= self.faults {
+            return Fate::Done;
+        }
+        match self.below(6) {
+            0 => Fate::LostBefore,
+            1 => Fate::LostAfter,
+            2 => Fate::Refused(RefusalClass::NotAllowed),
+            3 if matches!(action, Action::Create { .. } | Action::Assign { .. }) => {
+                Fate::Refused(RefusalClass::SubnetFull)
+            }
+            4 => Fate::Refused(RefusalClass::TryLater),
+            _ => Fate::Refused(RefusalClass::SlowDown),
+        }
+    }
+
+    /// Tells the engine, carries out what it says, and checks every promise.
+    fn tell(&mut self, event: Event) -> Vec<Command> {
+        let told = format!("{} {event:?}", self.now);
+        let commands = self.engine.handle(self.now, event);
+        self.said.push(told);
+        self.said.extend(commands.iter().map(|command| format!("    {command:?}")));
+        for command in &commands {
+            self.obey(command);
+        }
+        self.check();
+        commands
+    }
+
+    fn obey(&mut self, command: &Command) {
+        match command {
+            Command::Grant { ticket, lease, fresh } => self.granted(*ticket, lease, *fresh),
+            Command::Refuse { ticket, refusal } => {
+                assert!(self.waiting.remove(ticket).is_some(), "{ticket:?} was refused and did not wait");
+                assert!(!refusal.message.is_empty() && !refusal.advice.is_empty());
+            }
+            Command::Release { key, released, .. } => {
+                let lease = self.held.remove(key);
+                assert_eq!(lease.map(|lease| lease.address), released.as_ref().map(|rest| rest.address));
+                if let Some(rest) = released {
+                    assert_eq!(rest.until, self.now.after(self.policy.cool_down));
+                    self.resting.insert(rest.address, rest.until);
+                }
+            }
+            Command::Observe => {
+                self.observing += 1;
+                assert_eq!(self.observing, 1, "EC2 is asked twice at a time");
+                let at = self.soon(300);
+                self.schedule(at, Later::Describe(self.now));
+            }
+            Command::Start { intent, action } => self.started(intent, action),
+            Command::PrepareHost { interface } => {
+                assert_ne!(Some(&interface.id), self.operators.as_ref(), "the operator's ENI was touched");
+                self.prepared.remove(&interface.id);
+                self.preparing.insert(interface.id.clone());
+                let at = self.soon(2_000);
+                self.schedule(at, Later::Prepared(interface.id.clone()));
+            }
+            Command::ForgetHost { eni } => {
+                self.preparing.remove(eni);
+                self.prepared.remove(eni);
+                assert!(!self.held.values().any(|lease| lease.eni == *eni), "{eni} is forgotten while pods use it");
+            }
+        }
+    }
+
+    fn granted(&mut self, ticket: Ticket, lease: &Lease, fresh: bool) {
+        let waited = self.waiting.remove(&ticket);
+        assert_eq!(waited.map(|(key, _)| key).as_ref(), Some(&lease.key), "{ticket:?} did not wait for this");
+        if !fresh {
+            // I3.
+            assert_eq!(self.held.get(&lease.key), Some(lease), "same key, another answer");
+            return;
+        }
+        // I1.
+        assert!(!self.held.values().any(|other| other.address == lease.address), "{lease:?} is held twice");
+        assert!(!self.held.contains_key(&lease.key), "{lease:?}: same key, another answer");
+        // I5.
+        let rest = self.resting.remove(&lease.address);
+        assert!(rest.is_none_or(|until| until <= self.now), "{lease:?} rests until {rest:?}");
+        let owner = self.cloud.owner(lease.address).unwrap_or_else(|| panic!("{lease:?} is on no ENI"));
+        assert_eq!(owner.id, lease.eni);
+        assert_ne!(Some(&owner.id), self.operators.as_ref(), "the operator's ENI was used");
+        let attachment = owner.attachment.as_ref().unwrap_or_else(|| panic!("{lease:?} is on no instance"));
+        assert_eq!(lease.eni_mark, EniMark::of_device(attachment.device_index));
+        assert!(self.prepared.contains(&lease.eni), "{lease:?}: the kernel is not prepared");
+        self.held.insert(lease.key.clone(), lease.clone());
+    }
+
+    fn started(&mut self, intent: &IntentId, action: &Action) {
+        assert!(self.intents.insert(intent.clone()), "{intent} was used before");
+        assert!(intent.0.len() <= 64);
+        let eni = action.eni();
+        let busy = eni.is_some() && self.in_flight.values().any(|other| other.eni() == eni);
+        assert!(!busy, "{action:?} while another change is under way on the ENI");
+        assert!(eni.is_none() || eni != self.operators.as_ref(), "{action:?}: the operator's ENI was touched");
+        self.check_limits(action);
+        self.check_safe(action);
+        self.in_flight.insert(intent.clone(), action.clone());
+        let fate = self.fate(action);
+        let at = self.soon(300);
+        self.schedule(at, Later::Carry(intent.clone(), action.clone(), fate));
+    }
+
+    /// I7.
+    fn check_limits(&self, action: &Action) {
+        let Limits { max_enis, addresses_per_eni } = self.cloud.limits;
+        match action {
+            Action::Create { secondary_count } => {
+                let creating = self.in_flight.values().filter(|other| matches!(other, Action::Create { .. })).count();
+                assert_eq!(creating, 0, "two interfaces are made at a time");
+                assert!(self.cloud.enis.len() < usize::from(max_enis), "one ENI too many");
+                assert!(*secondary_count < addresses_per_eni, "{action:?} is more than an ENI carries");
+            }
+            Action::Assign { eni, count } => {
+                let has = self.cloud.enis.get(eni).map_or(0, |eni| eni.secondary.len());
+                assert!(*count > 0);
+                let wanted = 1 + has + usize::from(*count);
+                assert!(wanted <= usize::from(addresses_per_eni), "{action:?}: it has {has} already");
+            }
+            Action::Attach { device_index, .. } => {
+                let taken = |index: u8| {
+                    let attachments = self.cloud.enis.values().filter_map(|eni| eni.attachment.as_ref());
+                    attachments.into_iter().any(|attachment| attachment.device_index == index)
+                };
+                assert!(!taken(*device_index), "{action:?}: the slot is taken");
+            }
+            _ => {}
+        }
+    }
+
+    /// I6. Called when the action begins, and again when EC2 carries it out.
+    fn check_safe(&self, action: &Action) {
+        let in_use = |address: &Ipv4Addr| {
+            self.held.values().any(|lease| lease.address == *address)
+                || self.resting.get(address).is_some_and(|until| *until > self.now)
+        };
+        match action {
+            Action::Unassign { addresses, .. } => {
+                assert!(!addresses.is_empty());
+                assert!(!addresses.iter().any(in_use), "{action:?}: in use or resting");
+            }
+            Action::Detach { eni, .. } | Action::Delete { eni } => {
+                let on_it = self.cloud.enis.get(eni).map(|eni| eni.secondary.clone()).unwrap_or_default();
+                assert!(!on_it.iter().any(in_use), "{action:?}: in use or resting");
+                assert_ne!(eni.as_str(), "eni-1", "the primary ENI");
+            }
+            _ => {}
+        }
+    }
+
+    /// What must hold after every step.
+    fn check(&self) {
+        // I12, and that engine and store agree.
+        let leases: BTreeMap<_, _> = self.engine.leases().map(|lease| (lease.key.clone(), lease.clone())).collect();
+        assert_eq!(leases, self.held);
+        for (ticket, (_, deadline)) in &self.waiting {
+            assert!(*deadline > self.now, "{ticket:?} waits past its deadline {deadline}");
+        }
+        let wake = self.engine.next_wake();
+        assert!(wake.is_none_or(|wake| wake > self.now), "wants to be woken at {wake:?}, at once");
+    }
+
+    /// All that pods hold.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+}

@@ -1,6 +1,5 @@
 //! What the documents say is held against the code.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
 use std::{collections::BTreeSet, fs, path::Path};

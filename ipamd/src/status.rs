@@ -8,7 +8,8 @@ use ipam_core::engine::EngineStatus;
 /// The answer to a Status call.
 pub(crate) fn reply(status: &EngineStatus) -> wire::StatusReply {
     wire::StatusReply {
-        ready: status.waiting.is_empty() || status.free > 0,
+        // An ADD is served, or waits for what is surely coming.
+        ready: status.free > 0 || status.in_flight > 0,
         waiting_for: status.waiting.join("; "),
         free: status.free,
         leased: status.leased,

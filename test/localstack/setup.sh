@@ -47,6 +47,31 @@ patch_mac_addresses() {
     "$venv/bin/python" -m py_compile "$file"
 }
 
+# moto draws addresses at random without a look at those in use, EC2's reserved ones included: of 120 in a /16, two are
+# the same in one run of ten, and then two pods have one address. Instances get .4, .5 and so on by another way.
+patch_addresses() {
+    local file
+    file=$(echo "$venv"/lib/python3.*/site-packages/moto/ec2/utils.py)
+    sed -i 's/return str(ula.network_address + (random.getrandbits(32 - ula.prefixlen)))/return str(ula.network_address + _unused(ula))/' "$file"
+    grep -q '_unused(ula)' "$file" || fail "$file is not what the address patch expects"
+    cat >>"$file" <<'PYTHON'
+
+
+_used: set[Any] = set()
+
+
+def _unused(network: Any) -> int:
+    """Host number that was not drawn before. In a network that is small or full: any, as without the patch."""
+    for _ in range(1000):
+        number = random.getrandbits(32 - network.prefixlen)
+        if 32 <= number < network.num_addresses - 1 and (network, number) not in _used:
+            _used.add((network, number))
+            return number
+    return random.getrandbits(32 - network.prefixlen)
+PYTHON
+    "$venv/bin/python" -m py_compile "$file"
+}
+
 wanted=$(cat "$requirements" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1)
 is_done() { [ "$(cat "$venv/stamp" 2>/dev/null)" = "$wanted" ] && [ -x "$venv/bin/python" ]; }
 
@@ -63,5 +88,6 @@ rm -rf "$venv"
 "$python" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input --no-deps -r "$requirements" >&2
 patch_mac_addresses
+patch_addresses
 echo "$wanted" >"$venv/stamp"
 say "done"

@@ -1,36 +1,27 @@
 //! LocalStack, started and stopped by the project's own script.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{net::SocketAddr, path::Path, process::Command};
 
 use crate::{Trouble, cloud::blocking};
 
-/// Where the script lets it listen.
-const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4566);
-
-/// A running LocalStack. It is stopped with this value, unless it ran before.
+/// A LocalStack of our own on a free port. It is stopped with this value.
 #[derive(Debug)]
 pub(crate) struct LocalStack {
+    address: SocketAddr,
     account: String,
-    stop: bool,
 }
 
 impl LocalStack {
     pub(crate) async fn start() -> Result<Self, Trouble> {
-        let running = blocking(|| script("status")).await?.is_ok();
-        if !running {
-            blocking(|| script("start")).await??;
-        }
-        // It cannot be reset; but twelve digits as access key are an account, and accounts don't see each other.
-        let account = format!("{:012}", 100_000_000_000 + u64::from(std::process::id()));
-        Ok(Self { account, stop: !running })
+        let printed = blocking(|| script(&["start", "--port", "0"])).await??;
+        let address = printed.trim().rsplit('/').next().and_then(|address| address.parse().ok());
+        let address = address.ok_or(Trouble::Answer { what: "localstack.sh start", answer: printed })?;
+        // Any twelve digits as access key are an account.
+        Ok(Self { address, account: "100000000001".to_owned() })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        ADDRESS
+        self.address
     }
 
     pub(crate) fn account(&self) -> &str {
@@ -40,19 +31,17 @@ impl LocalStack {
 
 impl Drop for LocalStack {
     fn drop(&mut self) {
-        if self.stop {
-            let _ = script("stop");
-        }
+        let _ = script(&["stop", "--port", &self.address.port().to_string()]);
     }
 }
 
-fn script(verb: &str) -> Result<(), Trouble> {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../localstack/localstack.sh");
-    let run = Command::new(&path).arg(verb).output();
+/// Runs the script and returns what it printed.
+fn script(arguments: &[&str]) -> Result<String, Trouble> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../localstack/localstack.sh");
+    let run = Command::new(&path).args(arguments).output();
     let output = run.map_err(|error| Trouble::LocalStack { why: format!("{}: {error}", path.display()) })?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let why = [output.stdout, output.stderr].concat();
-    Err(Trouble::LocalStack { why: String::from_utf8_lossy(&why).trim().to_owned() })
+    Err(Trouble::LocalStack { why: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
 }

@@ -13,6 +13,8 @@ use e2e::{
 use lab::wait;
 use tokio::signal::unix::{SignalKind, signal};
 
+#[path = "demo/machine.rs"]
+mod machine;
 #[path = "demo/say.rs"]
 mod say;
 #[path = "demo/table.rs"]
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
 }
 
 async fn fly(arguments: &Arguments, say: &mut Say) -> Result<(), Trouble> {
+    let before = machine::traces()?;
     let binaries = Binaries::find(arguments.ipamd.clone(), arguments.plugin.clone())?;
     let kind = match arguments.cloud {
         CloudName::Sim => CloudKind::Sim,
@@ -98,7 +101,11 @@ async fn fly(arguments: &Arguments, say: &mut Say) -> Result<(), Trouble> {
     if directory.exists() {
         return Err(Trouble::Broken(format!("left behind: {}", directory.display())));
     }
-    say.step("lab removed: namespaces, links and files are gone");
+    let traces: Vec<String> = machine::traces()?.difference(&before).cloned().collect();
+    if !traces.is_empty() {
+        return Err(Trouble::Broken(format!("left on the machine: {}", traces.join(", "))));
+    }
+    say.step("lab removed; nothing of it is on the machine");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! What the documents say is held against the code.
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Every `IPAM-nnn` in the sources of what ships.

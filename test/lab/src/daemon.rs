@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, mpsc},
@@ -46,6 +47,8 @@ impl Daemon {
         command.args(["--pdeathsig", "KILL", "--"]).args(command_line);
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.envs(environment.iter().cloned()).stdin(Stdio::null()).stdout(output).stderr(errors);
+        // A Ctrl-C at the terminal is for whoever runs the lab, which then ends the daemon in its own time.
+        command.process_group(0);
         let (parent, until_dropped) = mpsc::channel();
         let (started, child) = mpsc::channel();
         let namespace = Arc::clone(namespace);

@@ -10,7 +10,6 @@ use e2e::{
     flight::{self, Placed},
     pings,
 };
-use lab::wait;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[path = "demo/machine.rs"]
@@ -226,12 +225,5 @@ async fn keep(cluster: &Cluster, pods: &[Arc<Placed>], say: &mut Say) -> Result<
     }
     say.step("Ctrl-C ends it");
     tokio::signal::ctrl_c().await.map_err(Trouble::os("wait for Ctrl-C"))?;
-    wait::until(Duration::from_secs(10), "the daemons after Ctrl-C", || async {
-        for worker in &cluster.workers {
-            worker.status().await?;
-        }
-        Ok::<_, String>(())
-    })
-    .await?;
     Ok(())
 }

@@ -10,7 +10,11 @@ mod cloud;
 mod refusal;
 mod report;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use eni_proto::{Pod, PodKey};
 
@@ -19,13 +23,16 @@ use crate::{
     plan::{self, InFlight, Plan, Question},
     pool::Pool,
     ports::{Ec2Error, NodeIdentity},
-    retry::{self, Backoff},
+    retry::{self, Backoff, Call, Pauses},
 };
 
 pub use report::{AddressState, EngineStatus, EniStatus};
 
 /// A surplus must last this long before something is given back, so that the pool does not flap.
 pub const SHRINK_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long after a release a failed write may still be that of the released lease.
+const RELEASE_MEMORY: Duration = Duration::from_secs(30);
 
 /// A pod that waits for an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +42,14 @@ struct Waiter {
     pod: Pod,
     netns: String,
     deadline: Moment,
+}
+
+/// A change that EC2 has not shown yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Awaited {
+    /// How many secondary addresses EC2 will list. 0: what happened is unknown.
+    addresses: usize,
+    since: Moment,
 }
 
 /// When EC2 is to be looked at next.
@@ -62,9 +77,17 @@ pub struct Engine {
     look: Look,
     /// Whether EC2 has described this node since the start: before that, nothing is planned.
     observed: bool,
-    /// Growth is refused until then. Set by EC2's answers.
-    pause_until: Option<Moment>,
-    backoff: Backoff,
+    pauses: Pauses,
+    /// ENIs whose last change EC2 has to show before they are changed again.
+    awaited: BTreeMap<EniId, Awaited>,
+    /// When a create call ended without an answer. Absent: none did, or EC2 has shown since what became of it.
+    create_in_doubt: Option<Moment>,
+    /// Keys that were answered more than once: a failed write of the first answer proves nothing.
+    answered_again: BTreeSet<PodKey>,
+    /// When each key that rests was released: a write that fails now may belong to its former lease.
+    released: BTreeMap<PodKey, Moment>,
+    /// When each address was given back: a description that lags may list it still.
+    unassigned: BTreeMap<Ipv4Addr, Moment>,
     look_backoff: Backoff,
     last_error: Option<(Ec2Error, Moment)>,
     /// Since when there is more than wanted.
@@ -92,8 +115,10 @@ impl Engine {
         now: Moment,
     ) -> Self {
         let mut pool = Pool::default();
+        let latest = now.after(policy.cool_down);
         for cool_down in cooling {
-            pool.rest(cool_down.address, cool_down.until);
+            // One that seems to last longer was written by a clock that ran ahead; it begins anew.
+            pool.rest(cool_down.address, cool_down.until.min(latest));
         }
         for lease in leases {
             pool.hold(lease);
@@ -110,8 +135,12 @@ impl Engine {
             intent_count: 0,
             look: Look::At(now),
             observed: false,
-            pause_until: None,
-            backoff: Backoff::new(seed),
+            pauses: Pauses::new(seed),
+            awaited: BTreeMap::new(),
+            create_in_doubt: None,
+            answered_again: BTreeSet::new(),
+            released: BTreeMap::new(),
+            unassigned: BTreeMap::new(),
             look_backoff: Backoff::new(seed.rotate_left(17)),
             last_error: None,
             surplus_since: None,
@@ -127,6 +156,7 @@ impl Engine {
         let mut commands = Vec::new();
         self.handled_at = now;
         self.pool.warm_up(now);
+        self.released.retain(|_, at| now.since(*at) < RELEASE_MEMORY);
         self.take(now, event, &mut commands);
         self.serve(now, &mut commands);
         self.plan(now, &mut commands);
@@ -160,7 +190,7 @@ impl Engine {
             Look::AtRest | Look::Asked => None,
         };
         let shrink = self.surplus_since.map(|since| since.after(SHRINK_PAUSE));
-        let due = [shrink, self.last_plan.old_enough_at, self.pause_until].into_iter().flatten();
+        let due = [shrink, self.last_plan.old_enough_at].into_iter().flatten().chain(self.pauses.ends());
         let deadlines = self.queue.iter().map(|waiter| waiter.deadline);
         let cooling = self.pool.cooling().map(|(_, until)| until);
         // What was due already waits for something else, as a pause or an answer.
@@ -171,18 +201,15 @@ impl Engine {
     fn take(&mut self, now: Moment, event: Event, commands: &mut Vec<Command>) {
         match event {
             Event::Add { ticket, key, pod, netns, deadline } => match self.pool.lease(&key) {
-                Some(lease) => commands.push(Command::Grant { ticket, lease: lease.clone(), fresh: false }),
+                Some(lease) => {
+                    commands.push(Command::Grant { ticket, lease: lease.clone(), fresh: false });
+                    self.answered_again.insert(key);
+                }
                 None => self.queue.push(Waiter { ticket, key, pod, netns, deadline }),
             },
             Event::Cancel { ticket } => self.queue.retain(|waiter| waiter.ticket != ticket),
             Event::Del { ticket, key } => self.del(now, ticket, key, commands),
-            Event::StoreFailed { key } => {
-                let until = now.after(self.policy.cool_down);
-                if let Some(lease) = self.pool.end(&key, until) {
-                    let released = Some(CoolDown { address: lease.address, until });
-                    commands.push(Command::Release { ticket: None, key, released });
-                }
-            }
+            Event::StoreFailed { key } => self.store_failed(now, key, commands),
             Event::Observed { asked_at, interfaces } => self.observed(now, asked_at, interfaces, commands),
             Event::ObserveFailed { error } => self.not_observed(now, error),
             Event::Settled { intent, outcome } => self.settled(now, &intent, outcome, commands),
@@ -192,10 +219,28 @@ impl Engine {
         }
     }
 
+    /// Takes back a lease that could not be stored, unless a later answer for the key may have been.
+    ///
+    /// Then the lease stays until the DEL that follows every failed ADD.
+    fn store_failed(&mut self, now: Moment, key: PodKey, commands: &mut Vec<Command>) {
+        if self.answered_again.contains(&key) {
+            return;
+        }
+        let until = now.after(self.policy.cool_down);
+        if let Some(lease) = self.pool.end(&key, until) {
+            let released = Some(CoolDown { address: lease.address, until });
+            commands.push(Command::Release { ticket: None, key, released });
+        }
+    }
+
     fn del(&mut self, now: Moment, ticket: Ticket, key: PodKey, commands: &mut Vec<Command>) {
         // A pod that is deleted while it waits must not get an address afterwards.
         for waiter in self.queue.extract_if(.., |waiter| waiter.key == key) {
             commands.push(Command::Refuse { ticket: waiter.ticket, refusal: refusal::deleted(&waiter.key) });
+        }
+        self.answered_again.remove(&key);
+        if self.pool.lease(&key).is_some() {
+            self.released.insert(key.clone(), now);
         }
         let until = now.after(self.policy.cool_down);
         let released = self.pool.end(&key, until).map(|lease| CoolDown { address: lease.address, until });
@@ -209,6 +254,7 @@ impl Engine {
             // A repeated ADD may have been served by the one before it.
             if let Some(lease) = self.pool.lease(&waiter.key) {
                 commands.push(Command::Grant { ticket: waiter.ticket, lease: lease.clone(), fresh: false });
+                self.answered_again.insert(waiter.key);
                 continue;
             }
             let Some((eni, address)) = self.pool.pick() else {
@@ -224,6 +270,9 @@ impl Engine {
                 address,
                 since: now,
             };
+            if self.released.contains_key(&lease.key) {
+                self.answered_again.insert(lease.key.clone());
+            }
             self.pool.hold(lease.clone());
             commands.push(Command::Grant { ticket: waiter.ticket, lease, fresh: true });
         }
@@ -245,6 +294,14 @@ impl Engine {
                 | Action::Detach { eni, .. }
                 | Action::Delete { eni } => drop(in_flight.enis.insert(eni.clone())),
             }
+        }
+        for (id, awaited) in &self.awaited {
+            let listed = self.pool.eni(id).map_or(0, |eni| eni.interface.secondary.len());
+            in_flight.assigning += awaited.addresses.saturating_sub(listed);
+            in_flight.enis.insert(id.clone());
+        }
+        if self.create_in_doubt.is_some() {
+            in_flight.creating = in_flight.creating.or(Some(0));
         }
         in_flight
     }
@@ -268,15 +325,10 @@ impl Engine {
             now,
         });
         self.surplus_since = plan.surplus.then(|| self.surplus_since.unwrap_or(now));
-        let paused = self.pause_until.is_some_and(|until| until > now);
-        if !paused {
-            self.pause_until = None;
-            // Until an unknown outcome has been looked at, every change could be the second of its kind.
-            if self.look == Look::AtRest {
-                for action in &plan.actions {
-                    self.start(now, action.clone(), commands);
-                }
-            }
+        for action in
+            plan.actions.iter().filter(|action| !self.pauses.rests(Call::of(action), now)).cloned().collect::<Vec<_>>()
+        {
+            self.start(now, action, commands);
         }
         self.last_plan = plan;
     }

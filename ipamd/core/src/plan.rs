@@ -157,7 +157,9 @@ impl Planner<'_> {
     }
 
     fn add_eni(&self, missing: usize, plan: &mut Plan) {
-        if self.q.in_flight.creating.is_some() || self.q.pool.managed().any(|eni| eni.phase == Phase::Attaching) {
+        // One call at a time; what EC2 is still attaching does not hold up the next one.
+        let attaching = |eni: &Eni| eni.phase == Phase::Attaching && self.is_busy(eni);
+        if self.q.in_flight.creating.is_some() || self.q.pool.managed().any(attaching) {
             plan.waiting.push("another interface is on its way".to_owned());
         } else if let Some(eni) = self.spare() {
             if !self.is_busy(eni)

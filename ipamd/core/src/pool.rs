@@ -188,6 +188,16 @@ impl Pool {
         self.cooling.iter().map(|(address, until)| (*address, *until))
     }
 
+    /// When each resting address of a ready ENI may be given out again, earliest first.
+    #[must_use]
+    pub fn cooling_on_ready(&self) -> Vec<Moment> {
+        let ready = self.managed().filter(|eni| eni.phase == Phase::Ready);
+        let resting = ready.flat_map(|eni| &eni.interface.secondary).filter_map(|address| self.cooling.get(address));
+        let mut ends: Vec<_> = resting.copied().collect();
+        ends.sort_unstable();
+        ends
+    }
+
     /// Cooling addresses that belong to the node's ENIs.
     #[must_use]
     pub fn cooling_here(&self) -> usize {

@@ -1,7 +1,14 @@
 //! How long to wait after something failed.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use crate::{
+    Action, Moment,
+    ports::{Ec2Error, RefusalClass},
+};
+
+/// Least wait after a refusal that only somebody else can mend. Short enough that a mended permission is soon noticed.
+const LEAST_WAIT_FOR_OTHERS: Duration = Duration::from_secs(5);
 const FIRST: Duration = Duration::from_millis(250);
 const LAST: Duration = Duration::from_secs(30);
 
@@ -31,6 +38,126 @@ impl Backoff {
     pub fn succeed(&mut self) {
         self.failures = 0;
     }
+}
+
+/// The kinds of changes at EC2. Each is paced for itself: a permission that one lacks must not slow the others down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// Making an ENI.
+    Create,
+    /// Attaching one.
+    Attach,
+    /// Asking for addresses.
+    Assign,
+    /// Tying an ENI to the instance.
+    DeleteOnTermination,
+    /// Giving addresses back.
+    Unassign,
+    /// Detaching an ENI.
+    Detach,
+    /// Deleting one.
+    Delete,
+}
+
+impl Call {
+    /// The kind of an action.
+    #[must_use]
+    pub const fn of(action: &Action) -> Self {
+        match action {
+            Action::Create { .. } => Self::Create,
+            Action::Attach { .. } => Self::Attach,
+            Action::Assign { .. } => Self::Assign,
+            Action::DeleteOnTermination { .. } => Self::DeleteOnTermination,
+            Action::Unassign { .. } => Self::Unassign,
+            Action::Detach { .. } => Self::Detach,
+            Action::Delete { .. } => Self::Delete,
+        }
+    }
+
+    /// Whether it brings addresses.
+    #[must_use]
+    pub const fn is_growth(self) -> bool {
+        matches!(self, Self::Create | Self::Attach | Self::Assign)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Pause {
+    backoff: Backoff,
+    until: Moment,
+    error: Ec2Error,
+}
+
+/// Which kinds of changes rest after a failure, and until when.
+#[derive(Debug, Clone)]
+pub struct Pauses {
+    seed: u64,
+    paused: BTreeMap<Call, Pause>,
+}
+
+impl Pauses {
+    /// Nothing rests.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self { seed, paused: BTreeMap::new() }
+    }
+
+    /// Lets this kind of change rest after `error`: longer each time, and longer if only somebody else can mend it.
+    pub fn failed(&mut self, call: Call, error: Ec2Error, now: Moment) {
+        let seed = self.seed.rotate_left(call as u32);
+        let mut backoff = self.paused.get(&call).map_or(Backoff::new(seed), |pause| pause.backoff);
+        let wait = backoff.next_wait();
+        let wait = if is_permanent(&error) { wait.max(LEAST_WAIT_FOR_OTHERS) } else { wait };
+        self.paused.insert(call, Pause { backoff, until: now.after(wait), error });
+    }
+
+    /// Forgets the failures of this kind.
+    pub fn succeeded(&mut self, call: Call) {
+        self.paused.remove(&call);
+    }
+
+    /// Whether this kind still rests.
+    #[must_use]
+    pub fn rests(&self, call: Call, now: Moment) -> bool {
+        self.paused.get(&call).is_some_and(|pause| pause.until > now)
+    }
+
+    /// When each rest ends, in no particular order; those that are over included.
+    pub fn ends(&self) -> impl Iterator<Item = Moment> {
+        self.paused.values().map(|pause| pause.until)
+    }
+
+    /// The refusals that keep the pool from growing now.
+    pub fn against_growth(&self, now: Moment) -> impl Iterator<Item = &Ec2Error> {
+        let active = self.paused.iter().filter(move |(call, pause)| call.is_growth() && pause.until > now);
+        active.map(|(_, pause)| &pause.error)
+    }
+
+    /// Whether nothing has failed since it last succeeded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.paused.is_empty()
+    }
+}
+
+/// The class of a refusal; nothing when the outcome is unknown.
+#[must_use]
+pub const fn class(error: &Ec2Error) -> Option<RefusalClass> {
+    match error {
+        Ec2Error::Refused { class, .. } => Some(*class),
+        Ec2Error::Unknown { .. } => None,
+    }
+}
+
+/// Whether only somebody else can make the next try succeed.
+#[must_use]
+pub const fn is_permanent(error: &Ec2Error) -> bool {
+    matches!(
+        class(error),
+        Some(
+            RefusalClass::SubnetFull | RefusalClass::LimitReached | RefusalClass::NotAllowed | RefusalClass::BadRequest
+        )
+    )
 }
 
 /// Spreads the bits of a number (the finaliser of SplitMix64).

@@ -2,17 +2,20 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
-use super::{Engine, Look};
+use super::{Awaited, Engine, Look};
 use crate::{
     Action, Command, Done, EniId, IntentId, Moment,
     pool::{Eni, Phase},
     ports::{Attachment, Ec2Error, Interface, RefusalClass},
+    retry::{Call, class},
 };
 
-/// Least wait after a refusal that only somebody else can mend. Short enough that a mended permission is soon noticed.
-const LEAST_WAIT_FOR_OTHERS: Duration = Duration::from_secs(5);
 /// How long EC2 may fail to list an ENI before we believe that it is gone. Its descriptions can lag by minutes after a change.
 const UNLISTED_GRACE: Duration = Duration::from_secs(60);
+/// How long EC2's descriptions may lag behind its changes.
+const SETTLING: Duration = Duration::from_secs(2);
+/// How long granted addresses may take to show up before we stop waiting for them.
+const ASSIGN_PATIENCE: Duration = Duration::from_secs(30);
 /// How long EC2 may show an ENI as attached after it was asked to detach it.
 const DETACH_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a deleted ENI may still show up in descriptions.
@@ -42,8 +45,8 @@ impl Engine {
     fn set_phase(&mut self, eni: &EniId, phase: Phase, now: Moment) {
         if let Some(eni) = self.pool.eni_mut(eni) {
             eni.phase = phase;
-            eni.changed_at = now;
         }
+        self.touch(eni, now);
     }
 
     pub(super) fn settled(
@@ -56,8 +59,10 @@ impl Engine {
         let Some(action) = self.intents.remove(intent) else { return };
         match outcome {
             Ok(done) => {
-                self.backoff.succeed();
-                self.last_error = None;
+                self.pauses.succeeded(Call::of(&action));
+                if self.pauses.is_empty() {
+                    self.last_error = None;
+                }
                 self.done(now, action, done);
             }
             Err(error) => self.failed(now, action, error, commands),
@@ -83,7 +88,13 @@ impl Engine {
                 }
                 self.look_at(now);
             }
-            (Action::Assign { eni, .. } | Action::Detach { eni, .. }, _) => {
+            (Action::Assign { eni, count }, _) => {
+                let listed = self.pool.eni(&eni).map_or(0, |eni| eni.interface.secondary.len());
+                self.awaited.insert(eni.clone(), Awaited { addresses: listed + usize::from(count), since: now });
+                self.touch(&eni, now);
+                self.look_at(now);
+            }
+            (Action::Detach { eni, .. }, _) => {
                 self.touch(&eni, now);
                 self.look_at(now);
             }
@@ -93,6 +104,7 @@ impl Engine {
                     eni.interface.secondary.retain(|address| !addresses.contains(address));
                 }
                 self.pool.keep(&addresses);
+                self.unassigned.extend(addresses.into_iter().map(|address| (address, now)));
             }
             (Action::DeleteOnTermination { eni, .. }, _) => {
                 self.touch(&eni, now);
@@ -104,6 +116,7 @@ impl Engine {
             }
             (Action::Delete { eni }, _) => {
                 self.pool.remove(&eni);
+                self.awaited.remove(&eni);
                 self.gone.insert(eni, now);
             }
             // The shell answered another question: only EC2 knows what is true.
@@ -111,9 +124,12 @@ impl Engine {
         }
     }
 
+    /// Notes that what was asked of EC2 before now does not show this ENI as it is.
     fn touch(&mut self, eni: &EniId, now: Moment) {
+        // A description that is under way may have been asked for earlier in this very millisecond.
+        let asked = self.look == Look::Asked;
         if let Some(eni) = self.pool.eni_mut(eni) {
-            eni.changed_at = now;
+            eni.changed_at = if asked { now.after(Duration::from_millis(1)) } else { now };
         }
     }
 
@@ -121,35 +137,49 @@ impl Engine {
         self.pool.insert(Eni { interface, phase, since: now, changed_at: now, unlisted_since: None });
     }
 
-    /// After any failure: wait, then look at EC2 before anything is planned again.
+    /// After a failure: wait; and if EC2 may know what we do not, look before this ENI is changed again.
     fn failed(&mut self, now: Moment, action: Action, error: Ec2Error, commands: &mut Vec<Command>) {
-        let wait = self.backoff.next_wait();
-        let wait = if is_permanent(&error) { wait.max(LEAST_WAIT_FOR_OTHERS) } else { wait };
-        self.pause_until = Some(now.after(wait));
-        self.look_at(now.after(wait));
+        let call = Call::of(&action);
+        self.last_error = Some((error.clone(), now));
+        if call == Call::Delete && class(&error) == Some(RefusalClass::NotFound) {
+            self.pauses.succeeded(call);
+            return self.done(now, action, Done::Plain);
+        }
+        let nothing_changed = matches!(
+            class(&error),
+            Some(RefusalClass::SlowDown | RefusalClass::TryLater | RefusalClass::NotAllowed | RefusalClass::SubnetFull)
+        );
+        if !nothing_changed {
+            match action.eni() {
+                Some(eni) => drop(self.awaited.insert(eni.clone(), Awaited { addresses: 0, since: now })),
+                None => self.create_in_doubt = Some(now),
+            }
+            self.look_at(now);
+        }
+        self.undo(now, action, &error, commands);
+        self.pauses.failed(call, error, now);
+    }
+
+    /// Takes back what starting the action marked; what may have happened all the same stays marked.
+    fn undo(&mut self, now: Moment, action: Action, error: &Ec2Error, commands: &mut Vec<Command>) {
         match action {
             // It may be attached all the same; the look that follows will tell.
             Action::Attach { eni, .. } => self.set_phase(&eni, Phase::Unattached, now),
             // It may be on its way out all the same: nothing is given out on it until EC2 has been looked at.
-            Action::Detach { eni, .. } if class(&error).is_none() => self.set_phase(&eni, Phase::Leaving, now),
+            Action::Detach { eni, .. } if class(error).is_none() => self.set_phase(&eni, Phase::Leaving, now),
             Action::Detach { eni, .. } => {
                 self.set_phase(&eni, Phase::Preparing, now);
                 if let Some(eni) = self.pool.eni(&eni) {
                     commands.push(Command::PrepareHost { interface: eni.interface.clone() });
                 }
             }
-            Action::Delete { eni } if class(&error) == Some(RefusalClass::NotFound) => {
-                self.pool.remove(&eni);
-                self.gone.insert(eni, now);
-            }
-            Action::Unassign { addresses, .. } if class(&error).is_some() => self.pool.keep(&addresses),
+            Action::Unassign { addresses, .. } if class(error).is_some() => self.pool.keep(&addresses),
             Action::Create { .. } => {}
             Action::Assign { eni, .. }
             | Action::Unassign { eni, .. }
             | Action::DeleteOnTermination { eni, .. }
             | Action::Delete { eni } => self.touch(&eni, now),
         }
-        self.last_error = Some((error, now));
     }
 
     /// Asks for a description at `moment` at the latest.
@@ -184,8 +214,10 @@ impl Engine {
         self.observed = true;
         self.look = Look::AtRest;
         self.gone.retain(|_, since| now.since(*since) < GONE_GRACE);
+        self.unassigned.retain(|_, at| now.since(*at) < GONE_GRACE);
         let listed: BTreeSet<EniId> = interfaces.iter().map(|interface| interface.id.clone()).collect();
-        let mut again = false;
+        self.resolve_create(asked_at, &interfaces);
+        let mut again = self.create_in_doubt.is_some();
         for interface in interfaces {
             again |= self.believe(now, asked_at, interface, commands);
         }
@@ -195,6 +227,30 @@ impl Engine {
         } else {
             self.look_backoff.succeed();
         }
+    }
+
+    /// Ends the doubt about a create call: its ENI has shown up, or would have by now.
+    fn resolve_create(&mut self, asked_at: Moment, interfaces: &[Interface]) {
+        let Some(since) = self.create_in_doubt else { return };
+        let known = |id: &EniId| self.pool.eni(id).is_some() || self.gone.contains_key(id);
+        let found = interfaces.iter().any(|interface| interface.attachment.is_none() && !known(&interface.id));
+        if found || asked_at >= since.after(SETTLING) {
+            self.create_in_doubt = None;
+        }
+    }
+
+    /// Ends the waiting for what our last change brings, if the description shows it; returns whether it does not.
+    fn still_awaited(&mut self, id: &EniId, asked_at: Moment, listed: usize) -> bool {
+        let Some(awaited) = self.awaited.get(id) else { return false };
+        let shown = if awaited.addresses > 0 {
+            listed >= awaited.addresses || asked_at >= awaited.since.after(ASSIGN_PATIENCE)
+        } else {
+            asked_at >= awaited.since.after(SETTLING)
+        };
+        if shown {
+            self.awaited.remove(id);
+        }
+        !shown
     }
 
     /// Takes over one description; returns whether EC2 must be asked again.
@@ -217,10 +273,19 @@ impl Engine {
         let before = self.pool.eni(&id).map(|eni| eni.phase);
         let waited = self.pool.eni(&id).map_or(Duration::ZERO, |eni| asked_at.since(eni.changed_at));
         let (phase, again) = next_phase(before, interface.attachment.as_ref(), waited);
+        let again = self.settle(&mut interface, asked_at, waited) || again;
+        let again = self.still_awaited(&id, asked_at, interface.secondary.len()) || again;
+        // Only now: an address that counts for another ENI has been granted all the same.
         self.drop_doubles(&mut interface);
-        self.pool.keep(&interface.secondary);
+        if !self.awaited.contains_key(&id) {
+            self.pool.keep(&interface.secondary);
+        }
         match self.pool.eni_mut(&id) {
             Some(eni) => {
+                if phase == Phase::Attaching && interface.attachment.is_none() {
+                    // Not shown yet; its slot is taken all the same.
+                    interface.attachment = eni.interface.attachment.take();
+                }
                 eni.interface = interface;
                 eni.phase = phase;
                 eni.unlisted_since = None;
@@ -235,7 +300,8 @@ impl Engine {
 
     /// Whether we changed the ENI after the description was asked for, or are changing it now.
     fn is_stale(&self, id: &EniId, asked_at: Moment) -> bool {
-        self.pool.eni(id).is_some_and(|eni| eni.changed_at > asked_at) || self.in_flight().enis.contains(id)
+        self.pool.eni(id).is_some_and(|eni| eni.changed_at > asked_at)
+            || self.intents.values().any(|action| action.eni() == Some(id))
     }
 
     /// An address belongs to one ENI only. EC2 keeps to that; some of its stand-ins do not.
@@ -248,6 +314,22 @@ impl Engine {
             .collect();
         let primary = interface.primary;
         interface.secondary.retain(|address| *address != primary && !others.contains(address));
+    }
+
+    /// Corrects a description that may lag: what we gave back is not there, and what it leaves out may still be. Returns
+    /// whether it left something out.
+    fn settle(&self, interface: &mut Interface, asked_at: Moment, waited: Duration) -> bool {
+        let given_back =
+            |address: &Ipv4Addr| self.unassigned.get(address).is_some_and(|at| asked_at < at.after(SETTLING));
+        interface.secondary.retain(|address| !given_back(address));
+        let known = self.pool.eni(&interface.id).map(|eni| eni.interface.secondary.clone()).unwrap_or_default();
+        let left_out: Vec<_> = known.into_iter().filter(|address| !interface.secondary.contains(address)).collect();
+        if left_out.is_empty() || waited >= SETTLING {
+            return false;
+        }
+        interface.secondary.extend(left_out);
+        interface.secondary.sort_unstable();
+        true
     }
 
     fn prepare(&self, id: &EniId, commands: &mut Vec<Command>) {
@@ -271,6 +353,7 @@ impl Engine {
             let taken = self.pool.eni(&id).is_some_and(|eni| self.pool.taken_on(eni) > 0);
             if believed && !taken {
                 self.pool.remove(&id);
+                self.awaited.remove(&id);
             }
             again |= !believed;
         }
@@ -291,6 +374,8 @@ impl Engine {
 /// again soon.
 fn next_phase(before: Option<Phase>, attachment: Option<&Attachment>, waited: Duration) -> (Phase, bool) {
     match (attachment.map(|attachment| attachment.attached), before) {
+        // An attachment may take a moment to show.
+        (None, Some(Phase::Attaching)) if waited < SETTLING => (Phase::Attaching, true),
         (None, _) => (Phase::Unattached, false),
         // A detachment that EC2 does not show after so long has not happened.
         (Some(true), Some(Phase::Leaving)) if waited >= DETACH_PATIENCE => (Phase::Preparing, false),
@@ -299,22 +384,4 @@ fn next_phase(before: Option<Phase>, attachment: Option<&Attachment>, waited: Du
         (Some(true), Some(Phase::Ready)) => (Phase::Ready, false),
         (Some(true), _) => (Phase::Preparing, false),
     }
-}
-
-/// The class of a refusal; nothing when the outcome is unknown.
-pub(super) fn class(error: &Ec2Error) -> Option<RefusalClass> {
-    match error {
-        Ec2Error::Refused { class, .. } => Some(*class),
-        Ec2Error::Unknown { .. } => None,
-    }
-}
-
-/// Whether only somebody else can make the next try succeed.
-pub(super) fn is_permanent(error: &Ec2Error) -> bool {
-    matches!(
-        class(error),
-        Some(
-            RefusalClass::SubnetFull | RefusalClass::LimitReached | RefusalClass::NotAllowed | RefusalClass::BadRequest
-        )
-    )
 }

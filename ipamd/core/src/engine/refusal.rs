@@ -2,22 +2,29 @@
 
 use eni_proto::{PodKey, Refusal, RefusalCode};
 
-use super::{
-    Engine, Look,
-    cloud::{class, is_permanent},
-};
+use super::{Engine, Look, Waiter};
 use crate::{
     Command, Moment,
     pool::Phase,
     ports::{Ec2Error, RefusalClass},
+    retry::{class, is_permanent},
 };
 
 impl Engine {
     /// Refuses every waiting pod whose deadline has come, or for which no address can come before it.
     pub(super) fn refuse(&mut self, now: Moment, commands: &mut Vec<Command>) {
-        let mut kept = Vec::new();
+        let hopeful = self.may_grow(now);
+        let mut cooled = self.pool.cooling_on_ready();
+        cooled.reverse();
+        let mut kept: Vec<Waiter> = Vec::new();
         for waiter in std::mem::take(&mut self.queue) {
-            if waiter.deadline > now && self.can_come_before(waiter.deadline) {
+            let shares = kept.iter().any(|other| other.key == waiter.key);
+            let in_time = cooled.last().is_some_and(|until| *until <= waiter.deadline);
+            if waiter.deadline > now && (hopeful || shares || in_time) {
+                // Each resting address serves one of them.
+                if !shares {
+                    cooled.pop();
+                }
                 kept.push(waiter);
             } else {
                 let refusal = self.refusal(now, &waiter.key);
@@ -27,14 +34,13 @@ impl Engine {
         self.queue = kept;
     }
 
-    fn can_come_before(&self, deadline: Moment) -> bool {
-        let under_way = !self.observed
-            || !self.intents.is_empty()
-            || self.pool.managed().any(|eni| matches!(eni.phase, Phase::Attaching | Phase::Preparing));
-        let cools = self.pool.cooling().any(|(_, until)| until <= deadline);
-        let permanent = self.last_error.as_ref().is_some_and(|(error, _)| is_permanent(error));
-        let trying = !permanent && (self.look != Look::AtRest || self.pause_until.is_some());
-        under_way || cools || trying
+    /// Whether an address may be on its way, or will be asked for again soon.
+    fn may_grow(&self, now: Moment) -> bool {
+        let moving = |phase| matches!(phase, Phase::Attaching | Phase::Preparing | Phase::Leaving);
+        let under_way = !self.observed || !self.intents.is_empty() || self.pool.managed().any(|eni| moving(eni.phase));
+        let refused = self.pauses.against_growth(now).any(is_permanent);
+        let paused = self.pauses.against_growth(now).next().is_some();
+        under_way || (!refused && (paused || self.look != Look::AtRest))
     }
 
     fn refusal(&self, now: Moment, key: &PodKey) -> Refusal {
@@ -48,7 +54,7 @@ impl Engine {
             status.in_flight,
             self.queue.len().max(1),
         );
-        let (code, what, advice) = self.reason();
+        let (code, what, advice) = self.reason(now);
         let last = self
             .last_error
             .as_ref()
@@ -63,10 +69,10 @@ impl Engine {
         })
     }
 
-    fn reason(&self) -> (RefusalCode, String, String) {
+    fn reason(&self, now: Moment) -> (RefusalCode, String, String) {
         let kind = &self.node.instance_type;
         let again = "Kubernetes will try again.";
-        match self.last_error.as_ref().and_then(|(error, _)| class(error)) {
+        match self.pauses.against_growth(now).filter(|error| is_permanent(error)).find_map(class) {
             Some(RefusalClass::SubnetFull) => (
                 RefusalCode::SubnetFull,
                 format!("{} has no free address", self.node.subnet),
@@ -84,6 +90,13 @@ impl Engine {
                 format!("all {} interfaces are full and {kind} allows no more", self.pool.enis().count()),
                 format!(
                     "{again} To fit more pods use a larger instance type, or lower the node's max pods to what it can carry."
+                ),
+            ),
+            _ if !self.observed => (
+                RefusalCode::NotReady,
+                "EC2 has not described this node yet".to_owned(),
+                format!(
+                    "{again} If this lasts, look at ipamd's log: the EC2 endpoint or the role is the likeliest cause."
                 ),
             ),
             _ => (

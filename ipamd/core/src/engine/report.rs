@@ -109,7 +109,7 @@ impl Engine {
         let mut waiting = self.last_plan.waiting.clone();
         waiting.extend(self.intents.iter().map(|(intent, action)| format!("{intent}: {action:?}")));
         waiting.extend(self.host_trouble.iter().map(|(eni, reason)| format!("{eni}: {reason}")));
-        if let Some(until) = self.pause_until.filter(|until| *until > now) {
+        for until in self.pauses.ends().filter(|until| *until > now) {
             waiting.push(format!("EC2 is asked again in {} ms", until.since(now).as_millis()));
         }
         waiting

@@ -200,11 +200,7 @@ fn waiting_pods_are_served_in_their_order_once_addresses_arrive() {
 
 #[test]
 fn demand_wakes_the_planner_in_the_same_step() {
-    let mut engine = ready(warm(0), &[eni(0, 0)]);
-    for (intent, _) in engine.intents.clone() {
-        engine.handle(at(0), Event::Settled { intent, outcome: Ok(Done::Plain) });
-    }
-    engine.handle(at(0), Event::Observed { asked_at: at(0), interfaces: vec![eni(0, 1)] });
+    let mut engine = ready(warm(0), &[eni(0, 1)]);
     let commands = engine.handle(at(1), add(1, "a", 20));
     assert_eq!(granted(&commands).len(), 1);
     let started = started(&commands);
@@ -324,4 +320,52 @@ fn the_same_events_give_the_same_commands() {
         (0..10).map(|n| engine.handle(at(n), add(n, &format!("p{n}"), 20))).collect::<Vec<_>>()
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_lease_that_was_answered_twice_outlives_a_failed_write() {
+    let mut engine = ready(warm(1), &[eni(0, 5)]);
+    engine.handle(at(1), add(1, "a", 20));
+    engine.handle(at(1), add(2, "a", 20));
+    engine.handle(at(1), Event::StoreFailed { key: key("a") });
+    assert!(engine.lease(&key("a")).is_some(), "the second answer may have been stored");
+}
+
+#[test]
+fn a_permission_that_only_tidying_needs_does_not_stop_growth() {
+    let mut engine = ready(warm(1), &[eni(0, 1), Interface { tags: BTreeMap::new(), ..eni(1, 0) }]);
+    let mut loose = eni(2, 0);
+    loose.attachment.iter_mut().for_each(|attachment| attachment.delete_on_termination = false);
+    engine.look = Look::Asked;
+    let commands = engine.handle(at(1), Event::Observed { asked_at: at(1), interfaces: vec![eni(0, 1), loose] });
+    let (intent, action) = started(&commands).remove(0);
+    assert!(matches!(action, Action::DeleteOnTermination { .. }), "{action:?}");
+    engine.handle(at(2), Event::Settled { intent, outcome: Err(refusal(RefusalClass::NotAllowed)) });
+    engine.handle(at(3), add(1, "a", 20));
+    let commands = engine.handle(at(3), add(2, "b", 20));
+    assert_eq!(refused(&commands), []);
+    assert!(engine.intents.values().any(|action| matches!(action, Action::Assign { .. })), "{:?}", engine.intents);
+}
+
+#[test]
+fn a_description_that_lags_does_not_bring_back_what_was_given_away() {
+    let mut engine = ready(warm(1), &[eni(0, 5)]);
+    let commands = engine.handle(at(40), Event::Tick);
+    let (intent, _) = started(&commands).remove(0);
+    engine.handle(at(41), Event::Settled { intent, outcome: Ok(Done::Plain) });
+    engine.look = Look::Asked;
+    engine.handle(at(42), Event::Observed { asked_at: at(42), interfaces: vec![eni(0, 5)] });
+    assert_eq!(engine.status(at(42)).free, 1);
+}
+
+#[test]
+fn resting_addresses_are_promised_to_one_waiting_pod_each() {
+    let mut engine = ready(warm(0), &[eni(0, 9), eni(1, 9), eni(2, 9)]);
+    for pod in 0..27 {
+        engine.handle(at(1), add(pod, &format!("p{pod}"), 100));
+    }
+    engine.handle(at(2), del("p3"));
+    assert_eq!(refused(&engine.handle(at(20), add(50, "first", 40))), []);
+    assert_eq!(refused(&engine.handle(at(20), add(51, "second", 40))), [(51, RefusalCode::NodeFull)]);
+    assert_eq!(granted(&engine.handle(at(32), Event::Tick)).len(), 1);
 }

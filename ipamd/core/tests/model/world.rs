@@ -10,7 +10,7 @@ use eni_proto::{EniMark, Pod, PodKey};
 use ipam_core::{
     Action, Command, CoolDown, EniId, Event, IntentId, Lease, Limits, Moment, Policy, Ticket,
     engine::Engine,
-    ports::{Ec2Error, NodeIdentity, RefusalClass},
+    ports::{Ec2Error, Interface, NodeIdentity, RefusalClass},
 };
 use rand_chacha::{
     ChaCha8Rng,
@@ -65,6 +65,11 @@ pub(crate) struct World {
     in_flight: BTreeMap<IntentId, Action>,
     intents: BTreeSet<IntentId>,
     observing: u32,
+    /// How far EC2's descriptions lag behind its changes at most, in milliseconds, and what it would have said when.
+    lag: u32,
+    history: Vec<(Moment, Vec<Interface>)>,
+    /// Leases whose write failed, of which the engine has not heard yet.
+    unstored: BTreeSet<PodKey>,
 }
 
 fn node() -> NodeIdentity {
@@ -124,6 +129,9 @@ impl World {
             in_flight: BTreeMap::new(),
             intents: BTreeSet::new(),
             observing: 0,
+            lag: if seed.is_multiple_of(2) { 0 } else { 1_500 },
+            history: Vec::new(),
+            unstored: BTreeSet::new(),
         };
         world.tell(Event::Tick);
         world
@@ -204,6 +212,10 @@ impl World {
                 let _ = self.cloud.apply(&action, self.now.after(Duration::from_secs(1)));
             }
         }
+        self.history.clear();
+        for key in std::mem::take(&mut self.unstored) {
+            self.held.remove(&key);
+        }
         self.starts += 1;
         self.waiting.clear();
         self.prepared.clear();
@@ -230,6 +242,7 @@ impl World {
         }
         self.now = end;
         self.cloud.advance(end);
+        self.remember();
     }
 
     /// When something happens next. Absent: all is at rest.
@@ -243,6 +256,7 @@ impl World {
         let Some(due) = self.next_due() else { return };
         self.now = due.max(self.now);
         self.cloud.advance(self.now);
+        self.remember();
         match self.later.first_key_value() {
             Some((&(at, sequence), _)) if at <= self.now => {
                 if let Some(later) = self.later.remove(&(at, sequence)) {
@@ -260,7 +274,7 @@ impl World {
                 let failed = self.below(100) < self.faults;
                 let event = match failed {
                     true => Event::ObserveFailed { error: refused(RefusalClass::SlowDown) },
-                    false => Event::Observed { asked_at, interfaces: self.cloud.describe() },
+                    false => Event::Observed { asked_at, interfaces: self.description() },
                 };
                 let at = self.soon(300);
                 self.schedule(at, Later::Tell(event));
@@ -269,6 +283,13 @@ impl World {
                 match &event {
                     Event::Observed { .. } | Event::ObserveFailed { .. } => self.observing -= 1,
                     Event::Settled { intent, .. } => drop(self.in_flight.remove(intent)),
+                    Event::StoreFailed { key } if !self.unstored.remove(key) => {
+                        let before = self.held.get(key).cloned();
+                        let key = key.clone();
+                        self.tell(event);
+                        assert_eq!(self.held.get(&key).cloned(), before, "taken from a pod that has its answer");
+                        return;
+                    }
                     _ => {}
                 }
                 self.tell(event);
@@ -279,6 +300,21 @@ impl World {
                     self.tell(Event::HostReady { eni });
                 }
             }
+        }
+    }
+
+    /// What EC2 says now: what was true a moment ago.
+    fn description(&mut self) -> Vec<Interface> {
+        let lag = self.below(self.lag + 1);
+        let as_of = self.now.as_millis().saturating_sub(lag.into());
+        let earlier = self.history.iter().rev().find(|(at, _)| at.as_millis() <= as_of);
+        earlier.map_or_else(|| self.cloud.describe(), |(_, said)| said.clone())
+    }
+
+    fn remember(&mut self) {
+        let said = self.cloud.describe();
+        if self.history.last().is_none_or(|(_, last)| *last != said) {
+            self.history.push((self.now, said));
         }
     }
 
@@ -297,6 +333,7 @@ impl World {
                 self.cloud.apply(&action, done_at).and(Err(lost))
             }
         };
+        self.remember();
         let at = self.soon(300);
         self.schedule(at, Later::Tell(Event::Settled { intent, outcome }));
     }
@@ -339,6 +376,7 @@ impl World {
             }
             Command::Release { key, released, .. } => {
                 let lease = self.held.remove(key);
+                self.unstored.remove(key);
                 assert_eq!(lease.map(|lease| lease.address), released.as_ref().map(|rest| rest.address));
                 if let Some(rest) = released {
                     assert_eq!(rest.until, self.now.after(self.policy.cool_down));
@@ -373,6 +411,8 @@ impl World {
         if !fresh {
             // I3.
             assert_eq!(self.held.get(&lease.key), Some(lease), "same key, another answer");
+            // This answer was written, whatever became of the first.
+            self.unstored.remove(&lease.key);
             return;
         }
         // I1.
@@ -388,6 +428,11 @@ impl World {
         assert_eq!(lease.eni_mark, EniMark::of_device(attachment.device_index));
         assert!(self.prepared.contains(&lease.eni), "{lease:?}: the kernel is not prepared");
         self.held.insert(lease.key.clone(), lease.clone());
+        if self.below(300) < self.faults {
+            self.unstored.insert(lease.key.clone());
+            let at = self.soon(100);
+            self.schedule(at, Later::Tell(Event::StoreFailed { key: lease.key.clone() }));
+        }
     }
 
     fn started(&mut self, intent: &IntentId, action: &Action) {

@@ -8,8 +8,8 @@ use ipam_core::engine::EngineStatus;
 /// The answer to a Status call.
 pub(crate) fn reply(status: &EngineStatus) -> wire::StatusReply {
     wire::StatusReply {
-        // An ADD is served, or waits for what is surely coming.
-        ready: status.free > 0 || status.in_flight > 0,
+        // A full node is ready: it works, and telling the runtime otherwise would make Kubernetes move its pods away.
+        ready: status.free + status.in_flight + status.leased + status.cooling > 0,
         waiting_for: status.waiting.join("; "),
         free: status.free,
         leased: status.leased,

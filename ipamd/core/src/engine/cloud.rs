@@ -267,7 +267,7 @@ impl Engine {
             return false;
         }
         let id = interface.id.clone();
-        if self.is_stale(&id, asked_at) {
+        if self.is_stale(&id, asked_at) || self.may_be_our_newest(&interface) {
             return true;
         }
         let before = self.pool.eni(&id).map(|eni| eni.phase);
@@ -302,6 +302,13 @@ impl Engine {
     fn is_stale(&self, id: &EniId, asked_at: Moment) -> bool {
         self.pool.eni(id).is_some_and(|eni| eni.changed_at > asked_at)
             || self.intents.values().any(|action| action.eni() == Some(id))
+    }
+
+    /// Whether the ENI may be the one that is just being created: a description can overtake the answer to that call.
+    fn may_be_our_newest(&self, interface: &Interface) -> bool {
+        interface.attachment.is_none()
+            && self.pool.eni(&interface.id).is_none()
+            && self.intents.values().any(|action| matches!(action, Action::Create { .. }))
     }
 
     /// An address belongs to one ENI only. EC2 keeps to that; some of its stand-ins do not.

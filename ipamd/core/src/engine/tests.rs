@@ -369,3 +369,18 @@ fn resting_addresses_are_promised_to_one_waiting_pod_each() {
     assert_eq!(refused(&engine.handle(at(20), add(51, "second", 40))), [(51, RefusalCode::NodeFull)]);
     assert_eq!(granted(&engine.handle(at(32), Event::Tick)).len(), 1);
 }
+
+/// A description that overtakes the answer to a Create shows the new ENI too early: it is no spare one.
+#[test]
+fn an_interface_that_is_just_being_created_is_not_taken_for_a_spare_one() {
+    let mut engine = ready(warm(0), &[eni(0, 9)]);
+    for pod in 0..9 {
+        engine.handle(at(1), add(pod, &format!("p{pod}"), 100));
+    }
+    let creating = engine.intents.values().any(|action| matches!(action, Action::Create { .. }));
+    assert!(creating, "{:?}", engine.intents);
+    let fresh = Interface { attachment: None, ..eni(1, 9) };
+    engine.look = Look::Asked;
+    let commands = engine.handle(at(2), Event::Observed { asked_at: at(2), interfaces: vec![eni(0, 9), fresh] });
+    assert_eq!(started(&commands), []);
+}

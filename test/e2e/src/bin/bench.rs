@@ -1,0 +1,68 @@
+//! `make bench`: what an ADD and a forwarded packet cost, beside the floor and a peer in the same run.
+//!
+//! Machines differ and are noisy, so only ratios count: what is compared is measured in turn, and medians are divided.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a program that shows a table")]
+
+#[path = "bench/add.rs"]
+mod add;
+#[path = "bench/floor.rs"]
+mod floor;
+#[path = "bench/forward.rs"]
+mod forward;
+#[path = "bench/report.rs"]
+mod report;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use e2e::{Binaries, Trouble};
+use report::Row;
+
+/// Measures a warm ADD and a forwarded packet against the floor, and writes the figures down.
+#[derive(Debug, Parser)]
+#[command(
+    after_help = "Exit code 0: all was measured, also when a goal was missed. 1: something could not be measured."
+)]
+struct Arguments {
+    /// The daemon, best built with --release.
+    #[arg(long)]
+    ipamd: Option<PathBuf>,
+    /// The plugin.
+    #[arg(long)]
+    plugin: Option<PathBuf>,
+    /// Where the figures go, as JSON.
+    #[arg(long, default_value = "target/bench/report.json")]
+    report: PathBuf,
+    /// A tenth of the runs: to see that it works, not to measure.
+    #[arg(long)]
+    quick: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match measure(&arguments) {
+        Ok(rows) => {
+            report::show(&rows);
+            println!("\nwritten to {}", arguments.report.display());
+            ExitCode::SUCCESS
+        }
+        Err(trouble) => {
+            println!("bench: {}", trouble.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<Vec<Row>, Trouble> {
+    lab::enter_user_namespace_if_not_root()?;
+    let binaries = Binaries::find(arguments.ipamd.clone(), arguments.plugin.clone())?;
+    let share = if arguments.quick { 10 } else { 1 };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(Trouble::os("start a runtime"))?;
+    let mut rows = runtime.block_on(add::measure(binaries, 200 / share))?;
+    rows.extend(forward::measure(40 / share)?);
+    report::write(&arguments.report, &rows).map_err(Trouble::os("write the report"))?;
+    Ok(rows)
+}

@@ -1,0 +1,130 @@
+//! A warm ADD, from exec to result, in turn with the floor and with Debian's ptp and host-local.
+
+use std::{
+    io::Write,
+    net::Ipv4Addr,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan, Sandbox, Trouble, Verb, Worker};
+use lab::{Namespace, Pod};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use serde_json::{Value, json};
+
+use crate::{
+    floor,
+    report::{Row, Samples},
+};
+
+/// Debian's package containernetworking-plugins.
+const PEERS: &str = "/usr/lib/cni";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Times `runs` of each in turn, each with a fresh sandbox that is not part of the time.
+pub(crate) async fn measure(binaries: Binaries, runs: usize) -> Result<Vec<Row>, Trouble> {
+    println!("a warm ADD: {runs} runs each of the plugin, raw netlink, and ptp with host-local");
+    let settings =
+        vec![("WARM_IP_TARGET".to_owned(), "5".to_owned()), ("MINIMUM_IP_TARGET".to_owned(), "230".to_owned())];
+    let plan = ClusterPlan { instance_type: "m5.4xlarge".to_owned(), settings, ..ClusterPlan::small(binaries) };
+    let cluster = Cluster::start(Cloud::start(CloudKind::Sim).await?, &plan).await?;
+    let worker = &cluster.workers[0];
+    worker.start_daemon()?;
+    worker.until_ready(u32::try_from(runs).unwrap_or(u32::MAX), PATIENCE).await?;
+    let (mut ours, mut raw, mut peer) = (Samples::default(), Samples::default(), Samples::default());
+    let peers = Namespace::fresh("ptp")?;
+    let mut sandboxes = Vec::new();
+    for run in 1..=runs {
+        let sandbox = Sandbox::new(&format!("bench-{run}"), run)?;
+        ours.add(plugin(worker, &sandbox)?);
+        raw.add(bare(worker.node().namespace(), run)?);
+        peer.add(ptp(&peers, worker.node().directory(), run)?);
+        sandboxes.push(sandbox);
+        if run % 50 == 0 {
+            println!("  {run} of {runs}");
+        }
+    }
+    for sandbox in &sandboxes {
+        worker.plugin(Verb::Del, sandbox).await?;
+    }
+    Ok(vec![
+        Row { name: "add_warm", unit: "ms", measured: ours.clone(), against: "raw netlink", reference: raw, goal: 4.0 },
+        Row {
+            name: "add_warm_vs_ptp",
+            unit: "ms",
+            measured: ours,
+            against: "ptp + host-local",
+            reference: peer,
+            goal: 1.0,
+        },
+    ])
+}
+
+/// One ADD of the real plugin, in milliseconds.
+fn plugin(worker: &Worker, sandbox: &Sandbox) -> Result<f64, Trouble> {
+    let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={}", sandbox.name);
+    let environment =
+        [("CNI_CONTAINERID", sandbox.container_id.as_str()), ("CNI_NETNS", &sandbox.netns), ("CNI_ARGS", &arguments)];
+    exec(worker.node().namespace(), &worker.binaries().plugin, &environment, &worker.configuration())
+}
+
+/// One wiring in raw netlink, in milliseconds.
+fn bare(node: &Namespace, run: usize) -> Result<f64, Trouble> {
+    let pod = Pod::new("floor")?;
+    let [.., high, low] = run.to_be_bytes();
+    let address = Ipv4Addr::new(192, 168, high, low);
+    let wired = node.inside(|| {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        let started = Instant::now();
+        floor::wire(&socket, &pod.netns(), &format!("floor{run}"), address)?;
+        Ok::<_, std::io::Error>(milliseconds(started.elapsed()))
+    })?;
+    wired.map_err(Trouble::os("wire a pod in raw netlink"))
+}
+
+/// One ADD of Debian's ptp with host-local, in milliseconds.
+fn ptp(namespace: &Namespace, folder: &Path, run: usize) -> Result<f64, Trouble> {
+    let pod = Pod::new("ptp")?;
+    let configuration = json!({
+        "cniVersion": "1.0.0", "name": "peer", "type": "ptp",
+        "ipam": { "type": "host-local", "subnet": "10.99.0.0/16", "dataDir": folder.join("host-local") },
+    });
+    let (container, netns) = (format!("peer{run}"), pod.netns().display().to_string());
+    let environment = [("CNI_CONTAINERID", container.as_str()), ("CNI_NETNS", &netns)];
+    exec(namespace, &Path::new(PEERS).join("ptp"), &environment, &configuration)
+}
+
+/// Runs a plugin's ADD as a runtime does, and returns the milliseconds from exec to its end.
+fn exec(
+    namespace: &Namespace,
+    program: &Path,
+    environment: &[(&str, &str)],
+    configuration: &Value,
+) -> Result<f64, Trouble> {
+    let input = configuration.to_string();
+    let run = || {
+        let mut command = Command::new(program);
+        command.env_clear().envs([("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "eth0"), ("CNI_PATH", PEERS)]);
+        command.envs(environment.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let started = Instant::now();
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes())?;
+        }
+        let output = child.wait_with_output()?;
+        Ok::<_, std::io::Error>((started.elapsed(), output))
+    };
+    let (took, output) = namespace.inside(run)?.map_err(Trouble::os("run a plugin"))?;
+    if !output.status.success() {
+        let words = [output.stdout, output.stderr].concat();
+        return Err(Trouble::Broken(format!("{}: {}", program.display(), String::from_utf8_lossy(&words))));
+    }
+    Ok(milliseconds(took))
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -13,24 +13,36 @@ use tonic::{
 };
 
 use crate::{
-    error::{CniError, chain, code, daemon_away, daemon_trouble},
+    error::{CniError, chain, code, daemon_away, daemon_silent, daemon_trouble},
     request::{Attachment, Config},
 };
 
-/// Pause between two tries while no daemon listens.
-const RETRY: Duration = Duration::from_millis(20);
+/// Pause before the second try while no daemon listens; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// A hundred waiting ADDs must not keep the node busy, and none may be late when the daemon is back.
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 /// What an ADD may take beyond its wait for an address: the daemon answers at the end of that wait.
 const ADD_MARGIN: Duration = Duration::from_secs(3);
 /// How long a DEL or STATUS waits for an answer. A DEL leaves a note after that.
 const SHORT: Duration = Duration::from_secs(2);
 
+/// Why an ADD got no network.
+#[derive(Debug)]
+pub(crate) struct NoNetwork {
+    pub(crate) error: CniError,
+    /// Whether a lease may be on record all the same: the daemon was asked, and its answer is lost or makes no sense.
+    pub(crate) may_be_leased: bool,
+}
+
 /// Asks for the attachment's network.
 ///
 /// Repeated while the daemon is away: the same key gets the same answer.
-pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -> Result<PodNetwork, CniError> {
+pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -> Result<PodNetwork, NoNetwork> {
     let wait = Duration::from_secs(config.add_wait_seconds.into());
     let deadline = Instant::now() + wait + ADD_MARGIN;
     let mut last = "nobody listens".to_owned();
+    let mut asked = false;
+    let mut pause = FIRST_PAUSE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(ADD_MARGIN);
         let request = wire::AddRequest {
@@ -39,17 +51,29 @@ pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -
             pod: Some(attachment.pod.clone().into()),
             wait_milliseconds: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
         };
-        let asked = async { Ok(connect(config).await?.add(request).await?.into_inner()) };
-        match timeout_at(deadline, asked).await {
-            Err(_) => return Err(daemon_away(&config.socket, &last)),
-            Ok(Ok(reply)) => return network(reply),
-            Ok(Err(status)) if may_come_back(&status) => status.message().clone_into(&mut last),
-            Ok(Err(status)) => return Err(daemon_trouble(status.message())),
+        let mut listens = false;
+        let attempt = async {
+            let mut client = connect(config).await?;
+            listens = true;
+            client.add(request).await
+        };
+        let answer = timeout_at(deadline, attempt).await;
+        asked |= listens;
+        let (error, over) = match answer {
+            Ok(Ok(reply)) => return network(reply.into_inner()),
+            Ok(Err(status)) if may_come_back(&status) => {
+                status.message().clone_into(&mut last);
+                (daemon_away(&config.socket, &last), Instant::now() + pause >= deadline)
+            }
+            Ok(Err(status)) => (daemon_trouble(status.message()), true),
+            Err(_) if listens => (daemon_silent(&config.socket, wait + ADD_MARGIN), true),
+            Err(_) => (daemon_away(&config.socket, &last), true),
+        };
+        if over {
+            return Err(NoNetwork { error, may_be_leased: asked });
         }
-        if Instant::now() + RETRY >= deadline {
-            return Err(daemon_away(&config.socket, &last));
-        }
-        sleep(RETRY).await;
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -91,19 +115,24 @@ fn may_come_back(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal)
 }
 
-fn network(reply: wire::AddReply) -> Result<PodNetwork, CniError> {
+fn network(reply: wire::AddReply) -> Result<PodNetwork, NoNetwork> {
+    let senseless = |reason: &str| NoNetwork { error: daemon_trouble(reason), may_be_leased: true };
     match reply.outcome {
         Some(wire::add_reply::Outcome::Network(network)) => {
-            network.try_into().map_err(|error: eni_proto::InvalidNetwork| daemon_trouble(&error.to_string()))
+            network.try_into().map_err(|error: eni_proto::InvalidNetwork| senseless(&error.to_string()))
         }
-        Some(wire::add_reply::Outcome::Refusal(refusal)) => Err(refused(refusal)),
-        None => Err(daemon_trouble("its answer is empty")),
+        Some(wire::add_reply::Outcome::Refusal(refusal)) => {
+            Err(NoNetwork { error: refused(refusal), may_be_leased: false })
+        }
+        None => Err(senseless("its answer is empty")),
     }
 }
 
 /// A refusal keeps the daemon's words; its code is 11 when trying again can help, else the catalogue's number.
 fn refused(refusal: wire::Refusal) -> CniError {
-    let own = refusal.code.strip_prefix("IPAM-").and_then(|number| number.parse().ok()).unwrap_or(code::WIRING);
+    let number = refusal.code.strip_prefix("IPAM-").and_then(|number| number.parse().ok());
+    // Below 100 are the codes of the CNI specification, which runtimes act upon.
+    let own = number.filter(|number| *number >= 100).unwrap_or(code::DAEMON_TROUBLE);
     let code = if refusal.try_again { code::TRY_AGAIN } else { own };
     CniError::new(code, format!("{} {}", refusal.code, refusal.message), refusal.advice)
 }

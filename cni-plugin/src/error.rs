@@ -1,5 +1,7 @@
 //! What the plugin says when it cannot do what was asked: the CNI specification's error object.
 
+use std::time::Duration;
+
 use eni_datapath::{NetnsError, WireError};
 use serde_json::json;
 
@@ -15,6 +17,7 @@ pub(crate) mod code {
     pub(crate) const NOT_AVAILABLE: u32 = 50;
     pub(crate) const WIRING: u32 = 102;
     pub(crate) const INTERFACE_IN_USE: u32 = 104;
+    pub(crate) const DAEMON_TROUBLE: u32 = 105;
     pub(crate) const NOT_BUILT: u32 = 106;
     pub(crate) const NOT_RELEASED: u32 = 107;
 }
@@ -53,16 +56,25 @@ pub(crate) fn daemon_away(socket: &str, reason: &str) -> CniError {
     )
 }
 
+/// A daemon took the call, and nothing came back.
+pub(crate) fn daemon_silent(socket: &str, waited: Duration) -> CniError {
+    CniError::new(
+        code::TRY_AGAIN,
+        format!("IPAM-101 ipamd took the call on {socket}, but gave no answer within {} s", waited.as_secs()),
+        "The pod was not wired. The runtime will try again; if this lasts, the log of ipamd says what holds it up.",
+    )
+}
+
 /// The daemon answered, but could not process the call.
 pub(crate) fn daemon_trouble(reason: &str) -> CniError {
     CniError::new(
         code::TRY_AGAIN,
         format!("IPAM-105 ipamd could not process the call: {reason}"),
-        "Nothing was changed. The runtime will try again; the log of ipamd says more.",
+        "The pod was not wired. The runtime will try again; the log of ipamd says more.",
     )
 }
 
-/// The kernel side of a pod could not be made or removed.
+/// The kernel side of a pod could not be made.
 pub(crate) fn wiring(error: &WireError) -> CniError {
     let facts = chain(error);
     if let WireError::Netns(error) = error {
@@ -78,7 +90,16 @@ pub(crate) fn wiring(error: &WireError) -> CniError {
     CniError::new(
         code::WIRING,
         format!("IPAM-102 the pod's network could not be changed: {facts}"),
-        "What was begun was undone, and the address was returned. `ipamd status` shows whether this node is ready.",
+        "What was begun was undone. `ipamd status` shows whether this node is ready.",
+    )
+}
+
+/// The kernel side of a pod could not be removed.
+pub(crate) fn not_removed(error: &WireError) -> CniError {
+    CniError::new(
+        code::WIRING,
+        format!("IPAM-102 the pod's network could not be removed: {}", chain(error)),
+        "Its address stays held, because the kernel still leads to it. The runtime will try again.",
     )
 }
 

@@ -10,6 +10,7 @@ mod verbs;
 mod version;
 
 use std::{
+    ffi::OsString,
     io::{IsTerminal, Read, Write},
     process::ExitCode,
 };
@@ -34,38 +35,42 @@ To see that it runs:  echo '{\"cniVersion\":\"1.0.0\"}' | CNI_COMMAND=VERSION en
 ";
 
 fn main() -> ExitCode {
-    let environment = |name: &str| std::env::var(name).ok();
+    let environment = |name: &str| std::env::var_os(name);
     let Some(command) = environment("CNI_COMMAND") else {
         return without_command();
     };
+    let input = std::io::stdin();
     let mut stdin = Vec::new();
-    let read = std::io::stdin().lock().take(LARGEST_INPUT + 1).read_to_end(&mut stdin);
+    // At a terminal nobody would end the input.
+    let read = match input.is_terminal() {
+        true => Ok(0),
+        false => input.lock().take(LARGEST_INPUT + 1).read_to_end(&mut stdin),
+    };
     if command == "VERSION" {
-        print(&versions(&stdin).to_string());
-        return ExitCode::SUCCESS;
+        return print(&versions(&stdin).to_string(), ExitCode::SUCCESS);
     }
     let outcome = match read {
         Err(error) => Err(CniError::new(code::IO, format!("standard input cannot be read: {error}"), "")),
         Ok(bytes) if bytes as u64 > LARGEST_INPUT => {
             Err(CniError::new(code::UNDECODABLE, "the network configuration is larger than 1 MiB", ""))
         }
-        Ok(_) => serve(&command, environment, &stdin),
+        Ok(_) => serve(&command.to_string_lossy(), environment, &stdin),
     };
     match outcome {
-        Ok(answer) => {
-            if let Some(answer) = answer {
-                print(&answer.to_string());
-            }
-            ExitCode::SUCCESS
-        }
+        Ok(Some(answer)) => print(&answer.to_string(), ExitCode::SUCCESS),
+        Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
-            print(&error.to_json(&given_version(&stdin).unwrap_or_else(|| FALLBACK_VERSION.to_owned())));
-            ExitCode::FAILURE
+            let version = given_version(&stdin).unwrap_or_else(|| FALLBACK_VERSION.to_owned());
+            print(&error.to_json(&version), ExitCode::FAILURE)
         }
     }
 }
 
-fn serve(command: &str, environment: impl Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Option<Value>, CniError> {
+fn serve(
+    command: &str,
+    environment: impl Fn(&str) -> Option<OsString>,
+    stdin: &[u8],
+) -> Result<Option<Value>, CniError> {
     let request = request::read(request::verb(command)?, environment, stdin)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CniError::new(code::IO, format!("the runtime cannot start: {error}"), ""))?;
@@ -75,12 +80,10 @@ fn serve(command: &str, environment: impl Fn(&str) -> Option<String>, stdin: &[u
 /// For a person at a terminal: what this is. For a runtime: an error.
 fn without_command() -> ExitCode {
     if std::io::stdin().is_terminal() || std::env::args().len() > 1 {
-        print(HELP.trim_end());
-        return ExitCode::SUCCESS;
+        return print(HELP.trim_end(), ExitCode::SUCCESS);
     }
     let error = CniError::new(code::INVALID_ENVIRONMENT, "required environment variables are not set: CNI_COMMAND", "");
-    print(&error.to_json(FALLBACK_VERSION));
-    ExitCode::FAILURE
+    print(&error.to_json(FALLBACK_VERSION), ExitCode::FAILURE)
 }
 
 /// The answer to VERSION. Needs nothing to be right: the runtime asks before it knows what we speak.
@@ -96,7 +99,7 @@ fn given_version(stdin: &[u8]) -> Option<String> {
     config.get("cniVersion")?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// The one thing that goes to standard output. A reader that has gone needs no answer.
-fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+/// Writes the one thing that goes to standard output, and returns `code`; failure when nobody takes the answer.
+fn print(text: &str, code: ExitCode) -> ExitCode {
+    writeln!(std::io::stdout(), "{text}").map_or(ExitCode::FAILURE, |()| code)
 }

@@ -1,8 +1,8 @@
 //! What the runtime asks: environment and standard input, checked as a whole. All mistakes come back together.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use eni_proto::{Pod, PodKey, VethPrefix, numbers};
+use eni_proto::{InvalidKey, Pod, PodKey, VethPrefix, numbers};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -18,6 +18,19 @@ pub(crate) enum Verb {
     Check,
     Gc,
     Status,
+}
+
+impl Verb {
+    /// The verb as CNI_COMMAND spells it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::Check => "CHECK",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
+        }
+    }
 }
 
 /// The network configuration, as far as we use it.
@@ -75,17 +88,17 @@ pub(crate) fn verb(command: &str) -> Result<Verb, CniError> {
 /// All mistakes in one error object; its code is that of the first.
 pub(crate) fn read(
     verb: Verb,
-    environment: impl Fn(&str) -> Option<String>,
+    environment: impl Fn(&str) -> Option<OsString>,
     stdin: &[u8],
 ) -> Result<Request, CniError> {
     let mut mistakes = Mistakes::default();
-    let given = |name: &str| environment(name).filter(|text| !text.is_empty());
-    require(verb, &given, &mut mistakes);
+    let sandbox = sandbox(verb, &environment, &mut mistakes);
     let config = config(verb, stdin, &mut mistakes);
-    let attachment = config.as_ref().and_then(|config| attachment(verb, config, &given, &mut mistakes));
     mistakes.finish()?;
-    // Without mistakes there is a configuration.
+    // Without mistakes there is a configuration, and its name makes a key with what the sandbox says.
     let config = config.ok_or_else(|| CniError::new(code::INVALID_CONFIG, "no configuration", ""))?;
+    let attachment = sandbox.map(|sandbox| sandbox.of_network(&config.name)).transpose();
+    let attachment = attachment.map_err(|error| CniError::new(code::INVALID_CONFIG, error.to_string(), ""))?;
     Ok(Request { verb, config, attachment })
 }
 
@@ -109,41 +122,66 @@ impl Mistakes {
     }
 }
 
-/// Names every variable that the verb needs and that is not set. Source: CNI specification 1.1.0, parameters.
-fn require(verb: Verb, given: &impl Fn(&str) -> Option<String>, mistakes: &mut Mistakes) {
-    let needed: &[&str] = match verb {
-        Verb::Add | Verb::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
-        Verb::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
-        Verb::Gc | Verb::Status => &[],
-    };
-    let missing: Vec<_> = needed.iter().copied().filter(|name| given(name).is_none()).collect();
-    if !missing.is_empty() {
-        mistakes.add(
-            code::INVALID_ENVIRONMENT,
-            format!("required environment variables are not set: {}", missing.join(", ")),
-        );
+/// What the environment says of a sandbox, each part checked for itself.
+struct Sandbox {
+    container_id: String,
+    interface: String,
+    netns: Option<PathBuf>,
+    pod: Pod,
+}
+
+impl Sandbox {
+    fn of_network(self, network: &str) -> Result<Attachment, InvalidKey> {
+        let key = PodKey::new(network, &self.container_id, &self.interface)?;
+        Ok(Attachment { key, pod: self.pod, netns: self.netns })
     }
 }
 
-fn attachment(
-    verb: Verb,
-    config: &Config,
-    given: &impl Fn(&str) -> Option<String>,
-    mistakes: &mut Mistakes,
-) -> Option<Attachment> {
-    if matches!(verb, Verb::Gc | Verb::Status) {
-        return None;
-    }
-    let (container, interface) = (given("CNI_CONTAINERID")?, given("CNI_IFNAME")?);
-    let key = match PodKey::new(&config.name, &container, &interface) {
-        Ok(key) => key,
-        Err(error) => {
-            mistakes.add(code::INVALID_ENVIRONMENT, error.to_string());
-            return None;
-        }
+/// Reads the environment. Nothing for GC and STATUS, which concern no sandbox, and when it has mistakes.
+fn sandbox(verb: Verb, environment: &impl Fn(&str) -> Option<OsString>, mistakes: &mut Mistakes) -> Option<Sandbox> {
+    // Source: CNI specification 1.1.0, parameters. A DEL must work when the namespace has gone.
+    let netns_is_needed = match verb {
+        Verb::Add | Verb::Check => true,
+        Verb::Del => false,
+        Verb::Gc | Verb::Status => return None,
     };
-    let pod = pod(&given("CNI_ARGS").unwrap_or_default());
-    Some(Attachment { key, pod, netns: given("CNI_NETNS").map(PathBuf::from) })
+    let mut given = |name: &str| text(environment(name)?, name, mistakes);
+    let (container_id, interface) = (given("CNI_CONTAINERID"), given("CNI_IFNAME"));
+    let (netns, arguments) = (given("CNI_NETNS"), given("CNI_ARGS"));
+    let needed = [
+        ("CNI_CONTAINERID", container_id.is_none()),
+        ("CNI_NETNS", netns_is_needed && netns.is_none()),
+        ("CNI_IFNAME", interface.is_none()),
+    ];
+    let missing: Vec<_> = needed.iter().filter(|(_, missing)| *missing).map(|(name, _)| *name).collect();
+    if !missing.is_empty() {
+        let text = format!("required environment variables are not set: {}", missing.join(", "));
+        mistakes.add(code::INVALID_ENVIRONMENT, text);
+    }
+    // Each part is checked with harmless others, so that a wrong one does not hide the next.
+    let checks = [
+        container_id.as_deref().map(|id| ("CNI_CONTAINERID", PodKey::new("x", id, "x"))),
+        interface.as_deref().map(|name| ("CNI_IFNAME", PodKey::new("x", "x", name))),
+    ];
+    for (name, check) in checks.into_iter().flatten() {
+        if let Err(error) = check {
+            mistakes.add(code::INVALID_ENVIRONMENT, format!("{name}: {error}"));
+        }
+    }
+    let pod = pod(&arguments.unwrap_or_default());
+    Some(Sandbox { container_id: container_id?, interface: interface?, netns: netns.map(PathBuf::from), pod })
+}
+
+/// A variable's text; nothing when it is empty, which means the same as unset.
+fn text(value: OsString, name: &str, mistakes: &mut Mistakes) -> Option<String> {
+    match value.into_string() {
+        Ok(text) => Some(text).filter(|text| !text.is_empty()),
+        Err(bytes) => {
+            let readable = bytes.to_string_lossy().into_owned();
+            mistakes.add(code::INVALID_ENVIRONMENT, format!("{name} is not UTF-8: {readable}"));
+            Some(readable)
+        }
+    }
 }
 
 /// Reads the pod from `CNI_ARGS` (`KEY=VALUE;KEY=VALUE` in any order). Keys that we do not know are somebody else's.
@@ -174,7 +212,11 @@ fn config(verb: Verb, stdin: &[u8], mistakes: &mut Mistakes) -> Option<Config> {
     let name = fields.name();
     let socket = fields.path("socket", numbers::DEFAULT_SOCKET);
     let released_dir = PathBuf::from(fields.path("releasedDir", numbers::DEFAULT_RELEASED_DIR));
-    let add_wait_seconds = fields.seconds("addWaitSeconds", numbers::DEFAULT_ADD_WAIT_SECONDS);
+    // A DEL fails for nothing that it does not need: the runtime would keep the pod until somebody mends the file.
+    let add_wait_seconds = match verb {
+        Verb::Add => fields.seconds("addWaitSeconds", numbers::DEFAULT_ADD_WAIT_SECONDS),
+        Verb::Del | Verb::Check | Verb::Gc | Verb::Status => numbers::DEFAULT_ADD_WAIT_SECONDS,
+    };
     let veth_prefix = fields.prefix();
     if verb == Verb::Add && !object.get("prevResult").is_none_or(Value::is_null) {
         mistakes.add(code::INVALID_CONFIG, "`prevResult` is set: eni-cni has to be the first plugin of its list");
@@ -202,7 +244,7 @@ fn version(object: &Map<String, Value>, verb: Verb, mistakes: &mut Mistakes) -> 
         Ok(_) => {
             mistakes.add(
                 code::INCOMPATIBLE_VERSION,
-                format!("config version {text} does not allow {verb:?}: it came with {}", least.as_str()),
+                format!("config version {text} does not allow {}: it came with {}", verb.as_str(), least.as_str()),
             );
             None
         }

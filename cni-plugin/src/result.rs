@@ -11,7 +11,8 @@ use crate::version::Version;
 /// The result object of an ADD. Interface 0 is the host's end, interface 1 the pod's.
 pub(crate) fn to_json(version: Version, key: &PodKey, netns: &Path, network: &PodNetwork, wired: &Wired) -> Value {
     let mut host = json!({ "name": wired.host_link, "mac": wired.host_mac.to_string() });
-    let mut pod = json!({ "name": key.interface(), "mac": wired.pod_mac.to_string(), "sandbox": netns });
+    let mut pod =
+        json!({ "name": key.interface(), "mac": wired.pod_mac.to_string(), "sandbox": netns.to_string_lossy() });
     let mut address = json!({ "address": format!("{}/32", network.ipv4), "gateway": POD_GATEWAY, "interface": 1 });
     if version < Version::V1_0_0 {
         address["version"] = "4".into();

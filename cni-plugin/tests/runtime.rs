@@ -2,48 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-};
+mod stage;
 
+use eni_datapath::Netns;
 use serde_json::{Value, json};
-
-struct Answer {
-    success: bool,
-    stdout: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: `{}`", self.stdout))
-    }
-
-    /// The error object, checked for its fixed parts.
-    fn error(&self) -> Value {
-        let error = self.json();
-        assert!(!self.success, "{error}");
-        assert!(error["cniVersion"].is_string() && error["code"].is_u64() && error["msg"].is_string(), "{error}");
-        error
-    }
-}
+use stage::Answer;
 
 /// Runs the plugin in a network namespace of its own, so that the machine's network is out of its reach.
 fn run(environment: &[(&str, &str)], stdin: &str) -> Answer {
-    let output = eni_datapath::Netns::fresh().unwrap().inside(|| {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_eni-cni"))
-            .env_clear()
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It may end before it has read everything.
-        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-        child.wait_with_output().unwrap()
-    });
-    let output = output.unwrap();
-    Answer { success: output.status.success(), stdout: String::from_utf8(output.stdout).unwrap() }
+    let environment: Vec<_> = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    stage::run(&Netns::fresh().unwrap(), &environment, stdin)
 }
 
 fn attachment(command: &str) -> Vec<(&str, &str)> {
@@ -114,8 +82,8 @@ fn what_is_not_built_yet_never_succeeds() {
 fn an_add_without_a_daemon_can_be_tried_again() {
     let folder = tempfile::tempdir().unwrap();
     // A namespace of the test's own, held open by this process for as long as the plugin looks at it.
-    let sandbox = eni_datapath::Netns::fresh().unwrap();
-    let netns = sandbox.path().display().to_string().replace("self", &std::process::id().to_string());
+    let sandbox = Netns::fresh().unwrap();
+    let netns = stage::path(&sandbox);
     let mut environment = attachment("ADD");
     environment[2].1 = &netns;
     let error = run(&environment, &config(folder.path()).to_string()).error();

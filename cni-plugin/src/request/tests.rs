@@ -3,7 +3,7 @@ use super::*;
 const CONFIG: &str = r#"{"cniVersion":"1.0.0","name":"pods","type":"eni-cni"}"#;
 
 fn asked(verb: Verb, environment: &[(&str, &str)], stdin: &str) -> Result<Request, CniError> {
-    let lookup = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, text)| (*text).to_owned());
+    let lookup = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, text)| OsString::from(text));
     read(verb, lookup, stdin.as_bytes())
 }
 
@@ -37,8 +37,18 @@ fn every_missing_variable_is_named() {
 #[test]
 fn mistakes_of_environment_and_configuration_come_back_together() {
     let config = r#"{"cniVersion":"9.9.9","name":"a b","socket":"here","addWaitSeconds":-1,"vethPrefix":"vlan"}"#;
-    let error = asked(Verb::Add, &[("CNI_CONTAINERID", "c1")], config).unwrap_err();
-    for part in ["CNI_NETNS", "9.9.9", "`name`", "`socket`", "`addWaitSeconds`", "`vethPrefix`"] {
+    let environment = [("CNI_CONTAINERID", "-x"), ("CNI_IFNAME", "a/b")];
+    let error = asked(Verb::Add, &environment, config).unwrap_err();
+    for part in [
+        "CNI_NETNS",
+        "CNI_CONTAINERID: ",
+        "CNI_IFNAME: ",
+        "9.9.9",
+        "`name`",
+        "`socket`",
+        "`addWaitSeconds`",
+        "`vethPrefix`",
+    ] {
         assert!(error.msg.contains(part), "{part}: {}", error.msg);
     }
 }
@@ -48,6 +58,35 @@ fn a_del_needs_no_namespace() {
     let request =
         asked(Verb::Del, &[("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "")], CONFIG).unwrap();
     assert_eq!(request.attachment.unwrap().netns, None);
+}
+
+#[test]
+fn each_mistake_is_told_once() {
+    let error = asked(Verb::Add, FULL, r#"{"cniVersion":"1.0.0"}"#).unwrap_err();
+    assert_eq!(error.msg, "`name` is null: give a network name that matches [A-Za-z0-9][A-Za-z0-9_.-]*");
+    let error = asked(Verb::Add, &[("CNI_CONTAINERID", "-x"), ("CNI_NETNS", "/n")], "{").unwrap_err();
+    for part in ["not set: CNI_IFNAME; ", "container id `-x`", "cannot be read"] {
+        assert_eq!(error.msg.matches(part).count(), 1, "{part}: {}", error.msg);
+    }
+}
+
+#[test]
+fn a_del_does_not_fail_for_a_setting_that_it_does_not_need() {
+    let config = r#"{"cniVersion":"1.0.0","name":"n","addWaitSeconds":"long","prevResult":7}"#;
+    assert!(asked(Verb::Del, FULL, config).is_ok());
+}
+
+#[test]
+fn text_that_is_no_text_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let lookup = |name: &str| match name {
+        "CNI_IFNAME" => Some(OsString::from_vec(vec![b'e', 0xff])),
+        "CNI_CONTAINERID" | "CNI_NETNS" => Some("c1".into()),
+        _ => None,
+    };
+    let error = read(Verb::Add, lookup, CONFIG.as_bytes()).unwrap_err();
+    assert_eq!(error.code, code::INVALID_ENVIRONMENT);
+    assert!(error.msg.starts_with("CNI_IFNAME is not UTF-8"), "{}", error.msg);
 }
 
 #[test]
@@ -61,9 +100,9 @@ fn each_kind_of_bad_configuration_has_its_code() {
         (Verb::Add,    r#"{"cniVersion":1,"name":"n"}"#,                                code::INVALID_CONFIG,       "`cniVersion` is 1"),
         (Verb::Add,    r#"{"name":"n"}"#,                                               code::INCOMPATIBLE_VERSION, "0.1.0 is not supported"),
         (Verb::Add,    r#"{"cniVersion":"2.0.0","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"),
-        (Verb::Check,  r#"{"cniVersion":"0.3.1","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "does not allow Check"),
-        (Verb::Gc,     r#"{"cniVersion":"1.0.0","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "does not allow Gc"),
-        (Verb::Status, r#"{"cniVersion":"1.0.0","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "does not allow Status"),
+        (Verb::Check,  r#"{"cniVersion":"0.3.1","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "does not allow CHECK"),
+        (Verb::Gc,     r#"{"cniVersion":"1.0.0","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "does not allow GC"),
+        (Verb::Status, r#"{"cniVersion":"1.0.0","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "does not allow STATUS"),
         (Verb::Add,    r#"{"cniVersion":"1.0.0","name":"n","prevResult":{"ips":[]}}"#,  code::INVALID_CONFIG,       "first plugin"),
     ];
     for (verb, stdin, code, part) in table {

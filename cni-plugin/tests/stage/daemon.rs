@@ -1,0 +1,166 @@
+//! A small daemon on a real socket: it keeps a book of leases, and misbehaves where a test says so.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use eni_proto::wire::{
+    self,
+    ipam_server::{Ipam, IpamServer},
+};
+use tokio::{net::UnixListener, runtime::Runtime, sync::watch};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status};
+
+/// How the daemon answers an ADD.
+#[derive(Debug, Clone, Default)]
+pub enum Manner {
+    /// Properly, with an address of the primary interface.
+    #[default]
+    Proper,
+    /// With an address of a secondary interface, for which the node of these tests is not prepared.
+    Unprepared,
+    /// With an address that is none.
+    Senseless,
+    /// With a refusal.
+    Refuse(wire::Refusal),
+    /// It stores the lease, and its answer never comes.
+    Silent,
+}
+
+/// What the daemon knows and heard.
+#[derive(Debug, Default)]
+pub struct Book {
+    pub manner: Manner,
+    /// Whether a DEL finds a daemon that is still starting.
+    pub refuses_del: bool,
+    /// Addresses by key.
+    pub leases: BTreeMap<String, Ipv4Addr>,
+    /// Every call, as `ADD pods/c1/eth0`.
+    pub calls: Vec<String>,
+    given: u8,
+}
+
+/// A daemon that listens until it is dropped.
+pub struct Daemon {
+    book: Arc<Mutex<Book>>,
+    heard: watch::Receiver<usize>,
+    runtime: Option<Runtime>,
+}
+
+impl Daemon {
+    pub fn start(socket: &Path) -> Self {
+        Self::start_as(socket, Manner::Proper)
+    }
+
+    pub fn start_as(socket: &Path, manner: Manner) -> Self {
+        let _ = std::fs::remove_file(socket);
+        let book = Arc::new(Mutex::new(Book { manner, ..Book::default() }));
+        let (tell, heard) = watch::channel(0);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let service = IpamServer::new(Service { book: Arc::clone(&book), tell });
+        let listener = runtime.block_on(async { UnixListener::bind(socket).unwrap() });
+        let server = tonic::transport::Server::builder().add_service(service);
+        runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+        Self { book, heard, runtime: Some(runtime) }
+    }
+
+    pub fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap()
+    }
+
+    /// The keys that have a lease.
+    pub fn leased(&self) -> Vec<String> {
+        self.book().leases.keys().cloned().collect()
+    }
+
+    /// Waits until the daemon has heard `count` calls.
+    pub fn until_heard(&self, count: usize) {
+        let mut heard = self.heard.clone();
+        let patience = std::time::Duration::from_secs(20);
+        let runtime = self.runtime.as_ref().unwrap();
+        let waited =
+            runtime.block_on(async { tokio::time::timeout(patience, heard.wait_for(|n| *n >= count)).await.is_ok() });
+        assert!(waited, "heard only {:?}", self.book().calls);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // As a process that ends: nobody waits for calls that are under way.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+struct Service {
+    book: Arc<Mutex<Book>>,
+    tell: watch::Sender<usize>,
+}
+
+impl Service {
+    fn hear(&self, verb: &str, key: Option<wire::PodKey>) -> (String, MutexGuard<'_, Book>) {
+        let key = eni_proto::PodKey::try_from(key.unwrap()).unwrap().to_string();
+        let mut book = self.book.lock().unwrap();
+        book.calls.push(format!("{verb} {key}"));
+        self.tell.send_replace(book.calls.len());
+        (key, book)
+    }
+
+    /// The answer to an ADD; nothing when none is to come.
+    fn add(&self, request: wire::AddRequest) -> Option<wire::add_reply::Outcome> {
+        assert!(!request.netns.is_empty());
+        let (key, mut book) = self.hear("ADD", request.key);
+        if let Manner::Refuse(refusal) = &book.manner {
+            return Some(wire::add_reply::Outcome::Refusal(refusal.clone()));
+        }
+        let next = Ipv4Addr::new(10, 0, 0, book.given + 1);
+        let address = *book.leases.entry(key).or_insert(next);
+        book.given += u8::from(address == next);
+        let (ipv4, eni_mark) = match book.manner {
+            Manner::Silent => return None,
+            Manner::Senseless => ("nowhere".to_owned(), 0),
+            Manner::Unprepared => (address.to_string(), 2),
+            Manner::Proper | Manner::Refuse(_) => (address.to_string(), 0),
+        };
+        let (eni, veth_prefix) = ("eni-1".to_owned(), "eni".to_owned());
+        Some(wire::add_reply::Outcome::Network(wire::PodNetwork { ipv4, eni, eni_mark, mtu: 9001, veth_prefix }))
+    }
+}
+
+#[tonic::async_trait]
+impl Ipam for Service {
+    async fn add(&self, request: Request<wire::AddRequest>) -> Result<Response<wire::AddReply>, Status> {
+        match self.add(request.into_inner()) {
+            Some(outcome) => Ok(Response::new(wire::AddReply { outcome: Some(outcome) })),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn del(&self, request: Request<wire::DelRequest>) -> Result<Response<wire::DelReply>, Status> {
+        let (key, mut book) = self.hear("DEL", request.into_inner().key);
+        if book.refuses_del {
+            return Err(Status::unavailable("IPAM-205 the daemon is starting"));
+        }
+        let released_ipv4 = book.leases.remove(&key).map_or_else(String::new, |address| address.to_string());
+        Ok(Response::new(wire::DelReply { released_ipv4 }))
+    }
+
+    async fn check(&self, _: Request<wire::CheckRequest>) -> Result<Response<wire::CheckReply>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn gc(&self, _: Request<wire::GcRequest>) -> Result<Response<wire::GcReply>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
+        let ready = !self.book.lock().unwrap().refuses_del;
+        let waiting_for = if ready { String::new() } else { "EC2 to answer".to_owned() };
+        Ok(Response::new(wire::StatusReply { ready, waiting_for, ..Default::default() }))
+    }
+}

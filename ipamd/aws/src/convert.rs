@@ -1,30 +1,42 @@
 //! From the SDK's words to ours. An answer that cannot be right is an error that names the field.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use aws_sdk_ec2::types::{AttachmentStatus, NetworkInterface, Tag};
 use ipam_core::ports::{Attachment, Cidr4, Interface, Subnet};
 
-/// The field of an answer that cannot be right.
+/// An answer that cannot be right, by thing and field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("EC2's answer cannot be right: {field} is {value}")]
+#[error("EC2's answer cannot be right: {field} of {thing} is {value}")]
 pub(crate) struct BadAnswer {
+    thing: String,
     field: &'static str,
     value: String,
 }
 
-fn parsed<T: std::str::FromStr>(field: &'static str, value: Option<&str>) -> Result<T, BadAnswer> {
-    let text = value.ok_or_else(|| BadAnswer { field, value: "absent".to_owned() })?;
-    text.parse().map_err(|_| BadAnswer { field, value: format!("`{text}`") })
+/// A field that cannot be right: its name, and its value for people.
+type BadField = (&'static str, String);
+
+fn of(thing: Option<&str>, (field, value): BadField) -> BadAnswer {
+    BadAnswer { thing: thing.unwrap_or("something without id").to_owned(), field, value }
 }
 
-fn small(field: &'static str, value: Option<i32>) -> Result<u8, BadAnswer> {
-    let number = value.ok_or_else(|| BadAnswer { field, value: "absent".to_owned() })?;
-    u8::try_from(number).map_err(|_| BadAnswer { field, value: number.to_string() })
+fn parsed<T: std::str::FromStr>(field: &'static str, value: Option<&str>) -> Result<T, BadField> {
+    let text = value.ok_or((field, "absent".to_owned()))?;
+    text.parse().map_err(|_| (field, format!("`{text}`")))
 }
 
-/// Reads one ENI. The tags of a fresh ENI come as `TagSet`.
+fn small(field: &'static str, value: Option<i32>) -> Result<u8, BadField> {
+    let number = value.ok_or((field, "absent".to_owned()))?;
+    u8::try_from(number).map_err(|_| (field, number.to_string()))
+}
+
+/// Reads one ENI.
 pub(crate) fn interface(eni: &NetworkInterface) -> Result<Interface, BadAnswer> {
+    read_interface(eni).map_err(|field| of(eni.network_interface_id(), field))
+}
+
+fn read_interface(eni: &NetworkInterface) -> Result<Interface, BadField> {
     let primary = parsed("PrivateIpAddress", eni.private_ip_address())?;
     let mut secondary = eni
         .private_ip_addresses()
@@ -47,7 +59,7 @@ pub(crate) fn interface(eni: &NetworkInterface) -> Result<Interface, BadAnswer> 
 }
 
 /// Reads how an ENI hangs on an instance. One that is attached to something else than an instance counts as elsewhere.
-fn attachment(eni: &NetworkInterface) -> Result<Option<Attachment>, BadAnswer> {
+fn attachment(eni: &NetworkInterface) -> Result<Option<Attachment>, BadField> {
     let Some(attachment) = eni.attachment().filter(|attachment| attachment.instance_id().is_some()) else {
         return Ok(None);
     };
@@ -72,21 +84,26 @@ fn tags(tags: &[Tag]) -> BTreeMap<String, String> {
 
 /// Reads a subnet.
 pub(crate) fn subnet(subnet: &aws_sdk_ec2::types::Subnet) -> Result<Subnet, BadAnswer> {
-    let text = subnet.cidr_block();
-    let cidr = text.and_then(cidr).ok_or_else(|| BadAnswer { field: "CidrBlock", value: format!("{text:?}") })?;
-    let free = subnet.available_ip_address_count().unwrap_or(0);
+    read_subnet(subnet).map_err(|field| of(subnet.subnet_id(), field))
+}
+
+fn read_subnet(subnet: &aws_sdk_ec2::types::Subnet) -> Result<Subnet, BadField> {
+    let text = subnet.cidr_block().ok_or(("CidrBlock", "absent".to_owned()))?;
+    let free = subnet.available_ip_address_count().ok_or(("AvailableIpAddressCount", "absent".to_owned()))?;
     Ok(Subnet {
         id: parsed("SubnetId", subnet.subnet_id())?,
-        cidr,
+        cidr: cidr(text).ok_or_else(|| ("CidrBlock", format!("`{text}`")))?,
         // Some stand-ins of EC2 count below zero.
         available_addresses: u32::try_from(free).unwrap_or(0),
     })
 }
 
-/// Reads `a.b.c.d/n`.
+/// Reads `a.b.c.d/n`; nothing when it is something else or has host bits.
 pub(crate) fn cidr(text: &str) -> Option<Cidr4> {
     let (network, prefix) = text.split_once('/')?;
-    Some(Cidr4 { network: network.parse().ok()?, prefix: prefix.parse().ok().filter(|prefix| *prefix <= 32)? })
+    let (network, prefix): (Ipv4Addr, u8) = (network.parse().ok()?, prefix.parse().ok()?);
+    let host_bits = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+    (prefix <= 32 && u32::from(network) & host_bits == 0).then_some(Cidr4 { network, prefix })
 }
 
 #[cfg(test)]
@@ -128,10 +145,45 @@ mod tests {
 
     #[test]
     fn what_cannot_be_right_is_named() {
-        let error = interface(&described("02:00:00:21902x:14702x:22702x")).unwrap_err();
-        assert_eq!(error.to_string(), "EC2's answer cannot be right: MacAddress is `02:00:00:21902x:14702x:22702x`");
-        let error = interface(&NetworkInterface::builder().build()).unwrap_err();
-        assert_eq!(error.to_string(), "EC2's answer cannot be right: PrivateIpAddress is absent");
+        let with = |change: fn(&mut NetworkInterface)| {
+            let mut eni = described("02:00:00:00:00:01");
+            change(&mut eni);
+            interface(&eni).unwrap_err().to_string()
+        };
+        #[rustfmt::skip]
+        let table = [
+            (with(|eni| eni.mac_address = Some("02:00:00:21902x".into())), "MacAddress of eni-1 is `02:00:00:21902x`"),
+            (with(|eni| eni.private_ip_address = None),                    "PrivateIpAddress of eni-1 is absent"),
+            (with(|eni| eni.subnet_id = Some("vpc-1".into())),             "SubnetId of eni-1 is `vpc-1`"),
+            (with(|eni| eni.network_interface_id = None),                  "NetworkInterfaceId of something without id is absent"),
+            (with(|eni| eni.private_ip_addresses = Some(vec![address("many", false)])), "PrivateIpAddresses of eni-1 is `many`"),
+        ];
+        for (error, wanted) in table {
+            assert_eq!(error, format!("EC2's answer cannot be right: {wanted}"));
+        }
+    }
+
+    #[test]
+    fn an_empty_association_or_attachment_is_none() {
+        let mut eni = described("02:00:00:00:00:01");
+        eni.association = Some(aws_sdk_ec2::types::NetworkInterfaceAssociation::builder().build());
+        eni.attachment = Some(NetworkInterfaceAttachment::builder().build());
+        assert_eq!(interface(&eni).unwrap().attachment, None);
+    }
+
+    #[test]
+    fn a_network_has_no_host_bits() {
+        assert_eq!(cidr("10.0.0.0/16"), Some(Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 16 }));
+        assert!(cidr("0.0.0.0/0").is_some() && cidr("10.0.0.1/32").is_some());
+        for bad in ["10.0.0.1/16", "10.0.0.0/33", "10.0.0.0", "10.0.0/8", "::/0", "10.0.0.0/-1", ""] {
+            assert_eq!(cidr(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn free_addresses_are_never_below_zero() {
+        let builder = aws_sdk_ec2::types::Subnet::builder().subnet_id("subnet-1").cidr_block("10.0.0.0/28");
+        assert_eq!(subnet(&builder.available_ip_address_count(-19).build()).unwrap().available_addresses, 0);
     }
 
     #[test]

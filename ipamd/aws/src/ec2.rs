@@ -2,19 +2,33 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, Region, retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
+    timeout::TimeoutConfig,
+};
+use aws_credential_types::Credentials;
 use aws_sdk_ec2::{
     Client,
-    error::{ProvideErrorMetadata, SdkError},
     types::{Filter, NetworkInterface, NetworkInterfaceAttachmentChanges, ResourceType, Tag, TagSpecification},
 };
 use eni_proto::numbers::TAG_INSTANCE;
 use ipam_core::{
     AttachmentId, EniId, InstanceId, SubnetId,
-    ports::{Ec2, Ec2Error, Ec2Result, Interface, NewInterface, RefusalClass, Subnet},
+    ports::{Ec2, Ec2Result, Interface, NewInterface, Subnet},
 };
 
-use crate::{AwsSettings, class, convert, http_client, throttle::Throttle};
+use crate::{
+    AwsSettings, convert, http_client,
+    outcome::{failed, unusable},
+    throttle::Throttle,
+};
+
+const DESCRIBE: &str = "DescribeNetworkInterfaces";
+/// ENIs in one answer: the most that EC2 gives.
+const PAGE: i32 = 1000;
+/// Many times the ENIs that one node can have; a token that leads in a circle must not hold us for ever.
+const MOST_PAGES: u8 = 20;
+const EMPTY: &str = "the answer is empty";
 
 /// EC2 through the AWS SDK. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -26,49 +40,79 @@ pub struct AwsEc2 {
 impl AwsEc2 {
     /// Prepares the client; nothing is sent yet, and credentials are looked for at the first call.
     ///
-    /// Endpoint and credentials come from where every AWS tool takes them: `AWS_ENDPOINT_URL_EC2`, `AWS_ENDPOINT_URL`, the
-    /// environment, the profile, the web identity token, the container's credentials, the metadata service.
+    /// What the settings leave open comes from where every AWS tool takes it. Endpoint: `AWS_ENDPOINT_URL_EC2`,
+    /// `AWS_ENDPOINT_URL`, the profile. Credentials: the environment, the profile (a process included), the web identity token
+    /// (IRSA), the container's endpoint (ECS, EKS Pod Identity), the metadata service; not SSO, which needs a person.
     pub async fn connect(settings: AwsSettings) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(settings.connect_timeout)
             .operation_timeout(settings.call_timeout)
             .build();
-        let config = aws_config::defaults(BehaviorVersion::latest())
+        let mut config = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(settings.region))
             .http_client(http_client())
             .timeout_config(timeouts)
             .retry_config(RetryConfig::disabled())
-            .load()
-            .await;
-        Self { client: Client::new(&config), throttle: Throttle::new() }
+            // It would wait for 20 seconds, long after the call's own time is over.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        if let Some(endpoint) = settings.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        if let Some(key) = settings.access_key {
+            config = config.credentials_provider(Credentials::new(key.id, key.secret, None, None, "settings"));
+        }
+        Self { client: Client::new(&config.load().await), throttle: Throttle::new() }
     }
 
     async fn described(&self, filter: &str, value: &str) -> Ec2Result<Vec<NetworkInterface>> {
-        const ACTION: &str = "DescribeNetworkInterfaces";
-        self.throttle.wait(ACTION).await;
         let filter = Filter::builder().name(filter).values(value).build();
-        let mut pages = self.client.describe_network_interfaces().filters(filter).into_paginator().items().send();
-        let mut found = Vec::new();
-        while let Some(eni) = pages.next().await {
-            found.push(eni.map_err(|error| failed(ACTION, &error))?);
+        let (mut found, mut next) = (Vec::new(), None);
+        for _ in 0..MOST_PAGES {
+            self.throttle.wait(DESCRIBE).await;
+            let request = self.client.describe_network_interfaces().filters(filter.clone()).max_results(PAGE);
+            let answer = request.set_next_token(next).send().await.map_err(|error| failed(DESCRIBE, &error))?;
+            next = answer.next_token.filter(|token| !token.is_empty());
+            found.extend(answer.network_interfaces.unwrap_or_default());
+            if next.is_none() {
+                return Ok(found);
+            }
         }
-        Ok(found)
+        Err(unusable(DESCRIBE, format!("the answer goes on after {MOST_PAGES} pages")))
     }
+}
+
+/// Reads what EC2 says of this node's ENIs, each once.
+///
+/// One of ours that cannot be read fails the whole description: without it, its addresses would look free. Any other
+/// one must not cost us our own, so it is left out; an EFA-only ENI, which has no address, is the usual case.
+fn own_interfaces(instance: &InstanceId, described: &[NetworkInterface]) -> Ec2Result<Vec<Interface>> {
+    let mut found = BTreeMap::new();
+    for eni in described {
+        let tagged =
+            eni.tag_set().iter().any(|tag| tag.key() == Some(TAG_INSTANCE) && tag.value() == Some(instance.as_str()));
+        let attachment = eni.attachment().filter(|attachment| attachment.instance_id() == Some(instance.as_str()));
+        if !tagged && attachment.is_none() {
+            continue;
+        }
+        match convert::interface(eni) {
+            Ok(interface) => drop(found.entry(interface.id.clone()).or_insert(interface)),
+            Err(error) if tagged || attachment.and_then(|attachment| attachment.device_index()) == Some(0) => {
+                return Err(unusable(DESCRIBE, error));
+            }
+            Err(error) => tracing::warn!(%error, "an interface of somebody else is left out"),
+        }
+    }
+    Ok(found.into_values().collect())
 }
 
 impl Ec2 for AwsEc2 {
     async fn interfaces(&self, instance: &InstanceId) -> Ec2Result<Vec<Interface>> {
-        let attached = self.described("attachment.instance-id", instance.as_str()).await?;
-        let tagged = self.described(&format!("tag:{TAG_INSTANCE}"), instance.as_str()).await?;
-        let mut found = BTreeMap::new();
-        for eni in attached.iter().chain(&tagged) {
-            match convert::interface(eni) {
-                Ok(interface) => drop(found.insert(interface.id.clone(), interface)),
-                // One that cannot be read must not hide the others; what is not listed is never taken for gone at once.
-                Err(error) => tracing::warn!(eni = eni.network_interface_id(), %error, "interface cannot be used"),
-            }
-        }
-        Ok(found.into_values().collect())
+        let tag = format!("tag:{TAG_INSTANCE}");
+        let (attached, tagged) = tokio::try_join!(
+            self.described("attachment.instance-id", instance.as_str()),
+            self.described(&tag, instance.as_str()),
+        )?;
+        own_interfaces(instance, &[attached, tagged].concat())
     }
 
     async fn subnet(&self, subnet: &SubnetId) -> Ec2Result<Subnet> {
@@ -76,8 +120,8 @@ impl Ec2 for AwsEc2 {
         self.throttle.wait(ACTION).await;
         let answer = self.client.describe_subnets().subnet_ids(subnet.as_str()).send().await;
         let answer = answer.map_err(|error| failed(ACTION, &error))?;
-        let found = answer.subnets().first().ok_or_else(|| empty(ACTION))?;
-        convert::subnet(found).map_err(|error| unreadable(ACTION, &error))
+        let found = answer.subnets().first().ok_or_else(|| unusable(ACTION, EMPTY))?;
+        convert::subnet(found).map_err(|error| unusable(ACTION, error))
     }
 
     async fn create_interface(&self, new: &NewInterface) -> Ec2Result<Interface> {
@@ -100,8 +144,8 @@ impl Ec2 for AwsEc2 {
             .send()
             .await;
         let answer = answer.map_err(|error| failed(ACTION, &error))?;
-        let eni = answer.network_interface().ok_or_else(|| empty(ACTION))?;
-        convert::interface(eni).map_err(|error| unreadable(ACTION, &error))
+        let eni = answer.network_interface().ok_or_else(|| unusable(ACTION, EMPTY))?;
+        convert::interface(eni).map_err(|error| unusable(ACTION, error))
     }
 
     async fn attach_interface(
@@ -122,8 +166,8 @@ impl Ec2 for AwsEc2 {
             // Older instance types refuse the parameter even where it says the default.
             .set_network_card_index((card > 0).then(|| card.into()));
         let answer = request.send().await.map_err(|error| failed(ACTION, &error))?;
-        let id = answer.attachment_id().ok_or_else(|| empty(ACTION))?;
-        id.parse().map_err(|error| unreadable(ACTION, &error))
+        let id = answer.attachment_id().ok_or_else(|| unusable(ACTION, EMPTY))?;
+        id.parse().map_err(|error| unusable(ACTION, error))
     }
 
     async fn delete_on_termination(&self, eni: &EniId, attachment: &AttachmentId) -> Ec2Result<()> {
@@ -168,50 +212,5 @@ impl Ec2 for AwsEc2 {
     }
 }
 
-/// What a failed call means: refused, or nobody knows.
-fn failed<E, R>(action: &'static str, error: &SdkError<E, R>) -> Ec2Error
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug + 'static,
-{
-    if let Some(code) = error.code().filter(|code| !class::leaves_the_outcome_open(code)) {
-        let message = error.message().unwrap_or("no message").to_owned();
-        return Ec2Error::Refused { action, class: class::class(code), code: code.to_owned(), message };
-    }
-    let reason = chain(error);
-    if never_sent(error) {
-        return Ec2Error::Refused {
-            action,
-            class: RefusalClass::TryLater,
-            code: "NotSent".to_owned(),
-            message: reason,
-        };
-    }
-    Ec2Error::Unknown { action, reason }
-}
-
-/// Whether the request cannot have reached EC2: it could not be built (no credentials), or nobody was connected to.
-fn never_sent<E, R>(error: &SdkError<E, R>) -> bool {
-    let SdkError::DispatchFailure(failure) = error else {
-        return matches!(error, SdkError::ConstructionFailure(_));
-    };
-    let refused = failure.as_connector_error().is_some_and(|error| {
-        std::iter::successors(std::error::Error::source(error), |error| error.source())
-            .filter_map(|error| error.downcast_ref::<std::io::Error>())
-            .any(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
-    });
-    failure.is_user() || refused
-}
-
-fn empty(action: &'static str) -> Ec2Error {
-    Ec2Error::Unknown { action, reason: "the answer is empty".to_owned() }
-}
-
-fn unreadable(action: &'static str, error: &dyn std::error::Error) -> Ec2Error {
-    Ec2Error::Unknown { action, reason: error.to_string() }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let texts: Vec<_> = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-    texts.join(": ")
-}
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,7 @@ const TABLE: &[(&str, &str, RefusalClass)] = &[
     ("InvalidTagKey.Malformed",                  "", BadRequest),
     ("InvalidAddress.NotFound",                  "", BadRequest),
     ("InvalidIPAddress.InUse",                   "", BadRequest),
+    ("Resource.AlreadyAssigned",                 "", BadRequest),
     ("DryRunOperation",                          "", BadRequest),
 
     // Overloaded: nothing was begun.

@@ -33,6 +33,14 @@ running() {
 
 free_port() { "$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
+# Logs stay for an hour after their LocalStack has ended.
+forget_old_runs() {
+    local state
+    find "$root/target/localstack" -mindepth 1 -maxdepth 1 -name '[0-9]*' -mmin +60 2>/dev/null | while read -r state; do
+        running >/dev/null || rm -rf "$state"
+    done
+}
+
 port_is_free() {
     "$venv/bin/python" - "$1" 2>/dev/null <<'PYTHON'
 import socket, sys
@@ -77,6 +85,7 @@ start() {
         return
     fi
     port_is_free "$port" || fail "port $port of 127.0.0.1 is taken; choose another with --port, or 0 for any"
+    forget_old_runs
     rm -rf "$state"
     mkdir -p "$state/fs/var/lib/localstack/cache" "$cache"
     # The index of all services, which a first start spends 10 s and 600 MB on.

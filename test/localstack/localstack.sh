@@ -78,7 +78,7 @@ wait_until_ready() {
 }
 
 start() {
-    [ -x "$venv/bin/python" ] && [ -f "$venv/stamp" ] || fail "is not installed in $venv; run \`make setup\` (or test/localstack/setup.sh)"
+    "$here/setup.sh" --check || fail "is not installed in $venv, or an older one is; run \`make setup\` (or test/localstack/setup.sh)"
     if running >/dev/null; then
         wait_until_ready "$(running)"
         echo "$endpoint"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs LocalStack into target/venv-localstack. Quick when that is done already.
+# Installs LocalStack into target/venv-localstack. Quick when that is done already; with --check it only tells by its exit
+# code whether it is.
 #
 # Every package is pinned and installed without its dependencies: requirements.txt is the whole list, a third of what
 # the resolver would choose, and newer releases of some packages break the start.
@@ -76,6 +77,7 @@ wanted=$(cat "$requirements" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1)
 is_done() { [ "$(cat "$venv/stamp" 2>/dev/null)" = "$wanted" ] && [ -x "$venv/bin/python" ]; }
 
 is_done && exit 0
+[ "${1:-}" != --check ] || exit 1
 mkdir -p "$root/target"
 # Two tests may come here at once: the second waits, and finds the work done.
 exec 9>"$venv.lock"

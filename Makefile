@@ -47,7 +47,7 @@ bench: setup plugin ## Measures against the floor; writes target/bench/report.js
 	$(SAY) "building the daemon for speed (the first time: about 20 minutes on 2 cores)"
 	cargo build --release -p ipamd -p e2e
 	$(SAY) "benchmarks"
-	@$(CARGO_TARGET_DIR)/release/bench --ipamd $(CARGO_TARGET_DIR)/release/ipamd --plugin $(PLUGIN) --report target/bench/report.json
+	@ulimit -n 8192; $(CARGO_TARGET_DIR)/release/bench --ipamd $(CARGO_TARGET_DIR)/release/ipamd --plugin $(PLUGIN) --report target/bench/report.json
 
 size: plugin
 	cargo build --release -p ipamd

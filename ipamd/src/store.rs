@@ -301,6 +301,10 @@ async fn write_leases(mut connection: SqliteConnection, mut queue: mpsc::Unbound
 }
 
 async fn commit_leases(connection: &mut SqliteConnection, writes: &[LeaseWrite]) -> Result<(), sqlx::Error> {
+    if let [alone @ LeaseWrite::Put(_)] = writes {
+        // One statement is a transaction by itself, and saves two ways to SQLite's thread and back on the path of an ADD.
+        return write_lease(connection, alone).await;
+    }
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     for write in writes {
         write_lease(&mut transaction, write).await?;

@@ -10,7 +10,6 @@ use std::{
 
 use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan, Sandbox, Trouble, Verb, Worker};
 use lab::{Namespace, Pod};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use serde_json::{Value, json};
 
 use crate::{
@@ -34,13 +33,16 @@ pub(crate) async fn measure(binaries: Binaries, runs: usize) -> Result<Vec<Row>,
     worker.until_ready(u32::try_from(runs).unwrap_or(u32::MAX), PATIENCE).await?;
     let (mut ours, mut raw, mut peer) = (Samples::default(), Samples::default(), Samples::default());
     let peers = Namespace::fresh("ptp")?;
-    let mut sandboxes = Vec::new();
+    // All live until the end: a namespace that goes away keeps the kernel's lock for the next one's links.
+    let (mut sandboxes, mut others) = (Vec::new(), Vec::new());
     for run in 1..=runs {
-        let sandbox = Sandbox::new(&format!("bench-{run}"), run)?;
+        let (sandbox, floor, third) =
+            (Sandbox::new(&format!("bench-{run}"), run)?, Pod::new("floor")?, Pod::new("ptp")?);
         ours.add(plugin(worker, &sandbox)?);
-        raw.add(bare(worker.node().namespace(), run)?);
-        peer.add(ptp(&peers, worker.node().directory(), run)?);
+        raw.add(bare(worker.node().namespace(), &floor, run)?);
+        peer.add(ptp(&peers, &third, worker.node().directory(), run)?);
         sandboxes.push(sandbox);
+        others.extend([floor, third]);
         if run % 50 == 0 {
             println!("  {run} of {runs}");
         }
@@ -70,23 +72,20 @@ fn plugin(worker: &Worker, sandbox: &Sandbox) -> Result<f64, Trouble> {
 }
 
 /// One wiring in raw netlink, in milliseconds.
-fn bare(node: &Namespace, run: usize) -> Result<f64, Trouble> {
-    let pod = Pod::new("floor")?;
+fn bare(node: &Namespace, pod: &Pod, run: usize) -> Result<f64, Trouble> {
     let [.., high, low] = run.to_be_bytes();
     let address = Ipv4Addr::new(192, 168, high, low);
     let wired = node.inside(|| {
-        let socket = Socket::new(NETLINK_ROUTE)?;
-        socket.connect(&SocketAddr::new(0, 0))?;
+        let sockets = floor::open()?;
         let started = Instant::now();
-        floor::wire(&socket, &pod.netns(), &format!("floor{run}"), address)?;
+        floor::wire(&sockets, &pod.netns(), &format!("floor{run}"), address)?;
         Ok::<_, std::io::Error>(milliseconds(started.elapsed()))
     })?;
     wired.map_err(Trouble::os("wire a pod in raw netlink"))
 }
 
 /// One ADD of Debian's ptp with host-local, in milliseconds.
-fn ptp(namespace: &Namespace, folder: &Path, run: usize) -> Result<f64, Trouble> {
-    let pod = Pod::new("ptp")?;
+fn ptp(namespace: &Namespace, pod: &Pod, folder: &Path, run: usize) -> Result<f64, Trouble> {
     let configuration = json!({
         "cniVersion": "1.0.0", "name": "peer", "type": "ptp",
         "ipam": { "type": "host-local", "subnet": "10.99.0.0/16", "dataDir": folder.join("host-local") },

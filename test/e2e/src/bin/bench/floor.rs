@@ -1,6 +1,6 @@
 //! The floor: the same wiring as an ADD's, in raw netlink messages from a process that runs already.
 //!
-//! No lease, no process start, no checks. It shares no code with the plugin but the messages' codec.
+//! The same objects and settings in the kernel, but no lease, no process start, no checks, and sockets that are open. It shares no code with the plugin but the messages' codec.
 
 use std::{fs::File, io, net::Ipv4Addr, os::fd::AsRawFd, path::Path};
 
@@ -12,7 +12,10 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const PODS_TABLE: u32 = 20_000;
@@ -22,25 +25,84 @@ const RTM_NEWLINK: u16 = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_LINK: u16 = 5;
 
-/// Wires one pod: veth pair, alias, route, and in the pod link, address, two routes and the neighbour.
+/// Two sockets in the node's namespace.
+pub(crate) struct Sockets {
+    route: Socket,
+    netfilter: Socket,
+}
+
+/// Opens the sockets in the calling thread's namespace.
+pub(crate) fn open() -> io::Result<Sockets> {
+    let connected = |protocol| {
+        let socket = Socket::new(protocol)?;
+        socket.connect(&SocketAddr::new(0, 0)).map(|()| socket)
+    };
+    Ok(Sockets { route: connected(NETLINK_ROUTE)?, netfilter: connected(NETLINK_NETFILTER)? })
+}
+
+/// Wires one pod: veth pair, alias, settings, route, map element, and in the pod link, address, two routes and the neighbour.
 ///
-/// Works in the calling thread's namespace; `socket` belongs to it.
-pub(crate) fn wire(socket: &Socket, pod_netns: &Path, name: &str, address: Ipv4Addr) -> io::Result<()> {
+/// Works in the calling thread's namespace, in which `sockets` were opened.
+pub(crate) fn wire(sockets: &Sockets, pod_netns: &Path, name: &str, address: Ipv4Addr) -> io::Result<()> {
     let netns = File::open(pod_netns)?;
+    let socket = &sockets.route;
     let echo = talk(socket, &[(veth(name, netns.as_raw_fd()), NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO)])?;
     let (host, peer, mac) = echo.ok_or_else(|| io::Error::other("the kernel did not echo the link"))?;
+    std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0")?;
     let mut claim = LinkMessage::default();
     claim.header.index = host;
-    claim.attributes = vec![LinkAttribute::IfAlias(format!("floor {address}"))];
-    talk(
-        socket,
-        &[(RouteNetlinkMessage::SetLink(claim), 0), (route(PODS_TABLE, Some(address), None, host), NLM_F_CREATE)],
-    )?;
+    claim.attributes =
+        vec![LinkAttribute::IfAlias(format!("floor {address}")), LinkAttribute::AfSpecUnknown(settings())];
+    let to_pod = route(PODS_TABLE, Some(address), None, host);
+    talk(socket, &[(RouteNetlinkMessage::SetLink(claim), 0), (to_pod, NLM_F_CREATE)])?;
+    add_element(&sockets.netfilter, address)?;
     let inside = || -> io::Result<Socket> { Socket::new(NETLINK_ROUTE) };
     let pod = eni_datapath::netns::inside(pod_netns, inside).map_err(io::Error::other)??;
     pod.connect(&SocketAddr::new(0, 0))?;
     talk(&pod, &in_pod(peer, address, &mac))?;
     Ok(())
+}
+
+/// Strict reverse path filter (IPv4), no link-local address (IPv6). Source: linux/if_link.h, linux/ip.h.
+fn settings() -> Vec<u8> {
+    let ipv4 = attribute(2, &attribute(1, &attribute(8, &1_u32.to_ne_bytes())));
+    let ipv6 = attribute(10, &attribute(8, &[1]));
+    [ipv4, ipv6].concat()
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend_from_slice(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// Adds `address : jump eni_2` to the pods' map, in a batch of its own. Source: linux/netfilter/nf_tables.h.
+fn add_element(socket: &Socket, address: Ipv4Addr) -> io::Result<()> {
+    const NESTED: u16 = 0x8000;
+    let verdict = [attribute(1, &(-3_i32).to_be_bytes()), attribute(2, b"eni_2\0")].concat();
+    let key = attribute(1 | NESTED, &attribute(1, &address.octets()));
+    let data = attribute(2 | NESTED, &attribute(2 | NESTED, &verdict));
+    let element = attribute(1 | NESTED, &[key, data].concat());
+    let body = [attribute(1, b"eni_cni\0"), attribute(2, b"pod_eni\0"), attribute(3 | NESTED, &element)].concat();
+    let message = |kind: u16, flags: u16, family: u8, subsystem: u16, sequence: u32, body: &[u8]| {
+        let length = u32::try_from(20 + body.len()).unwrap_or(u32::MAX);
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend([kind.to_ne_bytes(), (flags | NLM_F_REQUEST).to_ne_bytes()].concat());
+        bytes.extend([sequence.to_ne_bytes(), [0; 4]].concat());
+        bytes.extend([family, 0]);
+        bytes.extend(subsystem.to_be_bytes());
+        bytes.extend_from_slice(body);
+        bytes
+    };
+    let batch = [
+        message(16, 0, 0, 10, 1, &[]),
+        message((10 << 8) | 12, NLM_F_CREATE | NLM_F_ACK, 2, 0, 2, &body),
+        message(17, 0, 0, 10, 3, &[]),
+    ];
+    socket.send(&batch.concat(), 0)?;
+    acknowledged(socket, 1).map(drop)
 }
 
 fn veth(name: &str, pod_netns: i32) -> RouteNetlinkMessage {
@@ -117,8 +179,13 @@ fn talk(socket: &Socket, messages: &[(RouteNetlinkMessage, u16)]) -> io::Result<
         message.serialize(&mut bytes[from..]);
     }
     socket.send(&bytes, 0)?;
+    acknowledged(socket, messages.len())
+}
+
+/// Reads until `count` messages are acknowledged; the first refusal is the error.
+fn acknowledged(socket: &Socket, count: usize) -> io::Result<Option<Echo>> {
     let (mut acknowledged, mut echo) = (0, None);
-    while acknowledged < messages.len() {
+    while acknowledged < count {
         let mut received = Vec::with_capacity(64 * 1024);
         socket.recv(&mut received, 0)?;
         let mut rest = received.as_slice();

@@ -5,16 +5,20 @@
 #   localstack.sh stop   [--port PORT]   ends the process that start began, and no other
 #   localstack.sh status [--port PORT]   prints the endpoint; exit code 3: not running
 #
-# Each port has its own state and log in target/localstack/PORT. The state is gone after stop. There is no reset: a
-# client gets a world of its own by its access key, because a key of 12 digits is the account's number.
-set -euo pipefail
+# Each port has its own state and log in target/localstack/PORT (or $LOCALSTACK_STATES/PORT). The state is gone after
+# stop. There is no reset: a client gets a world of its own by its access key, a key of 12 digits is the account's number.
+set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 venv=$root/target/venv-localstack
-cache=$root/target/localstack/cache
+states=${LOCALSTACK_STATES:-$root/target/localstack}
+cache=$states/cache
 start_seconds=120
 stop_seconds=5
+
+# Without this a command that fails without words ends the script without words.
+trap 'echo "localstack: line $LINENO: \`$BASH_COMMAND\` failed with exit code $?" >&2' ERR
 
 usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 fail() { echo "localstack: $*" >&2; exit 1; }
@@ -36,7 +40,8 @@ free_port() { "$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(
 # Logs stay for an hour after their LocalStack has ended.
 forget_old_runs() {
     local state
-    find "$root/target/localstack" -mindepth 1 -maxdepth 1 -name '[0-9]*' -mmin +60 2>/dev/null | while read -r state; do
+    [ -d "$states" ] || return 0
+    find "$states" -mindepth 1 -maxdepth 1 -name '[0-9]*' -mmin +60 2>/dev/null | while read -r state; do
         running >/dev/null || rm -rf "$state"
     done
 }
@@ -134,7 +139,7 @@ if [ "$port" = 0 ]; then
     [ "$command" = start ] || fail "$command needs the port that start printed"
     [ ! -x "$venv/bin/python" ] || port=$(free_port)
 fi
-state=$root/target/localstack/$port
+state=$states/$port
 endpoint=http://127.0.0.1:$port
 
 case $command in

@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -119,25 +119,30 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Checked<
 /// A LocalStack of our own on a free port; it ends with this value.
 pub(crate) struct LocalStack {
     endpoint: String,
+    states: PathBuf,
 }
 
 impl LocalStack {
     /// Fails the test, with the script's own words, when it is not installed (`make setup`) or does not start.
     pub(crate) fn start() -> Self {
-        let started = script(&["start", "--port", "0"]);
-        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
-        Self { endpoint: String::from_utf8_lossy(&started.stdout).trim().to_owned() }
+        // Where no LocalStack ever ran, as after a fresh clone.
+        let states = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("localstack-{}", std::process::id()));
+        let started = script(&states, &["start", "--port", "0"]);
+        assert!(started.status.success(), "{started:?}");
+        Self { endpoint: String::from_utf8_lossy(&started.stdout).trim().to_owned(), states }
     }
 }
 
 impl Drop for LocalStack {
     fn drop(&mut self) {
         let port = self.endpoint.rsplit(':').next().unwrap_or_default().to_owned();
-        script(&["stop", "--port", &port]);
+        script(&self.states, &["stop", "--port", &port]);
+        // Left behind where this fails: a folder in the build's own temporary one.
+        std::fs::remove_dir_all(&self.states).ok();
     }
 }
 
-fn script(arguments: &[&str]) -> Output {
+fn script(states: &Path, arguments: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/localstack/localstack.sh");
-    Command::new(script).args(arguments).output().unwrap()
+    Command::new(script).env("LOCALSTACK_STATES", states).args(arguments).output().unwrap()
 }

@@ -68,7 +68,7 @@ enum Output {
 #[tokio::main]
 async fn main() -> ExitCode {
     match Arguments::parse().verb {
-        Verb::Serve(places) => serve(&places).await,
+        Verb::Serve(places) => Box::pin(serve(&places)).await,
         Verb::Status { places, output } => match read_settings(&places) {
             Ok(settings) => status::show(&settings.socket, output == Output::Json).await,
             Err(code) => code,

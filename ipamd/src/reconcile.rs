@@ -14,9 +14,11 @@ use std::{
 
 use eni_proto::{Pod, PodKey, Refusal, RefusalCode, numbers};
 use ipam_core::{
-    Action, Command, CoolDown, Done, EniId, Event, IntentId, Lease, Moment, Ticket,
+    Action, Command, CoolDown, Done, EniId, Event, IntentId, Lease, Moment, SecurityGroupId, SubnetId, Ticket,
     engine::{Engine, EngineStatus},
-    ports::{Attachment, Ec2, Ec2Error, Interface, NewInterface, NodeIdentity},
+    ports::{
+        Amount, Attachment, Change, Cidr4, Ec2, Ec2Error, Ec2Result, Interface, NewInterface, NodeIdentity, Scope,
+    },
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -198,7 +200,8 @@ impl<E: Ec2> Reconciler<E> {
             Command::Grant { ticket, lease, fresh } => self.grant(ticket, lease, fresh),
             Command::Refuse { ticket, refusal } => self.refuse(ticket, refusal),
             Command::Release { ticket, key, released } => self.release(ticket, key, released),
-            Command::Observe => self.observe(),
+            Command::Observe { scope } => self.observe(scope),
+            Command::DescribeSubnets => self.describe_subnets(),
             Command::Start { intent, action } => self.start(intent, action),
             Command::PrepareHost { interface } => self.prepare(interface),
             Command::ForgetHost { eni } => self.forget(eni),
@@ -266,17 +269,25 @@ impl<E: Ec2> Reconciler<E> {
         });
     }
 
-    fn observe(&self) {
+    fn observe(&self, scope: Scope) {
         let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
         tokio::spawn(async move {
             let asked_at = clock::now();
-            handle.tell(match outside.ec2.interfaces(&outside.node.instance).await {
-                Ok(interfaces) => Event::Observed { asked_at, interfaces },
+            handle.tell(match outside.interfaces().await {
+                Ok(interfaces) => Event::Observed { asked_at, scope, interfaces },
                 Err(error) => {
                     tracing::warn!(error = %error, "EC2 did not describe this node's interfaces");
                     Event::ObserveFailed { error }
                 }
             });
+        });
+    }
+
+    fn describe_subnets(&self) {
+        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        tokio::spawn(async move {
+            let outcome = outside.ec2.subnets(&outside.node.vpc, &outside.node.zone).await;
+            handle.tell(Event::Subnets { outcome });
         });
     }
 
@@ -343,25 +354,35 @@ impl<E: Ec2> Reconciler<E> {
 impl<E: Ec2> Outside<E> {
     async fn execute(&self, intent: &IntentId, action: &Action) -> Result<Done, Ec2Error> {
         match action {
-            Action::Create { secondary_count } => {
-                self.ec2.create_interface(&self.new_interface(intent, *secondary_count)).await.map(Done::Created)
+            Action::Create { subnet, security_groups, amount } => {
+                let new = self.new_interface(intent, subnet, security_groups, *amount);
+                self.ec2.create_interface(&new).await.map(Done::Created)
             }
-            Action::Attach { eni, device_index } => {
-                self.ec2.attach_interface(eni, &self.node.instance, 0, *device_index).await.map(Done::Attached)
+            Action::Attach { eni, card, device_index } => {
+                self.ec2.attach_interface(eni, &self.node.instance, *card, *device_index).await.map(Done::Attached)
             }
             Action::DeleteOnTermination { eni, attachment } => {
-                self.ec2.delete_on_termination(eni, attachment).await.map(|()| Done::Plain)
+                let change = Change::DeleteOnTermination(attachment.clone());
+                self.ec2.modify_interface(eni, &change).await.map(|()| Done::Plain)
             }
-            Action::Assign { eni, count } => self.ec2.assign_addresses(eni, *count).await.map(|()| Done::Plain),
-            Action::Unassign { eni, addresses } => {
-                self.ec2.unassign_addresses(eni, addresses).await.map(|()| Done::Plain)
+            Action::SecurityGroups { eni, security_groups } => {
+                let change = Change::SecurityGroups(security_groups.clone());
+                self.ec2.modify_interface(eni, &change).await.map(|()| Done::Plain)
             }
+            Action::Assign { eni, amount } => self.ec2.assign(eni, *amount).await.map(Done::Assigned),
+            Action::Unassign { eni, holdings } => self.ec2.unassign(eni, holdings).await.map(|()| Done::Plain),
             Action::Detach { attachment, .. } => self.ec2.detach_interface(attachment).await.map(|()| Done::Plain),
             Action::Delete { eni } => self.ec2.delete_interface(eni).await.map(|()| Done::Plain),
         }
     }
 
-    fn new_interface(&self, intent: &IntentId, secondary_count: u16) -> NewInterface {
+    fn new_interface(
+        &self,
+        intent: &IntentId,
+        subnet: &SubnetId,
+        security_groups: &[SecurityGroupId],
+        amount: Amount,
+    ) -> NewInterface {
         let mut tags = BTreeMap::from([
             (numbers::TAG_INSTANCE.to_owned(), self.node.instance.to_string()),
             (numbers::TAG_CREATED_AT.to_owned(), clock::rfc3339(clock::now())),
@@ -371,12 +392,33 @@ impl<E: Ec2> Outside<E> {
         }
         NewInterface {
             token: intent.0.clone(),
-            subnet: self.node.subnet.clone(),
-            security_groups: self.node.security_groups.clone(),
-            secondary_count,
+            subnet: subnet.clone(),
+            security_groups: security_groups.to_vec(),
+            amount,
             description: format!("eni-cni for {}", self.node.instance),
             tags,
         }
+    }
+
+    /// All ENIs of this node: those attached to it and those made for it.
+    async fn interfaces(&self) -> Ec2Result<Vec<Interface>> {
+        let instance = &self.node.instance;
+        let (attached, tagged) = tokio::try_join!(
+            self.ec2.interfaces(instance, Scope::Attached),
+            self.ec2.interfaces(instance, Scope::Tagged),
+        )?;
+        let found: BTreeMap<_, _> = tagged.into_iter().chain(attached).map(|eni| (eni.id.clone(), eni)).collect();
+        Ok(found.into_values().collect())
+    }
+
+    /// The network of a subnet. The node's own is known; EC2 is asked for others.
+    async fn network_of(&self, subnet: &SubnetId) -> Result<Cidr4, String> {
+        if *subnet == self.node.subnet {
+            return Ok(self.node.subnet_cidr);
+        }
+        let subnets = self.ec2.subnets(&self.node.vpc, &self.node.zone).await.map_err(|error| error.to_string())?;
+        let found = subnets.into_iter().find(|found| found.id == *subnet).map(|found| found.cidr);
+        found.ok_or_else(|| format!("EC2 does not list {subnet} in zone {}", self.node.zone))
     }
 
     async fn prepare(&self, interface: &Interface) -> Result<(), String> {
@@ -384,8 +426,8 @@ impl<E: Ec2> Outside<E> {
         if primary {
             return self.host.prepare_primary(&self.node, &self.settings, interface).await.map_err(|e| chain(&e));
         }
-        let subnet = self.ec2.subnet(&interface.subnet).await.map_err(|error| error.to_string())?;
-        self.host.prepare_eni(&self.settings, interface, subnet.cidr).await.map_err(|e| chain(&e))
+        let cidr = self.network_of(&interface.subnet).await?;
+        self.host.prepare_eni(&self.settings, interface, cidr).await.map_err(|e| chain(&e))
     }
 }
 

@@ -14,7 +14,7 @@ use ipam_aws::{AwsEc2, AwsImds, AwsSettings};
 use ipam_core::{
     Lease, Limits,
     engine::Engine,
-    ports::{Ec2, Imds, NodeIdentity},
+    ports::{Ec2, Imds, NodeIdentity, Scope},
 };
 use nix::fcntl::{Flock, FlockArg};
 use tokio::{
@@ -264,7 +264,7 @@ async fn interfaces(
 ) -> Vec<ipam_core::ports::Interface> {
     let mut wait = FIRST_RETRY;
     loop {
-        match ec2.interfaces(&node.instance).await {
+        match ec2.interfaces(&node.instance, Scope::Attached).await {
             Ok(interfaces) => return interfaces,
             Err(error) => {
                 tracing::warn!(error = %error, "IPAM-308 EC2 does not answer; pods of the kernel wait to be adopted");

@@ -2,8 +2,14 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use aws_sdk_ec2::types::{AttachmentStatus, NetworkInterface, Tag};
-use ipam_core::ports::{Attachment, Cidr4, Interface, Subnet};
+use aws_sdk_ec2::{
+    operation::assign_private_ip_addresses::AssignPrivateIpAddressesOutput,
+    types::{AttachmentStatus, InstanceType, InstanceTypeInfo, NetworkInterface, NetworkInterfaceType, Tag},
+};
+use ipam_core::{
+    Limits, SecurityGroupId,
+    ports::{Attachment, Cidr4, Holdings, Interface, InterfaceKind, Subnet},
+};
 
 /// An answer that cannot be right, by thing and field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,9 +59,71 @@ fn read_interface(eni: &NetworkInterface) -> Result<Interface, BadField> {
         subnet: parsed("SubnetId", eni.subnet_id())?,
         primary,
         secondary,
+        prefixes: prefixes(eni)?,
+        kind: kind(eni.interface_type()),
+        security_groups: groups(eni)?,
         attachment: attachment(eni)?,
         tags: tags(eni.tag_set()),
     })
+}
+
+fn prefixes(eni: &NetworkInterface) -> Result<Vec<Cidr4>, BadField> {
+    let texts = eni.ipv4_prefixes().iter().map(aws_sdk_ec2::types::Ipv4PrefixSpecification::ipv4_prefix);
+    let mut prefixes = texts.map(prefix).collect::<Result<Vec<_>, _>>()?;
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    Ok(prefixes)
+}
+
+/// Reads a delegated prefix, always a /28: a larger one would give addresses to pods that are not ours.
+fn prefix(text: Option<&str>) -> Result<Cidr4, BadField> {
+    let text = text.ok_or(("Ipv4Prefix", "absent".to_owned()))?;
+    cidr(text).filter(|cidr| cidr.prefix == 28).ok_or_else(|| ("Ipv4Prefix", format!("`{text}`")))
+}
+
+/// Absent counts as ordinary: some stand-ins of EC2 leave it out.
+fn kind(kind: Option<&NetworkInterfaceType>) -> InterfaceKind {
+    match kind {
+        None | Some(NetworkInterfaceType::Interface) => InterfaceKind::Plain,
+        Some(NetworkInterfaceType::Efa) => InterfaceKind::Efa,
+        Some(NetworkInterfaceType::Trunk) => InterfaceKind::Trunk,
+        Some(_) => InterfaceKind::Other,
+    }
+}
+
+fn groups(eni: &NetworkInterface) -> Result<Vec<SecurityGroupId>, BadField> {
+    let ids = eni.groups().iter().map(|group| parsed("GroupId", group.group_id()));
+    let mut groups = ids.collect::<Result<Vec<_>, _>>()?;
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(groups)
+}
+
+/// Reads what an ENI was given.
+pub(crate) fn assigned(answer: &AssignPrivateIpAddressesOutput) -> Result<Holdings, BadAnswer> {
+    let addresses = answer.assigned_private_ip_addresses().iter();
+    let addresses = addresses.map(|one| parsed("AssignedPrivateIpAddresses", one.private_ip_address()));
+    let prefixes = answer.assigned_ipv4_prefixes().iter().map(|one| prefix(one.ipv4_prefix()));
+    let holdings = addresses
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(|addresses| Ok(Holdings { addresses, prefixes: prefixes.collect::<Result<Vec<_>, _>>()? }));
+    holdings.map_err(|field| of(answer.network_interface_id(), field))
+}
+
+/// Reads what an instance type can carry.
+pub(crate) fn limits(info: &InstanceTypeInfo) -> Result<Limits, BadAnswer> {
+    let network = info.network_info();
+    let card = network.and_then(|network| network.network_cards().first());
+    let enis = card.and_then(|card| card.maximum_network_interfaces());
+    let enis = enis.or_else(|| network.and_then(|network| network.maximum_network_interfaces()));
+    let addresses = network.and_then(|network| network.ipv4_addresses_per_interface()).map(u16::try_from);
+    let read = || {
+        let max_enis = small("MaximumNetworkInterfaces", enis)?;
+        let bad = || ("Ipv4AddressesPerInterface", "absent or out of range".to_owned());
+        let addresses_per_eni = addresses.and_then(Result::ok).ok_or_else(bad)?;
+        Ok(Limits { max_enis, addresses_per_eni })
+    };
+    read().map_err(|field| of(info.instance_type().map(InstanceType::as_str), field))
 }
 
 /// Reads how an ENI hangs on an instance. One that is attached to something else than an instance counts as elsewhere.
@@ -95,6 +163,7 @@ fn read_subnet(subnet: &aws_sdk_ec2::types::Subnet) -> Result<Subnet, BadField> 
         cidr: cidr(text).ok_or_else(|| ("CidrBlock", format!("`{text}`")))?,
         // Some stand-ins of EC2 count below zero.
         available_addresses: u32::try_from(free).unwrap_or(0),
+        tags: tags(subnet.tags()),
     })
 }
 

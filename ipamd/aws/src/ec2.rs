@@ -1,6 +1,6 @@
 //! The EC2 port on the real SDK.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::collections::BTreeMap;
 
 use aws_config::{
     BehaviorVersion, Region, retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
@@ -13,8 +13,8 @@ use aws_sdk_ec2::{
 };
 use eni_proto::numbers::TAG_INSTANCE;
 use ipam_core::{
-    AttachmentId, EniId, InstanceId, SubnetId,
-    ports::{Ec2, Ec2Result, Interface, NewInterface, Subnet},
+    AttachmentId, EniId, InstanceId, Limits, VpcId,
+    ports::{Amount, Change, Ec2, Ec2Result, Holdings, Interface, NewInterface, Scope, Subnet},
 };
 
 use crate::{
@@ -106,22 +106,42 @@ fn own_interfaces(instance: &InstanceId, described: &[NetworkInterface]) -> Ec2R
 }
 
 impl Ec2 for AwsEc2 {
-    async fn interfaces(&self, instance: &InstanceId) -> Ec2Result<Vec<Interface>> {
+    async fn interfaces(&self, instance: &InstanceId, scope: Scope) -> Ec2Result<Vec<Interface>> {
         let tag = format!("tag:{TAG_INSTANCE}");
-        let (attached, tagged) = tokio::try_join!(
-            self.described("attachment.instance-id", instance.as_str()),
-            self.described(&tag, instance.as_str()),
-        )?;
-        own_interfaces(instance, &[attached, tagged].concat())
+        let filter = match scope {
+            Scope::Attached => "attachment.instance-id",
+            Scope::Tagged => &tag,
+        };
+        own_interfaces(instance, &self.described(filter, instance.as_str()).await?)
     }
 
-    async fn subnet(&self, subnet: &SubnetId) -> Ec2Result<Subnet> {
+    async fn subnets(&self, vpc: &VpcId, zone: &str) -> Ec2Result<Vec<Subnet>> {
         const ACTION: &str = "DescribeSubnets";
+        let filter = |name, value: &str| Filter::builder().name(name).values(value).build();
+        let filters = vec![filter("vpc-id", vpc.as_str()), filter("availability-zone", zone)];
+        let (mut found, mut next) = (Vec::new(), None);
+        for _ in 0..MOST_PAGES {
+            self.throttle.wait(ACTION).await;
+            let request = self.client.describe_subnets().set_filters(Some(filters.clone())).max_results(PAGE);
+            let answer = request.set_next_token(next).send().await.map_err(|error| failed(ACTION, &error))?;
+            next = answer.next_token.filter(|token| !token.is_empty());
+            for subnet in answer.subnets.unwrap_or_default() {
+                found.push(convert::subnet(&subnet).map_err(|error| unusable(ACTION, error))?);
+            }
+            if next.is_none() {
+                return Ok(found);
+            }
+        }
+        Err(unusable(ACTION, format!("the answer goes on after {MOST_PAGES} pages")))
+    }
+
+    async fn limits(&self, instance_type: &str) -> Ec2Result<Limits> {
+        const ACTION: &str = "DescribeInstanceTypes";
         self.throttle.wait(ACTION).await;
-        let answer = self.client.describe_subnets().subnet_ids(subnet.as_str()).send().await;
-        let answer = answer.map_err(|error| failed(ACTION, &error))?;
-        let found = answer.subnets().first().ok_or_else(|| unusable(ACTION, EMPTY))?;
-        convert::subnet(found).map_err(|error| unusable(ACTION, error))
+        let request = self.client.describe_instance_types().instance_types(instance_type.into());
+        let answer = request.send().await.map_err(|error| failed(ACTION, &error))?;
+        let found = answer.instance_types().first().ok_or_else(|| unusable(ACTION, EMPTY))?;
+        convert::limits(found).map_err(|error| unusable(ACTION, error))
     }
 
     async fn create_interface(&self, new: &NewInterface) -> Ec2Result<Interface> {
@@ -130,13 +150,18 @@ impl Ec2 for AwsEc2 {
         let tags = new.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
         let groups =
             (!new.security_groups.is_empty()).then(|| new.security_groups.iter().map(ToString::to_string).collect());
+        let (addresses, prefixes) = match new.amount {
+            Amount::Addresses(count) => (Some(count.into()).filter(|count| *count > 0), None),
+            Amount::Prefixes(count) => (None, Some(count.into()).filter(|count| *count > 0)),
+        };
         let answer = self
             .client
             .create_network_interface()
             .client_token(&new.token)
             .subnet_id(new.subnet.as_str())
             .set_groups(groups)
-            .set_secondary_private_ip_address_count((new.secondary_count > 0).then(|| new.secondary_count.into()))
+            .set_secondary_private_ip_address_count(addresses)
+            .set_ipv4_prefix_count(prefixes)
             .description(&new.description)
             .tag_specifications(
                 TagSpecification::builder().resource_type(ResourceType::NetworkInterface).set_tags(Some(tags)).build(),
@@ -170,30 +195,46 @@ impl Ec2 for AwsEc2 {
         id.parse().map_err(|error| unusable(ACTION, error))
     }
 
-    async fn delete_on_termination(&self, eni: &EniId, attachment: &AttachmentId) -> Ec2Result<()> {
+    async fn modify_interface(&self, eni: &EniId, change: &Change) -> Ec2Result<()> {
         const ACTION: &str = "ModifyNetworkInterfaceAttribute";
         self.throttle.wait(ACTION).await;
-        let change =
-            NetworkInterfaceAttachmentChanges::builder().attachment_id(attachment.as_str()).delete_on_termination(true);
         let request = self.client.modify_network_interface_attribute().network_interface_id(eni.as_str());
-        let answer = request.attachment(change.build()).send().await;
-        answer.map(drop).map_err(|error| failed(ACTION, &error))
+        let request = match change {
+            Change::DeleteOnTermination(attachment) => {
+                let change = NetworkInterfaceAttachmentChanges::builder().attachment_id(attachment.as_str());
+                request.attachment(change.delete_on_termination(true).build())
+            }
+            Change::SecurityGroups(groups) => {
+                request.set_groups(Some(groups.iter().map(ToString::to_string).collect()))
+            }
+        };
+        request.send().await.map(drop).map_err(|error| failed(ACTION, &error))
     }
 
-    async fn assign_addresses(&self, eni: &EniId, count: u16) -> Ec2Result<()> {
+    async fn assign(&self, eni: &EniId, amount: Amount) -> Ec2Result<Holdings> {
         const ACTION: &str = "AssignPrivateIpAddresses";
         self.throttle.wait(ACTION).await;
         let request = self.client.assign_private_ip_addresses().network_interface_id(eni.as_str());
-        let answer = request.secondary_private_ip_address_count(count.into()).send().await;
-        answer.map(drop).map_err(|error| failed(ACTION, &error))
+        let request = match amount {
+            Amount::Addresses(count) => request.secondary_private_ip_address_count(count.into()),
+            Amount::Prefixes(count) => request.ipv4_prefix_count(count.into()),
+        };
+        let answer = request.send().await.map_err(|error| failed(ACTION, &error))?;
+        convert::assigned(&answer).map_err(|error| unusable(ACTION, error))
     }
 
-    async fn unassign_addresses(&self, eni: &EniId, addresses: &[Ipv4Addr]) -> Ec2Result<()> {
+    async fn unassign(&self, eni: &EniId, holdings: &Holdings) -> Ec2Result<()> {
         const ACTION: &str = "UnassignPrivateIpAddresses";
         self.throttle.wait(ACTION).await;
-        let addresses = addresses.iter().map(ToString::to_string).collect();
-        let request = self.client.unassign_private_ip_addresses().network_interface_id(eni.as_str());
-        let answer = request.set_private_ip_addresses(Some(addresses)).send().await;
+        let texts = |things: Vec<String>| Some(things).filter(|things| !things.is_empty());
+        let answer = self
+            .client
+            .unassign_private_ip_addresses()
+            .network_interface_id(eni.as_str())
+            .set_private_ip_addresses(texts(holdings.addresses.iter().map(ToString::to_string).collect()))
+            .set_ipv4_prefixes(texts(holdings.prefixes.iter().map(ToString::to_string).collect()))
+            .send()
+            .await;
         answer.map(drop).map_err(|error| failed(ACTION, &error))
     }
 

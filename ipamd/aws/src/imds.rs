@@ -6,7 +6,7 @@ use aws_config::{
     imds::{Client, client::error::ImdsError as SdkError},
     provider_config::ProviderConfig,
 };
-use ipam_core::ports::{Imds, ImdsError, NodeIdentity};
+use ipam_core::ports::{Cidr4, Imds, ImdsError, NodeIdentity};
 
 use crate::{convert, http_client, outcome::chain};
 
@@ -71,6 +71,12 @@ impl AwsImds {
         Err(ImdsError { path: format!("{ROOT}/{path}"), reason: format!("`{text}` is not a name") })
     }
 
+    async fn network(&self, path: &str) -> Result<Cidr4, ImdsError> {
+        let text = self.text(path).await?;
+        let bad = || ImdsError { path: format!("{ROOT}/{path}"), reason: format!("`{text}` cannot be right") };
+        convert::cidr(&text).ok_or_else(bad)
+    }
+
     /// A list with one value on each line, sorted.
     async fn list<T: Ord>(&self, path: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ImdsError> {
         let text = self.text(path).await?;
@@ -93,6 +99,8 @@ impl AwsImds {
             primary_mac,
             primary_eni: self.value(&format!("{own}/interface-id")).await?,
             subnet: self.value(&format!("{own}/subnet-id")).await?,
+            subnet_cidr: self.network(&format!("{own}/subnet-ipv4-cidr-block")).await?,
+            zone: self.name("placement/availability-zone").await?,
             vpc: self.value(&format!("{own}/vpc-id")).await?,
             vpc_cidrs: self.list(&format!("{own}/vpc-ipv4-cidr-blocks"), convert::cidr).await?,
             security_groups: self.list(&format!("{own}/security-group-ids"), |line| line.parse().ok()).await?,

@@ -1,12 +1,12 @@
 //! What the engine is told and what it answers: the only two languages between deciding and doing.
 
-use std::{fmt, net::Ipv4Addr};
+use std::fmt;
 
 use eni_proto::{Pod, PodKey, Refusal};
 
 use crate::{
-    AttachmentId, CoolDown, EniId, Lease, Moment,
-    ports::{Ec2Error, Interface},
+    AttachmentId, CoolDown, EniId, Lease, Moment, SecurityGroupId, SubnetId,
+    ports::{Amount, Ec2Error, Holdings, Interface, Scope, Subnet},
 };
 
 /// One waiting caller; unique while the daemon runs.
@@ -56,10 +56,12 @@ pub enum Event {
         /// Whose lease it would have been.
         key: PodKey,
     },
-    /// EC2 described all ENIs of this node.
+    /// EC2 described ENIs of this node.
     Observed {
         /// When the description was asked for: what changed since then may be missing from it.
         asked_at: Moment,
+        /// Which ENIs were asked for.
+        scope: Scope,
         /// Each ENI once.
         interfaces: Vec<Interface>,
     },
@@ -67,6 +69,11 @@ pub enum Event {
     ObserveFailed {
         /// Why.
         error: Ec2Error,
+    },
+    /// EC2 described the subnets of this node's zone, or could not.
+    Subnets {
+        /// Each subnet once.
+        outcome: Result<Vec<Subnet>, Ec2Error>,
     },
     /// An intent was carried out, or not.
     Settled {
@@ -98,6 +105,8 @@ pub enum Done {
     Created(Interface),
     /// The attachment, perhaps still `attaching`.
     Attached(AttachmentId),
+    /// The addresses or prefixes that the answer lists.
+    Assigned(Holdings),
     /// Nothing to tell.
     Plain,
 }
@@ -130,8 +139,13 @@ pub enum Command {
         /// What was released. Absent: the key was not known.
         released: Option<CoolDown>,
     },
-    /// Ask EC2 for all ENIs of this node.
-    Observe,
+    /// Ask EC2 for ENIs of this node, then report [`Event::Observed`] or [`Event::ObserveFailed`].
+    Observe {
+        /// Which.
+        scope: Scope,
+    },
+    /// Ask EC2 for the subnets of this node's zone, then report [`Event::Subnets`].
+    DescribeSubnets,
     /// Make the intent durable, then carry it out, then report [`Event::Settled`].
     Start {
         /// Its id; for [`Action::Create`] also the client token.
@@ -154,15 +168,21 @@ pub enum Command {
 /// A change at EC2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make an ENI in the node's subnet, with secondary addresses in the same call.
+    /// Make an ENI, with addresses or prefixes in the same call.
     Create {
-        /// How many secondary addresses.
-        secondary_count: u16,
+        /// In which subnet.
+        subnet: SubnetId,
+        /// Its security groups; empty: the VPC's default.
+        security_groups: Vec<SecurityGroupId>,
+        /// What to ask for.
+        amount: Amount,
     },
-    /// Attach an ENI of ours to this node at a free device index of card 0.
+    /// Attach an ENI of ours to this node at a free device index.
     Attach {
         /// Which ENI.
         eni: EniId,
+        /// At which network card.
+        card: u8,
         /// Where.
         device_index: u8,
     },
@@ -173,19 +193,26 @@ pub enum Action {
         /// Its attachment.
         attachment: AttachmentId,
     },
-    /// Ask for more addresses. Not repeatable: after an unknown outcome the ENI is observed first.
+    /// Give the ENI other security groups.
+    SecurityGroups {
+        /// Which ENI.
+        eni: EniId,
+        /// The new ones; at least one.
+        security_groups: Vec<SecurityGroupId>,
+    },
+    /// Ask for more addresses or prefixes. Not repeatable: after an unknown outcome the ENI is observed first.
     Assign {
         /// Which ENI.
         eni: EniId,
         /// How many, at least 1.
-        count: u16,
+        amount: Amount,
     },
-    /// Give addresses back.
+    /// Give addresses or prefixes back, not both.
     Unassign {
         /// Which ENI.
         eni: EniId,
-        /// Which addresses; free, and neither held nor cooling.
-        addresses: Vec<Ipv4Addr>,
+        /// Which; every address free: neither held nor cooling.
+        holdings: Holdings,
     },
     /// Detach an ENI on which no address is held or cooling.
     Detach {
@@ -209,6 +236,7 @@ impl Action {
             Self::Create { .. } => None,
             Self::Attach { eni, .. }
             | Self::DeleteOnTermination { eni, .. }
+            | Self::SecurityGroups { eni, .. }
             | Self::Assign { eni, .. }
             | Self::Unassign { eni, .. }
             | Self::Detach { eni, .. }

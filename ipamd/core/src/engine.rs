@@ -210,12 +210,12 @@ impl Engine {
             Event::Cancel { ticket } => self.queue.retain(|waiter| waiter.ticket != ticket),
             Event::Del { ticket, key } => self.del(now, ticket, key, commands),
             Event::StoreFailed { key } => self.store_failed(now, key, commands),
-            Event::Observed { asked_at, interfaces } => self.observed(now, asked_at, interfaces, commands),
+            Event::Observed { asked_at, interfaces, .. } => self.observed(now, asked_at, interfaces, commands),
             Event::ObserveFailed { error } => self.not_observed(now, error),
             Event::Settled { intent, outcome } => self.settled(now, &intent, outcome, commands),
             Event::HostReady { eni } => self.host_ready(&eni),
             Event::HostFailed { eni, reason } => drop(self.host_trouble.insert(eni, reason)),
-            Event::Tick => {}
+            Event::Subnets { .. } | Event::Tick => {}
         }
     }
 
@@ -283,13 +283,14 @@ impl Engine {
         let mut in_flight = InFlight::default();
         for action in self.intents.values() {
             match action {
-                Action::Create { secondary_count } => in_flight.creating = Some((*secondary_count).into()),
-                Action::Assign { eni, count } => {
-                    in_flight.assigning += usize::from(*count);
+                Action::Create { amount, .. } => in_flight.creating = Some(amount.addresses()),
+                Action::Assign { eni, amount } => {
+                    in_flight.assigning += amount.addresses();
                     in_flight.enis.insert(eni.clone());
                 }
                 Action::Attach { eni, .. }
                 | Action::DeleteOnTermination { eni, .. }
+                | Action::SecurityGroups { eni, .. }
                 | Action::Unassign { eni, .. }
                 | Action::Detach { eni, .. }
                 | Action::Delete { eni } => drop(in_flight.enis.insert(eni.clone())),
@@ -315,7 +316,7 @@ impl Engine {
         }
         let in_flight = self.in_flight();
         let plan = plan::plan(&Question {
-            instance: &self.node.instance,
+            node: &self.node,
             policy: &self.policy,
             limits: self.limits,
             pool: &self.pool,

@@ -9,8 +9,9 @@ use std::{collections::BTreeSet, time::Duration};
 use eni_proto::numbers;
 
 use crate::{
-    Action, EniId, InstanceId, Limits, Moment, Policy,
+    Action, EniId, Limits, Moment, Policy,
     pool::{Eni, Phase, Pool},
+    ports::{Amount, Holdings, NodeIdentity},
 };
 
 /// Youngest age at which an ENI may leave again: EC2 needs time to agree with itself.
@@ -44,8 +45,8 @@ pub struct Plan {
 /// Everything that a plan depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// The instance: an ENI tagged with it is ours.
-    pub instance: &'a InstanceId,
+    /// The node: an ENI tagged with its instance is ours.
+    pub node: &'a NodeIdentity,
     /// What the operator wants.
     pub policy: &'a Policy,
     /// What the instance allows.
@@ -75,6 +76,10 @@ pub fn plan(question: &Question<'_>) -> Plan {
     planner.clean_up(short, &mut plan);
     planner.tie_to_instance(&mut plan);
     plan
+}
+
+fn addresses(count: usize) -> Amount {
+    Amount::Addresses(u16::try_from(count).unwrap_or(u16::MAX))
 }
 
 struct Planner<'a> {
@@ -145,10 +150,7 @@ impl Planner<'_> {
                 continue;
             }
             let count = if self.by_address() { missing.min(room) } else { room };
-            plan.actions.push(Action::Assign {
-                eni: eni.interface.id.clone(),
-                count: u16::try_from(count).unwrap_or(u16::MAX),
-            });
+            plan.actions.push(Action::Assign { eni: eni.interface.id.clone(), amount: addresses(count) });
             missing = missing.saturating_sub(count);
         }
         if missing > 0 {
@@ -165,11 +167,15 @@ impl Planner<'_> {
             if !self.is_busy(eni)
                 && let Some(device_index) = self.free_device_index()
             {
-                plan.actions.push(Action::Attach { eni: eni.interface.id.clone(), device_index });
+                plan.actions.push(Action::Attach { eni: eni.interface.id.clone(), card: 0, device_index });
             }
         } else if self.q.pool.enis().count() < self.max_enis() {
             let count = if self.by_address() { missing.min(self.capacity()) } else { self.capacity() };
-            plan.actions.push(Action::Create { secondary_count: u16::try_from(count).unwrap_or(u16::MAX) });
+            plan.actions.push(Action::Create {
+                subnet: self.q.node.subnet.clone(),
+                security_groups: self.q.node.security_groups.clone(),
+                amount: addresses(count),
+            });
         } else {
             plan.waiting.push(format!("all {} interfaces are full", self.max_enis()));
         }
@@ -237,7 +243,8 @@ impl Planner<'_> {
             .filter(|eni| eni.phase == Phase::Ready && self.q.pool.free(eni).next().is_some())
             .min_by_key(|eni| (self.q.pool.held_on(eni), std::cmp::Reverse(eni.device_index())))?;
         let addresses = self.q.pool.free(eni).take(over).collect();
-        Some(Action::Unassign { eni: eni.interface.id.clone(), addresses })
+        let holdings = Holdings { addresses, ..Holdings::default() };
+        Some(Action::Unassign { eni: eni.interface.id.clone(), holdings })
     }
 
     /// Makes attached ENIs of ours go away together with the instance.
@@ -245,7 +252,7 @@ impl Planner<'_> {
         for eni in self.q.pool.managed() {
             let up = matches!(eni.phase, Phase::Preparing | Phase::Ready);
             let tag = eni.interface.tags.get(numbers::TAG_INSTANCE).map(String::as_str);
-            let ours = tag == Some(self.q.instance.as_str()) && !eni.is_primary();
+            let ours = tag == Some(self.q.node.instance.as_str()) && !eni.is_primary();
             let touched = plan.actions.iter().any(|action| action.eni() == Some(&eni.interface.id));
             if let Some(attachment) = &eni.interface.attachment
                 && (up && ours && !attachment.delete_on_termination && !touched && !self.is_busy(eni))

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use eni_proto::numbers;
+
 /// How large the pool should be. The settings have the AWS CNI's names and meanings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -15,6 +17,19 @@ pub struct Policy {
     pub max_enis: Option<u8>,
     /// `IP_COOLDOWN_PERIOD`: how long a released address rests.
     pub cool_down: Duration,
+}
+
+impl Default for Policy {
+    /// What holds when nothing is set.
+    fn default() -> Self {
+        Self {
+            warm_enis: 1,
+            warm_addresses: 0,
+            minimum_addresses: 0,
+            max_enis: None,
+            cool_down: Duration::from_secs(numbers::DEFAULT_COOL_DOWN_SECONDS.into()),
+        }
+    }
 }
 
 /// What one instance can carry. Source: EC2 `DescribeInstanceTypes`, `NetworkInfo`.

@@ -2,9 +2,9 @@
 //!
 //! One honest implementation each: `ipam-aws` for the real thing, `ec2-sim` for the simulated one.
 
-use std::{collections::BTreeMap, future::Future, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt, future::Future, net::Ipv4Addr};
 
-use crate::{AttachmentId, EniId, InstanceId, MacAddress, SecurityGroupId, SubnetId, VpcId};
+use crate::{AttachmentId, EniId, InstanceId, Limits, MacAddress, SecurityGroupId, SubnetId, VpcId};
 
 /// An IPv4 network: address of the network and length of its prefix, 0 to 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +13,27 @@ pub struct Cidr4 {
     pub network: Ipv4Addr,
     /// Length of the prefix in bits, 0 to 32.
     pub prefix: u8,
+}
+
+impl Cidr4 {
+    /// Whether the address lies in the network.
+    #[must_use]
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        let host_bits = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+        address.to_bits() & !host_bits == self.network.to_bits()
+    }
+
+    /// All addresses of the network in order, the first and the last included. Meant for small networks.
+    pub fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
+        let host_bits = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+        (self.network.to_bits()..=self.network.to_bits() | host_bits).map(Ipv4Addr::from_bits)
+    }
+}
+
+impl fmt::Display for Cidr4 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
 }
 
 /// Who this node is. Source: IMDS; does not change while the instance runs.
@@ -30,6 +51,10 @@ pub struct NodeIdentity {
     pub primary_eni: EniId,
     /// Subnet of the primary ENI.
     pub subnet: SubnetId,
+    /// IPv4 network of that subnet.
+    pub subnet_cidr: Cidr4,
+    /// Availability zone, as `eu-central-1a`: an ENI can only be attached within its zone.
+    pub zone: String,
     /// The VPC.
     pub vpc: VpcId,
     /// IPv4 networks of the VPC, sorted, at least one.
@@ -51,10 +76,86 @@ pub struct Interface {
     pub primary: Ipv4Addr,
     /// Its secondary addresses, sorted, unique, without the primary.
     pub secondary: Vec<Ipv4Addr>,
+    /// Prefixes delegated to it, each a /28, sorted, unique. Every address of a prefix can be a pod's.
+    pub prefixes: Vec<Cidr4>,
+    /// What it is for.
+    pub kind: InterfaceKind,
+    /// Its security groups, sorted.
+    pub security_groups: Vec<SecurityGroupId>,
     /// How it hangs on an instance. Absent: it is attached to none.
     pub attachment: Option<Attachment>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+}
+
+impl Interface {
+    /// All addresses that pods can have: the secondary ones, then those of the prefixes.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.secondary.iter().copied().chain(self.prefixes.iter().flat_map(|prefix| prefix.addresses()))
+    }
+}
+
+/// What an ENI is for. Source: EC2 `InterfaceType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InterfaceKind {
+    /// Ordinary traffic: the only kind whose addresses are given to pods.
+    Plain,
+    /// Elastic Fabric Adapter with addresses.
+    Efa,
+    /// The VPC resource controller's trunk, which carries branch ENIs.
+    Trunk,
+    /// Anything else (a branch, a gateway, ...).
+    Other,
+}
+
+/// Which of a node's ENIs are asked for. EC2 cannot answer both in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Those attached to the instance, whoever made them.
+    Attached,
+    /// Those tagged as made for the instance, attached to it or not: finds what was lost on the way.
+    Tagged,
+}
+
+/// How many of what to ask EC2 for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Amount {
+    /// Single secondary addresses.
+    Addresses(u16),
+    /// /28 prefixes of 16 addresses each.
+    Prefixes(u16),
+}
+
+impl Amount {
+    /// How many addresses that is.
+    #[must_use]
+    pub const fn addresses(self) -> usize {
+        match self {
+            Self::Addresses(count) => count as usize,
+            Self::Prefixes(count) => count as usize * PREFIX_SIZE,
+        }
+    }
+}
+
+/// Addresses in one delegated prefix.
+pub const PREFIX_SIZE: usize = 16;
+
+/// Addresses and prefixes of one ENI: granted by EC2, or to be given back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Single secondary addresses.
+    pub addresses: Vec<Ipv4Addr>,
+    /// /28 prefixes.
+    pub prefixes: Vec<Cidr4>,
+}
+
+/// A change of one ENI's attributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The ENI goes away together with the instance.
+    DeleteOnTermination(AttachmentId),
+    /// The ENI's security groups become these; at least one.
+    SecurityGroups(Vec<SecurityGroupId>),
 }
 
 /// How an ENI hangs on an instance.
@@ -83,6 +184,8 @@ pub struct Subnet {
     pub cidr: Cidr4,
     /// Addresses that EC2 could still give out. Lags behind.
     pub available_addresses: u32,
+    /// Its tags; `kubernetes.io/role/cni` says whether pods may live there.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// What a new ENI should be.
@@ -94,8 +197,8 @@ pub struct NewInterface {
     pub subnet: SubnetId,
     /// Its security groups; empty: the VPC's default.
     pub security_groups: Vec<SecurityGroupId>,
-    /// How many secondary addresses to ask for in the same call.
-    pub secondary_count: u16,
+    /// What to ask for in the same call.
+    pub amount: Amount,
     /// Description for people.
     pub description: String,
     /// Tags, set in the same call.
@@ -109,6 +212,8 @@ pub enum RefusalClass {
     SlowDown,
     /// The subnet has no address left: another subnet may.
     SubnetFull,
+    /// The subnet has no free /28 left, though it may have single addresses.
+    NoPrefix,
     /// A limit of instance, ENI or account is reached: asking again does not help.
     LimitReached,
     /// The thing is not there, or not there yet.
@@ -151,13 +256,17 @@ pub enum Ec2Error {
 /// Result of one call to EC2.
 pub type Ec2Result<T> = Result<T, Ec2Error>;
 
-/// The EC2 API. Each method is one API call, sent once; retries are the planner's decision.
+/// The EC2 API. Each method is one API call (a description: one for each page), sent once; retries are the planner's decision.
 pub trait Ec2: Send + Sync + 'static {
-    /// Returns the ENIs attached to `instance` and those tagged as made for it, in no particular order, each once.
-    fn interfaces(&self, instance: &InstanceId) -> impl Future<Output = Ec2Result<Vec<Interface>>> + Send;
+    /// Returns the node's ENIs, in no particular order, each once.
+    fn interfaces(&self, instance: &InstanceId, scope: Scope)
+    -> impl Future<Output = Ec2Result<Vec<Interface>>> + Send;
 
-    /// Returns a subnet.
-    fn subnet(&self, subnet: &SubnetId) -> impl Future<Output = Ec2Result<Subnet>> + Send;
+    /// Returns the VPC's subnets in one availability zone, in no particular order, each once.
+    fn subnets(&self, vpc: &VpcId, zone: &str) -> impl Future<Output = Ec2Result<Vec<Subnet>>> + Send;
+
+    /// Returns what an instance type can carry.
+    fn limits(&self, instance_type: &str) -> impl Future<Output = Ec2Result<Limits>> + Send;
 
     /// Makes an ENI. Repeatable with the same token.
     fn create_interface(&self, new: &NewInterface) -> impl Future<Output = Ec2Result<Interface>> + Send;
@@ -171,20 +280,17 @@ pub trait Ec2: Send + Sync + 'static {
         device_index: u8,
     ) -> impl Future<Output = Ec2Result<AttachmentId>> + Send;
 
-    /// Makes the ENI go away together with the instance. Repeatable.
-    fn delete_on_termination(
-        &self,
-        eni: &EniId,
-        attachment: &AttachmentId,
-    ) -> impl Future<Output = Ec2Result<()>> + Send;
+    /// Changes an ENI's attributes. Repeatable.
+    fn modify_interface(&self, eni: &EniId, change: &Change) -> impl Future<Output = Ec2Result<()>> + Send;
 
-    /// Asks for `count` more secondary addresses. **Not repeatable**: after an unknown outcome, look at the ENI first.
+    /// Asks for more addresses or prefixes. **Not repeatable**: after an unknown outcome, look at the ENI first.
     ///
-    /// Returns nothing: some clouds answer with all addresses and some with the new ones, so the ENI is described afterwards.
-    fn assign_addresses(&self, eni: &EniId, count: u16) -> impl Future<Output = Ec2Result<()>> + Send;
+    /// Returns what the answer lists: the new ones; some stand-ins of EC2 list all, or none.
+    fn assign(&self, eni: &EniId, amount: Amount) -> impl Future<Output = Ec2Result<Holdings>> + Send;
 
-    /// Gives secondary addresses back. Repeatable: addresses that are gone are refused as [`RefusalClass::BadRequest`].
-    fn unassign_addresses(&self, eni: &EniId, addresses: &[Ipv4Addr]) -> impl Future<Output = Ec2Result<()>> + Send;
+    /// Gives addresses or prefixes back, not both in one call. Repeatable: what is gone is refused as
+    /// [`RefusalClass::BadRequest`].
+    fn unassign(&self, eni: &EniId, holdings: &Holdings) -> impl Future<Output = Ec2Result<()>> + Send;
 
     /// Detaches an ENI. Repeatable: a second call is refused as [`RefusalClass::NotFound`].
     fn detach_interface(&self, attachment: &AttachmentId) -> impl Future<Output = Ec2Result<()>> + Send;

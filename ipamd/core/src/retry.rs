@@ -51,6 +51,8 @@ pub enum Call {
     Assign,
     /// Tying an ENI to the instance.
     DeleteOnTermination,
+    /// Changing an ENI's security groups.
+    SecurityGroups,
     /// Giving addresses back.
     Unassign,
     /// Detaching an ENI.
@@ -68,6 +70,7 @@ impl Call {
             Action::Attach { .. } => Self::Attach,
             Action::Assign { .. } => Self::Assign,
             Action::DeleteOnTermination { .. } => Self::DeleteOnTermination,
+            Action::SecurityGroups { .. } => Self::SecurityGroups,
             Action::Unassign { .. } => Self::Unassign,
             Action::Detach { .. } => Self::Detach,
             Action::Delete { .. } => Self::Delete,

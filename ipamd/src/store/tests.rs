@@ -88,14 +88,14 @@ async fn an_intent_is_open_until_it_is_settled() {
     let folder = Folder::new();
     let (store, _) = folder.open("boot-1").await;
     let [first, second] = ["one", "two"].map(|id| IntentId(id.to_owned()));
-    let action = Action::Create { secondary_count: 14 };
+    let action = Action::Delete { eni: "eni-1".parse().unwrap() };
     store.begin(&first, &action, Moment::from_millis(1)).await.unwrap();
     store.begin(&second, &action, Moment::from_millis(2)).await.unwrap();
     store.settle(&first, "done".to_owned(), Moment::from_millis(3)).await.unwrap();
 
     let (_store, recorded) = folder.open("boot-1").await;
 
-    assert_eq!(recorded.open_intents, [(second, "Create { secondary_count: 14 }".to_owned())]);
+    assert_eq!(recorded.open_intents, [(second, format!("{action:?}"))]);
 }
 
 #[tokio::test]

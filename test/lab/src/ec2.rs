@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ipam_core::ports::{Attachment, Interface};
+use ipam_core::ports::{Attachment, Interface, InterfaceKind};
 
 use crate::{Element, LabError};
 
@@ -112,6 +112,9 @@ fn interface(item: &Element) -> Result<Interface, LabError> {
         subnet: parse(item.text_at("subnetId"))?,
         primary,
         secondary,
+        prefixes: vec![],
+        kind: InterfaceKind::Plain,
+        security_groups: vec![],
         attachment: item.at("attachment").map(attachment).transpose()?.flatten(),
         tags,
     })

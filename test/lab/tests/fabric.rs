@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipam_core::ports::{Attachment, Cidr4, Interface};
+use ipam_core::ports::{Attachment, Cidr4, Interface, InterfaceKind};
 use lab::{INTERNET_HOST, Lab, Node};
 
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -29,6 +29,9 @@ fn eni(number: u8, instance: &str, index: u8, addresses: &[&str]) -> Interface {
         subnet: "subnet-1".parse().unwrap(),
         primary: ip(addresses[0]),
         secondary: addresses[1..].iter().copied().map(ip).collect(),
+        prefixes: vec![],
+        kind: InterfaceKind::Plain,
+        security_groups: vec![],
         attachment: Some(Attachment {
             id: format!("eni-attach-{number}").parse().unwrap(),
             instance: instance.parse().unwrap(),

@@ -4,14 +4,18 @@ use std::{collections::BTreeSet, fmt::Debug, future::Future, net::Ipv4Addr, pin:
 
 use eni_proto::numbers::TAG_INSTANCE;
 use ipam_core::{
-    EniId,
+    EniId, InstanceId,
     ports::{
-        Cidr4, Ec2, Ec2Error, Ec2Result, Interface, NewInterface,
+        Amount, Change, Cidr4, Ec2, Ec2Error, Ec2Result, Holdings, Interface, NewInterface,
         RefusalClass::{self, BadRequest, LimitReached, NotFound, SubnetFull, WrongState},
+        Scope, Subnet,
     },
 };
 
 use crate::clouds::{Checked, World, make_subnet, run_instance, until};
+
+/// Zone of the subnets: both stand-ins take the region's first.
+const ZONE: &str = "us-east-1a";
 
 /// One thing that EC2 does.
 pub(crate) struct Check {
@@ -79,19 +83,34 @@ fn new_interface(world: &World, token: &str, secondary_count: u16) -> NewInterfa
         token: token.to_owned(),
         subnet: world.subnet.clone(),
         security_groups: vec![world.group.clone()],
-        secondary_count,
+        amount: Amount::Addresses(secondary_count),
         description: format!("made for {}", world.instance),
         tags: [(TAG_INSTANCE.to_owned(), world.instance.to_string())].into(),
     }
 }
 
+/// All ENIs of an instance, each once.
+async fn interfaces(world: &World, instance: &InstanceId) -> Checked<Vec<Interface>> {
+    let mut all = world.ec2.interfaces(instance, Scope::Attached).await?;
+    let tagged = world.ec2.interfaces(instance, Scope::Tagged).await?;
+    all.extend(tagged);
+    all.sort_by(|one, other| one.id.cmp(&other.id));
+    all.dedup_by(|one, other| one.id == other.id);
+    Ok(all)
+}
+
+async fn subnet(world: &World) -> Checked<Subnet> {
+    let all = world.ec2.subnets(&world.vpc.parse()?, ZONE).await?;
+    Ok(all.iter().find(|subnet| subnet.id == world.subnet).ok_or_else(|| format!("not in {all:?}"))?.clone())
+}
+
 async fn listed(world: &World, eni: &EniId) -> Checked<Interface> {
-    let all = world.ec2.interfaces(&world.instance).await?;
+    let all = interfaces(world, &world.instance).await?;
     Ok(all.iter().find(|interface| interface.id == *eni).ok_or_else(|| format!("{eni} is not in {all:?}"))?.clone())
 }
 
 async fn primary(world: &World) -> Checked<Interface> {
-    let all = world.ec2.interfaces(&world.instance).await?;
+    let all = interfaces(world, &world.instance).await?;
     let primary = all.iter().find(|eni| eni.attachment.as_ref().is_some_and(|attachment| attachment.device_index == 0));
     Ok(primary.ok_or_else(|| format!("no primary interface in {all:?}"))?.clone())
 }
@@ -106,6 +125,10 @@ async fn attached(world: &World, token: &str, device_index: u8) -> Checked<Inter
         Ok(done.then_some(eni))
     })
     .await
+}
+
+fn addresses(one: Ipv4Addr) -> Holdings {
+    Holdings { addresses: vec![one], ..Holdings::default() }
 }
 
 fn refused<T: Debug>(wanted: RefusalClass, outcome: Ec2Result<T>) -> Checked {
@@ -167,7 +190,7 @@ async fn an_attached_interface_is_listed_where_it_was_put(world: &World) -> Chec
 async fn an_interface_can_be_made_to_go_with_its_instance(world: &World) -> Checked {
     let eni = attached(world, "token-1", 1).await?;
     let attachment = eni.attachment.ok_or("not attached")?;
-    world.ec2.delete_on_termination(&eni.id, &attachment.id).await?;
+    world.ec2.modify_interface(&eni.id, &Change::DeleteOnTermination(attachment.id.clone())).await?;
     let eni = listed(world, &eni.id).await?;
     ensure!(eni.attachment.as_ref().is_some_and(|attachment| attachment.delete_on_termination), "{eni:?}");
     Ok(())
@@ -194,7 +217,7 @@ async fn an_instance_has_a_limit_of_interfaces(world: &World) -> Checked {
 
 async fn assigned_addresses_are_added(world: &World) -> Checked {
     let before = attached(world, "token-1", 1).await?;
-    world.ec2.assign_addresses(&before.id, 4).await?;
+    world.ec2.assign(&before.id, Amount::Addresses(4)).await?;
     let after = listed(world, &before.id).await?;
     ensure!(after.secondary.len() == 6, "{after:?}");
     ensure!(before.secondary.iter().all(|address| after.secondary.contains(address)), "{before:?}, then {after:?}");
@@ -216,7 +239,7 @@ async fn no_address_is_given_twice_nor_a_reserved_one(world: &World) -> Checked 
 
 async fn an_interface_has_a_limit_of_addresses(world: &World) -> Checked {
     let eni = attached(world, "token-1", 1).await?;
-    refused(LimitReached, world.ec2.assign_addresses(&eni.id, 13).await)?;
+    refused(LimitReached, world.ec2.assign(&eni.id, Amount::Addresses(13)).await)?;
     let after = listed(world, &eni.id).await?;
     ensure!(after.secondary == eni.secondary, "refused, and yet changed: {after:?}");
     Ok(())
@@ -225,7 +248,7 @@ async fn an_interface_has_a_limit_of_addresses(world: &World) -> Checked {
 async fn unassigned_addresses_are_gone(world: &World) -> Checked {
     let mut eni = attached(world, "token-1", 1).await?;
     let gone = eni.secondary.pop().ok_or("no address")?;
-    world.ec2.unassign_addresses(&eni.id, &[gone]).await?;
+    world.ec2.unassign(&eni.id, &addresses(gone)).await?;
     let after = listed(world, &eni.id).await?;
     ensure!(after.secondary == eni.secondary, "{gone} of {eni:?}, then {after:?}");
     Ok(())
@@ -233,12 +256,12 @@ async fn unassigned_addresses_are_gone(world: &World) -> Checked {
 
 async fn an_address_that_is_not_there_cannot_be_unassigned(world: &World) -> Checked {
     let eni = attached(world, "token-1", 1).await?;
-    refused(BadRequest, world.ec2.unassign_addresses(&eni.id, &[Ipv4Addr::new(10, 0, 1, 254)]).await)
+    refused(BadRequest, world.ec2.unassign(&eni.id, &addresses(Ipv4Addr::new(10, 0, 1, 254))).await)
 }
 
 async fn the_primary_address_cannot_be_unassigned(world: &World) -> Checked {
     let eni = attached(world, "token-1", 1).await?;
-    refused(BadRequest, world.ec2.unassign_addresses(&eni.id, &[eni.primary]).await)
+    refused(BadRequest, world.ec2.unassign(&eni.id, &addresses(eni.primary)).await)
 }
 
 async fn a_detached_interface_can_be_deleted_and_is_gone(world: &World) -> Checked {
@@ -247,7 +270,7 @@ async fn a_detached_interface_can_be_deleted_and_is_gone(world: &World) -> Check
     world.ec2.detach_interface(&attachment).await?;
     until("detached", async || Ok(listed(world, &eni.id).await?.attachment.is_none().then_some(()))).await?;
     world.ec2.delete_interface(&eni.id).await?;
-    let left = world.ec2.interfaces(&world.instance).await?;
+    let left = interfaces(world, &world.instance).await?;
     ensure!(left.iter().all(|interface| interface.id != eni.id), "{left:?}");
     refused(NotFound, world.ec2.detach_interface(&attachment).await)?;
     refused(NotFound, world.ec2.delete_interface(&eni.id).await)
@@ -268,11 +291,10 @@ async fn what_does_not_exist_is_not_found(world: &World) -> Checked {
     let eni: EniId = format!("eni-{nowhere}").parse()?;
     let made = ec2.create_interface(&new_interface(world, "token-1", 0)).await?;
     let elsewhere = NewInterface { subnet: format!("subnet-{nowhere}").parse()?, ..new_interface(world, "token-2", 0) };
-    refused(NotFound, ec2.subnet(&elsewhere.subnet).await)?;
     refused(NotFound, ec2.create_interface(&elsewhere).await)?;
     refused(NotFound, ec2.attach_interface(&eni, &world.instance, 0, 1).await)?;
     refused(NotFound, ec2.attach_interface(&made.id, &format!("i-{nowhere}").parse()?, 0, 1).await)?;
-    refused(NotFound, ec2.assign_addresses(&eni, 1).await)?;
+    refused(NotFound, ec2.assign(&eni, Amount::Addresses(1)).await)?;
     refused(NotFound, ec2.detach_interface(&format!("eni-attach-{nowhere}").parse()?).await)?;
     refused(NotFound, ec2.delete_interface(&eni).await)
 }
@@ -283,22 +305,22 @@ async fn only_interfaces_of_the_node_are_listed(world: &World) -> Checked {
     let waiting = world.ec2.create_interface(&new_interface(world, "token-2", 0)).await?;
     let untagged = NewInterface { tags: [].into(), ..new_interface(world, "token-3", 0) };
     let untagged = world.ec2.create_interface(&untagged).await?;
-    let mut found: Vec<_> = world.ec2.interfaces(&world.instance).await?.into_iter().map(|eni| eni.id).collect();
+    let mut found: Vec<_> = interfaces(world, &world.instance).await?.into_iter().map(|eni| eni.id).collect();
     let mut wanted = vec![primary(world).await?.id, ours.id, waiting.id];
     found.sort();
     wanted.sort();
     ensure!(found == wanted, "{found:?} instead of {wanted:?}; {} is nobody's", untagged.id);
-    let others = world.ec2.interfaces(&other).await?;
+    let others = interfaces(world, &other).await?;
     ensure!(others.len() == 1, "{others:?}");
     Ok(())
 }
 
 async fn a_subnet_counts_its_free_addresses(world: &World) -> Checked {
-    let before = world.ec2.subnet(&world.subnet).await?;
+    let before = subnet(world).await?;
     let cidr = Cidr4 { network: Ipv4Addr::new(10, 0, 1, 0), prefix: 24 };
     ensure!((before.cidr, before.available_addresses) == (cidr, 250), "{before:?}");
     world.ec2.create_interface(&new_interface(world, "token-1", 4)).await?;
-    let after = world.ec2.subnet(&world.subnet).await?;
+    let after = subnet(world).await?;
     ensure!(after.available_addresses == 245, "{after:?}");
     Ok(())
 }
@@ -309,8 +331,8 @@ async fn a_full_subnet_says_so(world: &World) -> Checked {
     let new = |token: &str, count| NewInterface { subnet: subnet.clone(), ..new_interface(world, token, count) };
     let eni = world.ec2.create_interface(&new("token-1", 8)).await?;
     refused(SubnetFull, world.ec2.create_interface(&new("token-2", 2)).await)?;
-    refused(SubnetFull, world.ec2.assign_addresses(&eni.id, 3).await)?;
-    world.ec2.assign_addresses(&eni.id, 2).await?;
+    refused(SubnetFull, world.ec2.assign(&eni.id, Amount::Addresses(3)).await)?;
+    world.ec2.assign(&eni.id, Amount::Addresses(2)).await?;
     refused(SubnetFull, world.ec2.create_interface(&new("token-3", 0)).await)
 }
 

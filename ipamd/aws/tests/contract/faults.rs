@@ -6,7 +6,7 @@ use ec2_sim::FaultRule;
 use ipam_aws::{AwsEc2, AwsSettings};
 use ipam_core::{
     EniId,
-    ports::{Ec2, Ec2Error, Ec2Result},
+    ports::{Amount, Ec2, Ec2Error, Ec2Result, Scope},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,7 +31,7 @@ fn outcome<T>(outcome: Ec2Result<T>) -> String {
 }
 
 async fn primary(world: &World) -> EniId {
-    world.ec2.interfaces(&world.instance).await.unwrap().remove(0).id
+    world.ec2.interfaces(&world.instance, Scope::Attached).await.unwrap().remove(0).id
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn each_answer_has_its_meaning_and_nothing_is_sent_twice() {
     ];
     for (number, (code, status, wanted)) in table.into_iter().enumerate() {
         sim.with(|cloud, _| cloud.inject(FaultRule::refuse(ASSIGN, 1, code, status)));
-        assert_eq!(outcome(world.ec2.assign_addresses(&eni, 1).await), wanted, "{code} with status {status}");
+        assert_eq!(outcome(world.ec2.assign(&eni, Amount::Addresses(1)).await), wanted, "{code} with status {status}");
         let sent = sim.with(|cloud, _| cloud.log().count(ASSIGN));
         assert_eq!(sent, u64::try_from(number).unwrap() + 1, "{code} was sent again");
     }
@@ -65,8 +65,8 @@ async fn a_lost_reply_is_unknown_whether_or_not_it_was_done() {
         let sim = world.sim.as_ref().unwrap();
         let eni = primary(&world).await;
         sim.with(|cloud, _| cloud.inject(rule.clone()));
-        assert_eq!(outcome(world.ec2.assign_addresses(&eni, 2).await), "unknown", "{rule:?}");
-        let seen = world.ec2.interfaces(&world.instance).await.unwrap().remove(0);
+        assert_eq!(outcome(world.ec2.assign(&eni, Amount::Addresses(2)).await), "unknown", "{rule:?}");
+        let seen = world.ec2.interfaces(&world.instance, Scope::Attached).await.unwrap().remove(0);
         assert_eq!(seen.secondary.len(), done, "{rule:?}");
         assert_eq!(sim.with(|cloud, _| cloud.log().count(ASSIGN)), 1, "{rule:?}");
     }
@@ -78,7 +78,7 @@ async fn a_late_reply_is_unknown() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let call_timeout = Duration::from_millis(300);
     let ec2 = AwsEc2::connect(AwsSettings { call_timeout, ..settings(&endpoint, "AKIA") }).await;
-    assert_eq!(outcome(ec2.assign_addresses(&eni(), 1).await), "unknown");
+    assert_eq!(outcome(ec2.assign(&eni(), Amount::Addresses(1)).await), "unknown");
     drop(listener);
 }
 
@@ -121,6 +121,6 @@ async fn what_was_not_sent_was_not_done() {
     let no_such_name = format!("http://{}.invalid", "a".repeat(64));
     for endpoint in [nobody, no_such_name] {
         let ec2 = AwsEc2::connect(settings(&endpoint, "AKIA")).await;
-        assert_eq!(outcome(ec2.assign_addresses(&eni(), 1).await), "TryLater NotSent", "{endpoint}");
+        assert_eq!(outcome(ec2.assign(&eni(), Amount::Addresses(1)).await), "TryLater NotSent", "{endpoint}");
     }
 }

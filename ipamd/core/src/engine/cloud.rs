@@ -6,7 +6,7 @@ use super::{Awaited, Engine, Look};
 use crate::{
     Action, Command, Done, EniId, IntentId, Moment,
     pool::{Eni, Phase},
-    ports::{Attachment, Ec2Error, Interface, RefusalClass},
+    ports::{Attachment, Ec2Error, Holdings, Interface, RefusalClass, Scope},
     retry::{Call, class},
 };
 
@@ -32,9 +32,10 @@ impl Engine {
                 self.set_phase(eni, Phase::Leaving, now);
                 commands.push(Command::ForgetHost { eni: eni.clone() });
             }
-            Action::Unassign { addresses, .. } => self.pool.let_go(addresses),
+            Action::Unassign { holdings, .. } => self.pool.let_go(&holdings.addresses),
             Action::Create { .. }
             | Action::DeleteOnTermination { .. }
+            | Action::SecurityGroups { .. }
             | Action::Assign { .. }
             | Action::Delete { .. } => {}
         }
@@ -72,25 +73,19 @@ impl Engine {
     fn done(&mut self, now: Moment, action: Action, done: Done) {
         match (action, done) {
             (Action::Create { .. }, Done::Created(interface)) => self.add(now, interface, Phase::Unattached),
-            (Action::Attach { eni, device_index }, Done::Attached(id)) => {
+            (Action::Attach { eni, card, device_index }, Done::Attached(id)) => {
                 let instance = self.node.instance.clone();
                 self.set_phase(&eni, Phase::Attaching, now);
                 if let Some(eni) = self.pool.eni_mut(&eni) {
-                    let rest = Attachment {
-                        id,
-                        instance,
-                        device_index,
-                        card: 0,
-                        attached: false,
-                        delete_on_termination: false,
-                    };
+                    let rest =
+                        Attachment { id, instance, device_index, card, attached: false, delete_on_termination: false };
                     eni.interface.attachment = Some(rest);
                 }
                 self.look_at(now);
             }
-            (Action::Assign { eni, count }, _) => {
+            (Action::Assign { eni, amount }, _) => {
                 let listed = self.pool.eni(&eni).map_or(0, |eni| eni.interface.secondary.len());
-                self.awaited.insert(eni.clone(), Awaited { addresses: listed + usize::from(count), since: now });
+                self.awaited.insert(eni.clone(), Awaited { addresses: listed + amount.addresses(), since: now });
                 self.touch(&eni, now);
                 self.look_at(now);
             }
@@ -98,7 +93,13 @@ impl Engine {
                 self.touch(&eni, now);
                 self.look_at(now);
             }
-            (Action::Unassign { eni, addresses }, _) => {
+            (Action::SecurityGroups { eni, security_groups }, _) => {
+                self.touch(&eni, now);
+                if let Some(eni) = self.pool.eni_mut(&eni) {
+                    eni.interface.security_groups = security_groups;
+                }
+            }
+            (Action::Unassign { eni, holdings: Holdings { addresses, .. } }, _) => {
                 self.touch(&eni, now);
                 if let Some(eni) = self.pool.eni_mut(&eni) {
                     eni.interface.secondary.retain(|address| !addresses.contains(address));
@@ -173,11 +174,12 @@ impl Engine {
                     commands.push(Command::PrepareHost { interface: eni.interface.clone() });
                 }
             }
-            Action::Unassign { addresses, .. } if class(error).is_some() => self.pool.keep(&addresses),
+            Action::Unassign { holdings, .. } if class(error).is_some() => self.pool.keep(&holdings.addresses),
             Action::Create { .. } => {}
             Action::Assign { eni, .. }
             | Action::Unassign { eni, .. }
             | Action::DeleteOnTermination { eni, .. }
+            | Action::SecurityGroups { eni, .. }
             | Action::Delete { eni } => self.touch(&eni, now),
         }
     }
@@ -195,7 +197,7 @@ impl Engine {
     pub(super) fn look(&mut self, now: Moment, commands: &mut Vec<Command>) {
         if matches!(self.look, Look::At(moment) if moment <= now) {
             self.look = Look::Asked;
-            commands.push(Command::Observe);
+            commands.push(Command::Observe { scope: Scope::Attached });
         }
     }
 

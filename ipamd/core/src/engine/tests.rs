@@ -7,7 +7,7 @@ use eni_proto::{RefusalCode, numbers};
 use super::*;
 use crate::{
     Done,
-    ports::{Attachment, Cidr4, Interface, RefusalClass},
+    ports::{Amount, Attachment, Cidr4, Interface, InterfaceKind, RefusalClass, Scope},
 };
 
 const SECOND: u64 = 1000;
@@ -24,6 +24,8 @@ fn node() -> NodeIdentity {
         primary_mac: "02:00:00:00:00:01".parse().unwrap(),
         primary_eni: "eni-1".parse().unwrap(),
         subnet: "subnet-1".parse().unwrap(),
+        subnet_cidr: Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 16 },
+        zone: "eu-central-1a".to_owned(),
         vpc: "vpc-1".parse().unwrap(),
         vpc_cidrs: vec![Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 16 }],
         security_groups: vec![],
@@ -38,6 +40,9 @@ fn eni(device: u8, count: u8) -> Interface {
         subnet: "subnet-1".parse().unwrap(),
         primary: Ipv4Addr::new(10, 0, device, 4),
         secondary: (0..count).map(|n| Ipv4Addr::new(10, 0, device, 10 + n)).collect(),
+        prefixes: vec![],
+        kind: InterfaceKind::Plain,
+        security_groups: vec![],
         attachment: Some(Attachment {
             id: format!("eni-attach-{}", device + 1).parse().unwrap(),
             instance: "i-1".parse().unwrap(),
@@ -68,8 +73,8 @@ fn engine(policy: Policy) -> Engine {
 /// An engine that has seen these ENIs and whose kernel is ready for them.
 fn ready(policy: Policy, enis: &[Interface]) -> Engine {
     let mut engine = engine(policy);
-    assert_eq!(engine.handle(at(0), Event::Tick), [Command::Observe]);
-    engine.handle(at(0), Event::Observed { asked_at: at(0), interfaces: enis.to_vec() });
+    assert_eq!(engine.handle(at(0), Event::Tick), [Command::Observe { scope: Scope::Attached }]);
+    engine.handle(at(0), Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: enis.to_vec() });
     for eni in enis {
         engine.handle(at(0), Event::HostReady { eni: eni.id.clone() });
     }
@@ -160,7 +165,7 @@ fn a_cool_down_on_record_is_honoured_after_a_restart() {
     let cooling = vec![CoolDown { address: Ipv4Addr::new(10, 0, 0, 10), until: at(30) }];
     let mut engine = Engine::new(node(), warm(1), limits, vec![], cooling, "x".to_owned(), at(0));
     engine.handle(at(0), Event::Tick);
-    engine.handle(at(0), Event::Observed { asked_at: at(0), interfaces: vec![eni(0, 1)] });
+    engine.handle(at(0), Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: vec![eni(0, 1)] });
     engine.handle(at(0), Event::HostReady { eni: "eni-1".parse().unwrap() });
     assert_eq!(granted(&engine.handle(at(1), add(1, "a", 60))), []);
     assert_eq!(granted(&engine.handle(at(30), Event::Tick)).len(), 1);
@@ -182,7 +187,8 @@ fn an_address_is_given_only_when_the_kernel_is_ready_for_its_interface() {
     let mut engine = engine(warm(1));
     engine.handle(at(0), Event::Tick);
     engine.handle(at(0), add(1, "a", 20));
-    let commands = engine.handle(at(1), Event::Observed { asked_at: at(0), interfaces: vec![eni(0, 3)] });
+    let commands =
+        engine.handle(at(1), Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: vec![eni(0, 3)] });
     assert_eq!(granted(&commands), []);
     assert!(commands.contains(&Command::PrepareHost { interface: eni(0, 3) }));
     assert_eq!(granted(&engine.handle(at(2), Event::HostReady { eni: "eni-1".parse().unwrap() })).len(), 1);
@@ -193,7 +199,8 @@ fn waiting_pods_are_served_in_their_order_once_addresses_arrive() {
     let mut engine = ready(warm(1), &[eni(0, 0)]);
     engine.handle(at(1), add(1, "a", 20));
     engine.handle(at(1), add(2, "b", 20));
-    let commands = engine.handle(at(2), Event::Observed { asked_at: at(1), interfaces: vec![eni(0, 1)] });
+    let commands =
+        engine.handle(at(2), Event::Observed { asked_at: at(1), scope: Scope::Attached, interfaces: vec![eni(0, 1)] });
     // The answer to the first assignment is still out, so the description is stale.
     assert_eq!(granted(&commands), []);
 }
@@ -204,7 +211,7 @@ fn demand_wakes_the_planner_in_the_same_step() {
     let commands = engine.handle(at(1), add(1, "a", 20));
     assert_eq!(granted(&commands).len(), 1);
     let started = started(&commands);
-    assert!(matches!(&started[..], [(_, Action::Assign { count: 8, .. })]), "{started:?}");
+    assert!(matches!(&started[..], [(_, Action::Assign { amount: Amount::Addresses(8), .. })]), "{started:?}");
 }
 
 #[test]
@@ -255,7 +262,7 @@ fn a_cancelled_pod_gets_nothing() {
     engine.handle(at(0), Event::Tick);
     engine.handle(at(0), add(1, "a", 20));
     engine.handle(at(0), Event::Cancel { ticket: Ticket(1) });
-    engine.handle(at(1), Event::Observed { asked_at: at(0), interfaces: vec![eni(0, 3)] });
+    engine.handle(at(1), Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: vec![eni(0, 3)] });
     assert_eq!(granted(&engine.handle(at(2), Event::HostReady { eni: "eni-1".parse().unwrap() })), []);
 }
 
@@ -279,7 +286,10 @@ fn an_interface_that_a_description_omits_keeps_its_leases() {
     let before: Vec<_> = engine.leases().cloned().collect();
     for second in (100..400).step_by(50) {
         engine.look = Look::Asked;
-        engine.handle(at(second), Event::Observed { asked_at: at(second), interfaces: vec![eni(0, 0)] });
+        engine.handle(
+            at(second),
+            Event::Observed { asked_at: at(second), scope: Scope::Attached, interfaces: vec![eni(0, 0)] },
+        );
     }
     assert_eq!(engine.leases().cloned().collect::<Vec<_>>(), before);
     assert!(engine.pool().eni(&"eni-2".parse().unwrap()).is_some());
@@ -291,7 +301,10 @@ fn an_operators_interface_is_left_alone() {
     theirs.tags.insert(numbers::TAG_NO_MANAGE.to_owned(), "true".to_owned());
     let mut engine = engine(warm(1));
     engine.handle(at(0), Event::Tick);
-    let commands = engine.handle(at(0), Event::Observed { asked_at: at(0), interfaces: vec![eni(0, 0), theirs] });
+    let commands = engine.handle(
+        at(0),
+        Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: vec![eni(0, 0), theirs] },
+    );
     let prepared: Vec<_> = commands
         .iter()
         .filter_map(|command| match command {
@@ -337,7 +350,8 @@ fn a_permission_that_only_tidying_needs_does_not_stop_growth() {
     let mut loose = eni(2, 0);
     loose.attachment.iter_mut().for_each(|attachment| attachment.delete_on_termination = false);
     engine.look = Look::Asked;
-    let commands = engine.handle(at(1), Event::Observed { asked_at: at(1), interfaces: vec![eni(0, 1), loose] });
+    let commands = engine
+        .handle(at(1), Event::Observed { asked_at: at(1), scope: Scope::Attached, interfaces: vec![eni(0, 1), loose] });
     let (intent, action) = started(&commands).remove(0);
     assert!(matches!(action, Action::DeleteOnTermination { .. }), "{action:?}");
     engine.handle(at(2), Event::Settled { intent, outcome: Err(refusal(RefusalClass::NotAllowed)) });
@@ -354,7 +368,7 @@ fn a_description_that_lags_does_not_bring_back_what_was_given_away() {
     let (intent, _) = started(&commands).remove(0);
     engine.handle(at(41), Event::Settled { intent, outcome: Ok(Done::Plain) });
     engine.look = Look::Asked;
-    engine.handle(at(42), Event::Observed { asked_at: at(42), interfaces: vec![eni(0, 5)] });
+    engine.handle(at(42), Event::Observed { asked_at: at(42), scope: Scope::Attached, interfaces: vec![eni(0, 5)] });
     assert_eq!(engine.status(at(42)).free, 1);
 }
 
@@ -381,6 +395,7 @@ fn an_interface_that_is_just_being_created_is_not_taken_for_a_spare_one() {
     assert!(creating, "{:?}", engine.intents);
     let fresh = Interface { attachment: None, ..eni(1, 9) };
     engine.look = Look::Asked;
-    let commands = engine.handle(at(2), Event::Observed { asked_at: at(2), interfaces: vec![eni(0, 9), fresh] });
+    let commands = engine
+        .handle(at(2), Event::Observed { asked_at: at(2), scope: Scope::Attached, interfaces: vec![eni(0, 9), fresh] });
     assert_eq!(started(&commands), []);
 }

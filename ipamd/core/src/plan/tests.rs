@@ -7,7 +7,7 @@ use eni_proto::{EniMark, Pod, PodKey};
 use super::*;
 use crate::{
     Lease,
-    ports::{Attachment, Interface},
+    ports::{Attachment, Cidr4, Interface, InterfaceKind},
 };
 
 const LIMITS: Limits = Limits { max_enis: 3, addresses_per_eni: 10 };
@@ -32,6 +32,9 @@ fn pool(enis: &[(u8, u8)]) -> Pool {
             subnet: "subnet-1".parse().unwrap(),
             primary: address(200),
             secondary: (0..*count).map(address).collect(),
+            prefixes: vec![],
+            kind: InterfaceKind::Plain,
+            security_groups: vec![],
             attachment: Some(attachment),
             tags: BTreeMap::new(),
         };
@@ -52,6 +55,22 @@ fn pool(enis: &[(u8, u8)]) -> Pool {
     pool
 }
 
+fn node() -> NodeIdentity {
+    NodeIdentity {
+        instance: "i-1".parse().unwrap(),
+        instance_type: "m5.large".to_owned(),
+        region: "eu-central-1".to_owned(),
+        primary_mac: crate::MacAddress([2, 0, 0, 0, 0, 0]),
+        primary_eni: "eni-0".parse().unwrap(),
+        subnet: "subnet-1".parse().unwrap(),
+        subnet_cidr: Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 16 },
+        zone: "eu-central-1a".to_owned(),
+        vpc: "vpc-1".parse().unwrap(),
+        vpc_cidrs: vec![],
+        security_groups: vec![],
+    }
+}
+
 fn policy(warm_enis: u8, warm: u16, minimum: u16) -> Policy {
     let cool_down = Duration::from_secs(30);
     Policy { warm_enis, warm_addresses: warm, minimum_addresses: minimum, max_enis: None, cool_down }
@@ -62,7 +81,7 @@ fn planned(policy: &Policy, pool: &Pool, demand: usize) -> Vec<String> {
     let in_flight = InFlight::default();
     let now = Moment::from_millis(1_000_000);
     let plan = plan(&Question {
-        instance: &"i-1".parse().unwrap(),
+        node: &node(),
         policy,
         limits: LIMITS,
         pool,
@@ -76,11 +95,12 @@ fn planned(policy: &Policy, pool: &Pool, demand: usize) -> Vec<String> {
 
 fn describe(action: &Action) -> String {
     match action {
-        Action::Create { secondary_count } => format!("create with {secondary_count}"),
-        Action::Attach { eni, device_index } => format!("attach {eni} at {device_index}"),
+        Action::Create { amount, .. } => format!("create with {}", amount.addresses()),
+        Action::Attach { eni, device_index, .. } => format!("attach {eni} at {device_index}"),
         Action::DeleteOnTermination { eni, .. } => format!("end {eni} with instance"),
-        Action::Assign { eni, count } => format!("assign {count} to {eni}"),
-        Action::Unassign { eni, addresses } => format!("unassign {} from {eni}", addresses.len()),
+        Action::SecurityGroups { eni, .. } => format!("other groups for {eni}"),
+        Action::Assign { eni, amount } => format!("assign {} to {eni}", amount.addresses()),
+        Action::Unassign { eni, holdings } => format!("unassign {} from {eni}", holdings.addresses.len()),
         Action::Detach { eni, .. } => format!("detach {eni}"),
         Action::Delete { eni } => format!("delete {eni}"),
     }
@@ -149,7 +169,7 @@ fn nothing_in_use_is_given_back() {
         let in_flight = InFlight::default();
         let (policy, now) = (policy(0, 1, 0), Moment::from_millis(1_000_000));
         let plan = plan(&Question {
-            instance: &"i-1".parse().unwrap(),
+            node: &node(),
             policy: &policy,
             limits: LIMITS,
             pool: &pool,
@@ -160,7 +180,9 @@ fn nothing_in_use_is_given_back() {
         });
         for action in &plan.actions {
             match action {
-                Action::Unassign { addresses, .. } => assert!(addresses.iter().all(|address| !pool.is_taken(*address))),
+                Action::Unassign { holdings, .. } => {
+                    assert!(holdings.addresses.iter().all(|address| !pool.is_taken(*address)))
+                }
                 Action::Detach { eni, .. } => assert_eq!(pool.taken_on(pool.eni(eni).unwrap()), 0),
                 Action::Create { .. } => assert_eq!(held, 9, "nothing is free, so one more is wanted"),
                 other => panic!("{other:?}"),
@@ -180,7 +202,7 @@ fn while_something_is_on_its_way_it_is_not_asked_for_twice() {
     let (policy, pool, now) = (policy(1, 0, 0), pool(&[(9, 5)]), Moment::default());
     let in_flight = InFlight { creating: Some(9), ..InFlight::default() };
     let plan = plan(&Question {
-        instance: &"i-1".parse().unwrap(),
+        node: &node(),
         policy: &policy,
         limits: LIMITS,
         pool: &pool,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use eni_proto::numbers;
 use ipam_core::{
     Action, Done, EniId, Limits, Moment,
-    ports::{Attachment, Ec2Error, Interface, RefusalClass},
+    ports::{Attachment, Ec2Error, Interface, InterfaceKind, RefusalClass},
 };
 
 pub(crate) const INSTANCE: &str = "i-1";
@@ -74,8 +74,8 @@ impl Cloud {
     /// Carries out an action as EC2 would; `takes` is how long attaching and detaching last.
     pub(crate) fn apply(&mut self, action: &Action, done_at: Moment) -> Result<Done, Ec2Error> {
         match action {
-            Action::Create { secondary_count } => self.create(*secondary_count),
-            Action::Attach { eni, device_index } => self.attach(eni, *device_index, done_at),
+            Action::Create { amount, .. } => self.create(amount.addresses()),
+            Action::Attach { eni, device_index, .. } => self.attach(eni, *device_index, done_at),
             Action::DeleteOnTermination { eni, .. } => match self.attachment(eni) {
                 Some(attachment) => {
                     attachment.delete_on_termination = true;
@@ -83,8 +83,15 @@ impl Cloud {
                 }
                 None => Err(refused(RefusalClass::NotFound)),
             },
-            Action::Assign { eni, count } => self.assign(eni, usize::from(*count)),
-            Action::Unassign { eni, addresses } => self.unassign(eni, addresses),
+            Action::SecurityGroups { eni, security_groups } => match self.enis.get_mut(eni) {
+                Some(eni) => {
+                    eni.security_groups.clone_from(security_groups);
+                    Ok(Done::Plain)
+                }
+                None => Err(refused(RefusalClass::NotFound)),
+            },
+            Action::Assign { eni, amount } => self.assign(eni, amount.addresses()),
+            Action::Unassign { eni, holdings } => self.unassign(eni, &holdings.addresses),
             Action::Detach { eni, .. } => match self.attachment(eni) {
                 Some(attachment) if attachment.attached => {
                     attachment.attached = false;
@@ -108,15 +115,15 @@ impl Cloud {
         }
     }
 
-    fn create(&mut self, secondary: u16) -> Result<Done, Ec2Error> {
-        if self.subnet_free < 1 + usize::from(secondary) {
+    fn create(&mut self, secondary: usize) -> Result<Done, Ec2Error> {
+        if self.subnet_free < 1 + secondary {
             return Err(refused(RefusalClass::SubnetFull));
         }
-        if secondary >= self.limits.addresses_per_eni {
+        if secondary >= usize::from(self.limits.addresses_per_eni) {
             return Err(refused(RefusalClass::LimitReached));
         }
-        self.subnet_free -= 1 + usize::from(secondary);
-        let id = self.make(usize::from(secondary), true);
+        self.subnet_free -= 1 + secondary;
+        let id = self.make(secondary, true);
         Ok(Done::Created(self.enis[&id].clone()))
     }
 
@@ -182,6 +189,9 @@ impl Cloud {
             subnet: "subnet-1".parse().unwrap(),
             primary: self.next_address(),
             secondary: (0..secondary).map(|_| self.next_address()).collect(),
+            prefixes: vec![],
+            kind: InterfaceKind::Plain,
+            security_groups: vec![],
             attachment: None,
             tags: ours.then_some(tag).into_iter().collect(),
         };

@@ -10,7 +10,7 @@ use eni_proto::{EniMark, Pod, PodKey};
 use ipam_core::{
     Action, Command, CoolDown, EniId, Event, IntentId, Lease, Limits, Moment, Policy, Ticket,
     engine::Engine,
-    ports::{Ec2Error, Interface, NodeIdentity, RefusalClass},
+    ports::{Cidr4, Ec2Error, Interface, NodeIdentity, RefusalClass, Scope},
 };
 use rand_chacha::{
     ChaCha8Rng,
@@ -80,6 +80,8 @@ fn node() -> NodeIdentity {
         primary_mac: "02:00:00:00:00:01".parse().unwrap(),
         primary_eni: "eni-1".parse().unwrap(),
         subnet: "subnet-1".parse().unwrap(),
+        subnet_cidr: Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 16 },
+        zone: "nowhere-1a".to_owned(),
         vpc: "vpc-1".parse().unwrap(),
         vpc_cidrs: vec![],
         security_groups: vec![],
@@ -274,7 +276,7 @@ impl World {
                 let failed = self.below(100) < self.faults;
                 let event = match failed {
                     true => Event::ObserveFailed { error: refused(RefusalClass::SlowDown) },
-                    false => Event::Observed { asked_at, interfaces: self.description() },
+                    false => Event::Observed { asked_at, scope: Scope::Attached, interfaces: self.description() },
                 };
                 let at = self.soon(300);
                 self.schedule(at, Later::Tell(event));
@@ -383,12 +385,13 @@ impl World {
                     self.resting.insert(rest.address, rest.until);
                 }
             }
-            Command::Observe => {
+            Command::Observe { .. } => {
                 self.observing += 1;
                 assert_eq!(self.observing, 1, "EC2 is asked twice at a time");
                 let at = self.soon(300);
                 self.schedule(at, Later::Describe(self.now));
             }
+            Command::DescribeSubnets => {}
             Command::Start { intent, action } => self.started(intent, action),
             Command::PrepareHost { interface } => {
                 assert_ne!(Some(&interface.id), self.operators.as_ref(), "the operator's ENI was touched");
@@ -454,16 +457,16 @@ impl World {
     fn check_limits(&self, action: &Action) {
         let Limits { max_enis, addresses_per_eni } = self.cloud.limits;
         match action {
-            Action::Create { secondary_count } => {
+            Action::Create { amount, .. } => {
                 let creating = self.in_flight.values().filter(|other| matches!(other, Action::Create { .. })).count();
                 assert_eq!(creating, 0, "two interfaces are made at a time");
                 assert!(self.cloud.enis.len() < usize::from(max_enis), "one ENI too many");
-                assert!(*secondary_count < addresses_per_eni, "{action:?} is more than an ENI carries");
+                assert!(amount.addresses() < usize::from(addresses_per_eni), "{action:?} is more than an ENI carries");
             }
-            Action::Assign { eni, count } => {
+            Action::Assign { eni, amount } => {
                 let has = self.cloud.enis.get(eni).map_or(0, |eni| eni.secondary.len());
-                assert!(*count > 0);
-                let wanted = 1 + has + usize::from(*count);
+                assert!(amount.addresses() > 0);
+                let wanted = 1 + has + amount.addresses();
                 assert!(wanted <= usize::from(addresses_per_eni), "{action:?}: it has {has} already");
             }
             Action::Attach { device_index, .. } => {
@@ -484,9 +487,9 @@ impl World {
                 || self.resting.get(address).is_some_and(|until| *until > self.now)
         };
         match action {
-            Action::Unassign { addresses, .. } => {
-                assert!(!addresses.is_empty());
-                assert!(!addresses.iter().any(in_use), "{action:?}: in use or resting");
+            Action::Unassign { holdings, .. } => {
+                assert!(!holdings.addresses.is_empty());
+                assert!(!holdings.addresses.iter().any(in_use), "{action:?}: in use or resting");
             }
             Action::Detach { eni, .. } | Action::Delete { eni } => {
                 let on_it = self.cloud.enis.get(eni).map(|eni| eni.secondary.clone()).unwrap_or_default();

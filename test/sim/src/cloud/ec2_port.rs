@@ -1,14 +1,14 @@
 //! The EC2 port of `ipam-core`, answered by the world itself: no HTTP, no serialisation.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use eni_proto::numbers::TAG_INSTANCE;
 use ipam_core::{
-    AttachmentId, EniId, InstanceId, SubnetId,
-    ports::{Attachment, Ec2, Ec2Error, Ec2Result, Interface, NewInterface, Subnet},
+    AttachmentId, EniId, InstanceId, Limits, SecurityGroupId, VpcId,
+    ports::{
+        self as port, Amount, Attachment, Ec2, Ec2Error, Ec2Result, Holdings, Interface, InterfaceKind, NewInterface,
+        RefusalClass, Scope, Subnet,
+    },
 };
 
 use crate::{
@@ -34,28 +34,35 @@ impl SimCloud {
         }
         reply.outcome.map_err(|failure| refusal::to_port(A::NAME, failure))
     }
-
-    async fn described(&self, filter: Filter) -> Ec2Result<Vec<Eni>> {
-        let describe = DescribeNetworkInterfaces { filters: vec![filter], ..DescribeNetworkInterfaces::default() };
-        Ok(self.ask(&describe).await?.items)
-    }
 }
 
 impl Ec2 for SimCloud {
-    async fn interfaces(&self, instance: &InstanceId) -> Ec2Result<Vec<Interface>> {
-        let attached = self.described(Filter::new("attachment.instance-id", instance.as_str())).await?;
-        let tagged = self.described(Filter::new(&format!("tag:{TAG_INSTANCE}"), instance.as_str())).await?;
-        let found: BTreeMap<EniId, Eni> = tagged.into_iter().chain(attached).map(|eni| (eni.id.clone(), eni)).collect();
-        Ok(found.into_values().map(to_port).collect())
+    async fn interfaces(&self, instance: &InstanceId, scope: Scope) -> Ec2Result<Vec<Interface>> {
+        let filter = match scope {
+            Scope::Attached => Filter::new("attachment.instance-id", instance.as_str()),
+            Scope::Tagged => Filter::new(&format!("tag:{TAG_INSTANCE}"), instance.as_str()),
+        };
+        let describe = DescribeNetworkInterfaces { filters: vec![filter], ..DescribeNetworkInterfaces::default() };
+        Ok(self.ask(&describe).await?.items.into_iter().map(to_port).collect())
     }
 
-    async fn subnet(&self, subnet: &SubnetId) -> Ec2Result<Subnet> {
-        let describe = DescribeSubnets { ids: vec![subnet.to_string()], ..DescribeSubnets::default() };
-        let found = self.ask(&describe).await?.items.pop();
-        let found =
-            found.ok_or(Ec2Error::Unknown { action: DescribeSubnets::NAME, reason: "empty answer".to_owned() })?;
-        let available_addresses = u32::try_from(found.available()).unwrap_or(u32::MAX);
-        Ok(Subnet { id: found.id, cidr: found.cidr, available_addresses })
+    async fn subnets(&self, vpc: &VpcId, zone: &str) -> Ec2Result<Vec<Subnet>> {
+        let filters = vec![Filter::new("vpc-id", vpc.as_str()), Filter::new("availability-zone", zone)];
+        let describe = DescribeSubnets { filters, ..DescribeSubnets::default() };
+        let subnets = self.ask(&describe).await?.items.into_iter().map(|found| {
+            let available_addresses = u32::try_from(found.available()).unwrap_or(u32::MAX);
+            Subnet { id: found.id, cidr: found.cidr, available_addresses, tags: found.tags }
+        });
+        Ok(subnets.collect())
+    }
+
+    async fn limits(&self, instance_type: &str) -> Ec2Result<Limits> {
+        Limits::of(instance_type).ok_or_else(|| Ec2Error::Refused {
+            action: "DescribeInstanceTypes",
+            class: RefusalClass::BadRequest,
+            code: "InvalidInstanceType".to_owned(),
+            message: format!("The following supplied instance types do not exist: [{instance_type}]"),
+        })
     }
 
     async fn create_interface(&self, new: &NewInterface) -> Ec2Result<Interface> {
@@ -63,7 +70,7 @@ impl Ec2 for SimCloud {
             subnet: new.subnet.to_string(),
             description: new.description.clone(),
             groups: new.security_groups.iter().map(ToString::to_string).collect(),
-            secondary_count: (new.secondary_count > 0).then_some(new.secondary_count),
+            secondary_count: Some(single(new.amount)?).filter(|count| *count > 0),
             tags: new.tags.clone(),
             client_token: Some(new.token.clone()),
             ..CreateNetworkInterface::default()
@@ -82,19 +89,26 @@ impl Ec2 for SimCloud {
         self.ask(&AttachNetworkInterface { interface, instance, card, device_index }).await
     }
 
-    async fn delete_on_termination(&self, eni: &EniId, attachment: &AttachmentId) -> Ec2Result<()> {
-        let change = Change::DeleteOnTermination { attachment: attachment.to_string(), value: true };
+    async fn modify_interface(&self, eni: &EniId, change: &port::Change) -> Ec2Result<()> {
+        let change = match change {
+            port::Change::DeleteOnTermination(attachment) => {
+                Change::DeleteOnTermination { attachment: attachment.to_string(), value: true }
+            }
+            port::Change::SecurityGroups(groups) => Change::Groups(groups.iter().map(ToString::to_string).collect()),
+        };
         self.ask(&ModifyNetworkInterfaceAttribute { interface: eni.to_string(), change }).await
     }
 
-    async fn assign_addresses(&self, eni: &EniId, count: u16) -> Ec2Result<()> {
-        let interface = eni.to_string();
-        let assign = AssignPrivateIpAddresses { interface, count: Some(count), ..AssignPrivateIpAddresses::default() };
-        self.ask(&assign).await.map(drop)
+    async fn assign(&self, eni: &EniId, amount: Amount) -> Ec2Result<Holdings> {
+        let (interface, count) = (eni.to_string(), Some(single(amount)?));
+        let assign = AssignPrivateIpAddresses { interface, count, ..AssignPrivateIpAddresses::default() };
+        let assigned = self.ask(&assign).await?;
+        Ok(Holdings { addresses: assigned.addresses, ..Holdings::default() })
     }
 
-    async fn unassign_addresses(&self, eni: &EniId, addresses: &[Ipv4Addr]) -> Ec2Result<()> {
-        self.ask(&UnassignPrivateIpAddresses { interface: eni.to_string(), addresses: addresses.to_vec() }).await
+    async fn unassign(&self, eni: &EniId, holdings: &Holdings) -> Ec2Result<()> {
+        let addresses = holdings.addresses.clone();
+        self.ask(&UnassignPrivateIpAddresses { interface: eni.to_string(), addresses }).await
     }
 
     async fn detach_interface(&self, attachment: &AttachmentId) -> Ec2Result<()> {
@@ -106,14 +120,31 @@ impl Ec2 for SimCloud {
     }
 }
 
+/// The number of single addresses; this cloud has no prefixes yet.
+fn single(amount: Amount) -> Ec2Result<u16> {
+    match amount {
+        Amount::Addresses(count) => Ok(count),
+        Amount::Prefixes(_) => Err(Ec2Error::Refused {
+            action: "AssignPrivateIpAddresses",
+            class: RefusalClass::BadRequest,
+            code: "UnsupportedOperation".to_owned(),
+            message: "prefixes are not simulated".to_owned(),
+        }),
+    }
+}
+
 fn to_port(eni: Eni) -> Interface {
     let secondary: BTreeSet<Ipv4Addr> = eni.secondary.into_iter().collect();
+    let groups: BTreeSet<SecurityGroupId> = eni.groups.into_iter().map(|group| group.id).collect();
     Interface {
         id: eni.id,
         mac: eni.mac,
         subnet: eni.subnet,
         primary: eni.primary,
         secondary: secondary.into_iter().collect(),
+        prefixes: vec![],
+        kind: InterfaceKind::Plain,
+        security_groups: groups.into_iter().collect(),
         attachment: eni.attachment.map(|attachment| Attachment {
             id: attachment.id,
             instance: attachment.instance,

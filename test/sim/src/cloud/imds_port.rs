@@ -57,6 +57,9 @@ impl Imds for SimInstance {
             primary_mac: metadata.mac,
             primary_eni: read("interface-id", &primary.interface_id)?,
             subnet: read("subnet-id", &primary.subnet_id)?,
+            subnet_cidr: cidr::parse(&primary.subnet_ipv4_cidr_block)
+                .ok_or_else(|| failed("subnet-ipv4-cidr-block", "is no network"))?,
+            zone: metadata.availability_zone,
             vpc: read("vpc-id", &primary.vpc_id)?,
             vpc_cidrs,
             security_groups,

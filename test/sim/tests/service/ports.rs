@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use ec2_sim::{Clock, Delays, FaultRule, SimCloud, WorldConfig, action::TerminateInstances};
-use ipam_core::ports::{Ec2, Ec2Error, Imds, NewInterface, RefusalClass};
+use ipam_core::ports::{Amount, Change, Ec2, Ec2Error, Holdings, Imds, NewInterface, RefusalClass, Scope};
 
 use super::cloud;
 
@@ -10,7 +10,7 @@ fn new_interface(subnet: &ipam_core::SubnetId, instance: &ipam_core::InstanceId)
         token: "t".into(),
         subnet: subnet.clone(),
         security_groups: vec![],
-        secondary_count: 3,
+        amount: Amount::Addresses(3),
         description: "of a test".into(),
         tags: [("node.k8s.amazonaws.com/instance_id".to_owned(), instance.to_string())].into(),
     }
@@ -27,29 +27,36 @@ async fn an_interface_lives_its_life_under_virtual_time() {
 
     let attachment = cloud.attach_interface(&made.id, &instance, 0, 1).await.unwrap();
     let state = async || {
-        let mut found = cloud.interfaces(&instance).await.unwrap();
-        assert!(found.len() == 2, "{found:?}");
-        found.retain(|interface| interface.id == made.id);
+        let mut found = cloud.interfaces(&instance, Scope::Tagged).await.unwrap();
+        assert!(found.len() == 1, "{found:?}");
         found.remove(0)
     };
+    assert_eq!(cloud.interfaces(&instance, Scope::Attached).await.unwrap().len(), 2);
     assert!(!state().await.attachment.unwrap().attached);
     hand.advance(Duration::from_secs(2));
     assert!(state().await.attachment.unwrap().attached);
 
-    cloud.delete_on_termination(&made.id, &attachment).await.unwrap();
-    cloud.assign_addresses(&made.id, 2).await.unwrap();
-    cloud.unassign_addresses(&made.id, &made.secondary).await.unwrap();
+    cloud.modify_interface(&made.id, &Change::DeleteOnTermination(attachment.clone())).await.unwrap();
+    let assigned = cloud.assign(&made.id, Amount::Addresses(2)).await.unwrap();
+    assert_eq!(assigned.addresses.len(), 2);
+    let all = Holdings { addresses: made.secondary.clone(), ..Holdings::default() };
+    cloud.unassign(&made.id, &all).await.unwrap();
     let now = state().await;
     assert!(now.attachment.unwrap().delete_on_termination);
     assert_eq!(now.secondary.len(), 2);
-    assert_eq!(cloud.subnet(&subnet).await.unwrap().available_addresses, 251 - 4);
+    let node = cloud.instance(&instance).identity().await.unwrap();
+    let subnets = cloud.subnets(&node.vpc, &node.zone).await.unwrap();
+    assert_eq!(
+        subnets.iter().map(|found| (&found.id, found.available_addresses)).collect::<Vec<_>>(),
+        [(&subnet, 251 - 4)]
+    );
 
     cloud.detach_interface(&attachment).await.unwrap();
     hand.advance(Duration::from_secs(2));
     // Detached, but tagged as made for the instance: it is still found.
     assert_eq!(state().await.attachment, None);
     cloud.delete_interface(&made.id).await.unwrap();
-    assert_eq!(cloud.interfaces(&instance).await.unwrap().len(), 1);
+    assert_eq!(cloud.interfaces(&instance, Scope::Tagged).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -58,7 +65,7 @@ async fn a_refusal_comes_with_its_class_and_a_lost_reply_as_unknown() {
     let instance = cloud.run_instance("m5.large", &subnet).unwrap();
     let made = cloud.create_interface(&new_interface(&subnet, &instance)).await.unwrap();
     cloud.attach_interface(&made.id, &instance, 0, 1).await.unwrap();
-    let refused = cloud.assign_addresses(&made.id, 7).await;
+    let refused = cloud.assign(&made.id, Amount::Addresses(7)).await;
     assert!(
         matches!(
             &refused,
@@ -67,9 +74,10 @@ async fn a_refusal_comes_with_its_class_and_a_lost_reply_as_unknown() {
         "{refused:?}"
     );
     cloud.with(|world, _| world.inject(FaultRule::drop_after("AssignPrivateIpAddresses", 1)));
-    let lost = cloud.assign_addresses(&made.id, 1).await;
+    let lost = cloud.assign(&made.id, Amount::Addresses(1)).await;
     assert!(matches!(lost, Err(Ec2Error::Unknown { action: "AssignPrivateIpAddresses", .. })), "{lost:?}");
-    let secondary: usize = cloud.interfaces(&instance).await.unwrap().iter().map(|eni| eni.secondary.len()).sum();
+    let secondary: usize =
+        cloud.interfaces(&instance, Scope::Attached).await.unwrap().iter().map(|eni| eni.secondary.len()).sum();
     assert_eq!(secondary, 4);
 }
 
@@ -79,7 +87,7 @@ async fn an_instance_knows_itself_while_it_runs() {
     let id = cloud.run_instance("m5.large", &subnet).unwrap();
     let identity = cloud.instance(&id).identity().await.unwrap();
     assert_eq!((&identity.instance, &identity.subnet, identity.region.as_str()), (&id, &subnet, "us-east-1"));
-    let primary = cloud.interfaces(&id).await.unwrap().remove(0);
+    let primary = cloud.interfaces(&id, Scope::Attached).await.unwrap().remove(0);
     assert_eq!((identity.primary_eni, identity.primary_mac), (primary.id, primary.mac));
     assert_eq!((identity.vpc_cidrs.len(), identity.security_groups.len()), (1, 1));
     cloud.call(&TerminateInstances { ids: vec![id.to_string()] }).unwrap();

@@ -1,3 +1,5 @@
+use ipam_core::ports::InterfaceKind;
+
 use super::*;
 
 fn eni(id: &str, index: u8, last_octets: &[u8]) -> Interface {
@@ -8,6 +10,9 @@ fn eni(id: &str, index: u8, last_octets: &[u8]) -> Interface {
         subnet: "subnet-1".parse().unwrap(),
         primary: addresses[0],
         secondary: addresses[1..].to_vec(),
+        prefixes: vec![],
+        kind: InterfaceKind::Plain,
+        security_groups: vec![],
         attachment: Some(Attachment {
             id: "eni-attach-1".parse().unwrap(),
             instance: "i-1".parse().unwrap(),

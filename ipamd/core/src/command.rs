@@ -51,6 +51,15 @@ pub enum Event {
         /// Whose lease it was.
         key: PodKey,
     },
+    /// A lease has no sandbox any more, as far as somebody saw: it ends, unless its key was answered at that moment or later.
+    Reclaim {
+        /// Who to answer.
+        ticket: Ticket,
+        /// Whose lease it was.
+        key: PodKey,
+        /// When that was seen.
+        seen_at: Moment,
+    },
     /// A lease that was granted could not be stored; the address must not stay with the key.
     StoreFailed {
         /// Whose lease it would have been.
@@ -130,7 +139,7 @@ pub enum Command {
         /// Why.
         refusal: Refusal,
     },
-    /// Store the release and its cool-down if there was a lease, then answer the Del.
+    /// Store the release and its cool-down if there was a lease, then answer the Del or Reclaim.
     Release {
         /// Who to answer. Absent: nobody asked (a cancelled Add, a lease without sandbox).
         ticket: Option<Ticket>,

@@ -10,11 +10,7 @@ mod cloud;
 mod refusal;
 mod report;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use eni_proto::{Pod, PodKey};
 
@@ -82,8 +78,8 @@ pub struct Engine {
     awaited: BTreeMap<EniId, Awaited>,
     /// When a create call ended without an answer. Absent: none did, or EC2 has shown since what became of it.
     create_in_doubt: Option<Moment>,
-    /// Keys that were answered more than once: a failed write of the first answer proves nothing.
-    answered_again: BTreeSet<PodKey>,
+    /// Keys that were answered more than once, and when last: a failed write of the first answer proves nothing.
+    answered_again: BTreeMap<PodKey, Moment>,
     /// When each key that rests was released: a write that fails now may belong to its former lease.
     released: BTreeMap<PodKey, Moment>,
     /// When each address was given back: a description that lags may list it still.
@@ -138,7 +134,7 @@ impl Engine {
             pauses: Pauses::new(seed),
             awaited: BTreeMap::new(),
             create_in_doubt: None,
-            answered_again: BTreeSet::new(),
+            answered_again: BTreeMap::new(),
             released: BTreeMap::new(),
             unassigned: BTreeMap::new(),
             look_backoff: Backoff::new(seed.rotate_left(17)),
@@ -203,12 +199,16 @@ impl Engine {
             Event::Add { ticket, key, pod, netns, deadline } => match self.pool.lease(&key) {
                 Some(lease) => {
                     commands.push(Command::Grant { ticket, lease: lease.clone(), fresh: false });
-                    self.answered_again.insert(key);
+                    self.answered_again.insert(key, now);
                 }
                 None => self.queue.push(Waiter { ticket, key, pod, netns, deadline }),
             },
             Event::Cancel { ticket } => self.queue.retain(|waiter| waiter.ticket != ticket),
             Event::Del { ticket, key } => self.del(now, ticket, key, commands),
+            Event::Reclaim { ticket, key, seen_at } => {
+                let released = if self.answered_since(&key, seen_at) { None } else { self.end(now, &key) };
+                commands.push(Command::Release { ticket: Some(ticket), key, released });
+            }
             Event::StoreFailed { key } => self.store_failed(now, key, commands),
             Event::Observed { asked_at, interfaces, .. } => self.observed(now, asked_at, interfaces, commands),
             Event::ObserveFailed { error } => self.not_observed(now, error),
@@ -223,7 +223,7 @@ impl Engine {
     ///
     /// Then the lease stays until the DEL that follows every failed ADD.
     fn store_failed(&mut self, now: Moment, key: PodKey, commands: &mut Vec<Command>) {
-        if self.answered_again.contains(&key) {
+        if self.answered_again.contains_key(&key) {
             return;
         }
         let until = now.after(self.policy.cool_down);
@@ -238,13 +238,22 @@ impl Engine {
         for waiter in self.queue.extract_if(.., |waiter| waiter.key == key) {
             commands.push(Command::Refuse { ticket: waiter.ticket, refusal: refusal::deleted(&waiter.key) });
         }
-        self.answered_again.remove(&key);
-        if self.pool.lease(&key).is_some() {
-            self.released.insert(key.clone(), now);
-        }
-        let until = now.after(self.policy.cool_down);
-        let released = self.pool.end(&key, until).map(|lease| CoolDown { address: lease.address, until });
+        let released = self.end(now, &key);
         commands.push(Command::Release { ticket: Some(ticket), key, released });
+    }
+
+    fn end(&mut self, now: Moment, key: &PodKey) -> Option<CoolDown> {
+        self.answered_again.remove(key);
+        let until = now.after(self.policy.cool_down);
+        let lease = self.pool.end(key, until)?;
+        self.released.insert(key.clone(), now);
+        Some(CoolDown { address: lease.address, until })
+    }
+
+    /// Whether the key was told its address at `moment` or later: then its sandbox is as young.
+    fn answered_since(&self, key: &PodKey, moment: Moment) -> bool {
+        let first = self.pool.lease(key).map(|lease| lease.since);
+        first.max(self.answered_again.get(key).copied()).is_some_and(|last| last >= moment)
     }
 
     /// Gives free addresses to waiting pods, first come first served.
@@ -254,7 +263,7 @@ impl Engine {
             // A repeated ADD may have been served by the one before it.
             if let Some(lease) = self.pool.lease(&waiter.key) {
                 commands.push(Command::Grant { ticket: waiter.ticket, lease: lease.clone(), fresh: false });
-                self.answered_again.insert(waiter.key);
+                self.answered_again.insert(waiter.key, now);
                 continue;
             }
             let Some((eni, address)) = self.pool.pick() else {
@@ -271,7 +280,7 @@ impl Engine {
                 since: now,
             };
             if self.released.contains_key(&lease.key) {
-                self.answered_again.insert(lease.key.clone());
+                self.answered_again.insert(lease.key.clone(), now);
             }
             self.pool.hold(lease.clone());
             commands.push(Command::Grant { ticket: waiter.ticket, lease, fresh: true });

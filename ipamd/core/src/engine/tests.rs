@@ -399,3 +399,26 @@ fn an_interface_that_is_just_being_created_is_not_taken_for_a_spare_one() {
         .handle(at(2), Event::Observed { asked_at: at(2), scope: Scope::Attached, interfaces: vec![eni(0, 9), fresh] });
     assert_eq!(started(&commands), []);
 }
+
+#[test]
+fn a_lease_without_a_sandbox_ends_unless_its_key_was_answered_since() {
+    let released = |engine: &mut Engine, now, seen_at| -> Option<Ipv4Addr> {
+        let event = Event::Reclaim { ticket: Ticket(9), key: key("a"), seen_at: at(seen_at) };
+        let commands = engine.handle(at(now), event);
+        commands
+            .into_iter()
+            .find_map(|command| match command {
+                Command::Release { ticket, released, .. } if ticket == Some(Ticket(9)) => Some(released),
+                _ => None,
+            })?
+            .map(|rest| rest.address)
+    };
+    let mut engine = ready(warm(1), &[eni(0, 2)]);
+    engine.handle(at(10), add(1, "a", 30));
+
+    assert_eq!(released(&mut engine, 11, 10), None, "seen before the lease was given, or at that moment");
+    engine.handle(at(12), add(2, "a", 30));
+    assert_eq!(released(&mut engine, 13, 12), None, "an ADD has asked again since");
+    assert_eq!(released(&mut engine, 14, 13), Some(Ipv4Addr::new(10, 0, 0, 10)));
+    assert_eq!(released(&mut engine, 15, 14), None, "it has ended already");
+}

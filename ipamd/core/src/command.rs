@@ -65,6 +65,16 @@ pub enum Event {
         /// Whose lease it would have been.
         key: PodKey,
     },
+    /// The node's ENIs as an earlier run knew them last: what EC2 says later goes before it. Told once, first of all.
+    Remembered {
+        /// Each ENI once.
+        interfaces: Vec<Interface>,
+    },
+    /// An earlier run began this change and ended before it heard what became of it. Told before the first [`Event::Tick`].
+    LeftOpen {
+        /// What was to be done; perhaps it was, perhaps it still will be.
+        action: Action,
+    },
     /// EC2 described ENIs of this node.
     Observed {
         /// When the description was asked for: what changed since then may be missing from it.

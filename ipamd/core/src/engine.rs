@@ -9,6 +9,7 @@
 mod cloud;
 mod refusal;
 mod report;
+mod restart;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
@@ -210,6 +211,8 @@ impl Engine {
                 commands.push(Command::Release { ticket: Some(ticket), key, released });
             }
             Event::StoreFailed { key } => self.store_failed(now, key, commands),
+            Event::Remembered { interfaces } => self.remember(now, interfaces, commands),
+            Event::LeftOpen { action } => self.left_open(now, action),
             Event::Observed { asked_at, interfaces, .. } => self.observed(now, asked_at, interfaces, commands),
             Event::ObserveFailed { error } => self.not_observed(now, error),
             Event::Settled { intent, outcome } => self.settled(now, &intent, outcome, commands),

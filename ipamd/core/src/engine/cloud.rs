@@ -43,7 +43,7 @@ impl Engine {
         commands.push(Command::Start { intent, action });
     }
 
-    fn set_phase(&mut self, eni: &EniId, phase: Phase, now: Moment) {
+    pub(super) fn set_phase(&mut self, eni: &EniId, phase: Phase, now: Moment) {
         if let Some(eni) = self.pool.eni_mut(eni) {
             eni.phase = phase;
         }
@@ -134,7 +134,7 @@ impl Engine {
         }
     }
 
-    fn add(&mut self, now: Moment, interface: Interface, phase: Phase) {
+    pub(super) fn add(&mut self, now: Moment, interface: Interface, phase: Phase) {
         self.pool.insert(Eni { interface, phase, since: now, changed_at: now, unlisted_since: None });
     }
 
@@ -185,7 +185,7 @@ impl Engine {
     }
 
     /// Asks for a description at `moment` at the latest.
-    fn look_at(&mut self, moment: Moment) {
+    pub(super) fn look_at(&mut self, moment: Moment) {
         self.look = match self.look {
             Look::AtRest => Look::At(moment),
             Look::At(earlier) => Look::At(earlier.min(moment)),
@@ -341,7 +341,7 @@ impl Engine {
         true
     }
 
-    fn prepare(&self, id: &EniId, commands: &mut Vec<Command>) {
+    pub(super) fn prepare(&self, id: &EniId, commands: &mut Vec<Command>) {
         let Some(eni) = self.pool.eni(id).filter(|eni| eni.is_managed()) else { return };
         commands.push(Command::PrepareHost { interface: eni.interface.clone() });
     }
@@ -381,7 +381,7 @@ impl Engine {
 
 /// The phase that a description asked for `waited` after our last change puts an ENI in, and whether EC2 must be asked
 /// again soon.
-fn next_phase(before: Option<Phase>, attachment: Option<&Attachment>, waited: Duration) -> (Phase, bool) {
+pub(super) fn next_phase(before: Option<Phase>, attachment: Option<&Attachment>, waited: Duration) -> (Phase, bool) {
     match (attachment.map(|attachment| attachment.attached), before) {
         // An attachment may take a moment to show.
         (None, Some(Phase::Attaching)) if waited < SETTLING => (Phase::Attaching, true),

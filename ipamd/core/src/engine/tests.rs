@@ -422,3 +422,51 @@ fn a_lease_without_a_sandbox_ends_unless_its_key_was_answered_since() {
     assert_eq!(released(&mut engine, 14, 13), Some(Ipv4Addr::new(10, 0, 0, 10)));
     assert_eq!(released(&mut engine, 15, 14), None, "it has ended already");
 }
+
+fn observed(asked_at: u64, interfaces: &[Interface]) -> Event {
+    Event::Observed { asked_at: at(asked_at), scope: Scope::Attached, interfaces: interfaces.to_vec() }
+}
+
+#[test]
+fn pods_are_served_from_what_an_earlier_run_knew_and_nothing_is_changed_on_its_word() {
+    let mut engine = engine(warm(1));
+    let commands = engine.handle(at(0), Event::Remembered { interfaces: vec![eni(0, 5)] });
+    assert!(commands.contains(&Command::PrepareHost { interface: eni(0, 5) }), "{commands:?}");
+    engine.handle(at(0), Event::HostReady { eni: eni(0, 5).id });
+    let commands = engine.handle(at(1), add(1, "a", 20));
+    assert_eq!(granted(&commands), [(1, Ipv4Addr::new(10, 0, 0, 10))]);
+    assert!(started(&commands).is_empty(), "{commands:?}");
+}
+
+#[test]
+fn what_an_earlier_run_left_open_is_looked_at_before_its_interface_is_changed() {
+    let mut engine = engine(warm(8));
+    let half = || Amount::Addresses(4);
+    engine.handle(at(0), Event::LeftOpen { action: Action::Assign { eni: eni(0, 0).id, amount: half() } });
+    let commands = engine.handle(at(0), observed(0, &[eni(0, 4)]));
+    assert!(started(&commands).is_empty(), "{commands:?}");
+    let commands = engine.handle(at(5), observed(5, &[eni(0, 8)]));
+    assert!(started(&commands).is_empty(), "what was asked for has come: {commands:?}");
+}
+
+#[test]
+fn an_address_that_an_earlier_run_was_giving_back_is_given_to_nobody() {
+    let mut engine = engine(warm(5));
+    let holdings = crate::ports::Holdings { addresses: vec![Ipv4Addr::new(10, 0, 0, 10)], prefixes: vec![] };
+    engine.handle(at(0), Event::Remembered { interfaces: vec![eni(0, 2)] });
+    engine.handle(at(0), Event::LeftOpen { action: Action::Unassign { eni: eni(0, 2).id, holdings } });
+    engine.handle(at(0), Event::HostReady { eni: eni(0, 2).id });
+    assert_eq!(granted(&engine.handle(at(1), add(1, "a", 20))), [(1, Ipv4Addr::new(10, 0, 0, 11))]);
+    assert_eq!(granted(&engine.handle(at(1), add(2, "b", 20))), []);
+}
+
+#[test]
+fn an_interface_that_an_earlier_run_was_detaching_serves_nobody_while_that_may_still_happen() {
+    let mut engine = engine(warm(5));
+    let (id, attachment) = (eni(1, 2).id, eni(1, 2).attachment.unwrap().id);
+    engine.handle(at(0), Event::Remembered { interfaces: vec![eni(0, 0), eni(1, 2)] });
+    engine.handle(at(0), Event::LeftOpen { action: Action::Detach { eni: id.clone(), attachment } });
+    engine.handle(at(0), observed(0, &[eni(0, 0), eni(1, 2)]));
+    engine.handle(at(0), Event::HostReady { eni: id });
+    assert_eq!(granted(&engine.handle(at(1), add(1, "a", 20))), []);
+}

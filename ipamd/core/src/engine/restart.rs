@@ -1,0 +1,50 @@
+//! What an earlier run left behind: the ENIs that it knew, and the changes whose end it did not hear of.
+
+use std::time::Duration;
+
+use super::{Awaited, Engine, cloud::next_phase};
+use crate::{
+    Action, Command, Moment,
+    pool::Phase,
+    ports::{Holdings, Interface},
+};
+
+impl Engine {
+    /// Takes over what an earlier run knew, so that pods are served before EC2 answers. Nothing is changed at EC2 on its word.
+    pub(super) fn remember(&mut self, now: Moment, interfaces: Vec<Interface>, commands: &mut Vec<Command>) {
+        for interface in interfaces {
+            let attachment = interface.attachment.as_ref();
+            if attachment.is_some_and(|attachment| attachment.instance != self.node.instance) {
+                continue;
+            }
+            let (phase, _) = next_phase(None, attachment, Duration::ZERO);
+            let id = interface.id.clone();
+            self.add(now, interface, phase);
+            if phase == Phase::Preparing {
+                self.prepare(&id, commands);
+            }
+        }
+    }
+
+    /// Treats a change that an earlier run began as one whose answer was lost: EC2 is looked at before its ENI is changed.
+    pub(super) fn left_open(&mut self, now: Moment, action: Action) {
+        match &action {
+            Action::Create { .. } => self.create_in_doubt = Some(now),
+            Action::Detach { eni, .. } => self.set_phase(eni, Phase::Leaving, now),
+            Action::Unassign { holdings: Holdings { addresses, prefixes }, .. } => {
+                let of_prefixes = prefixes.iter().flat_map(|prefix| prefix.addresses());
+                let all: Vec<_> = addresses.iter().copied().chain(of_prefixes).collect();
+                self.pool.let_go(&all);
+            }
+            Action::Attach { .. }
+            | Action::DeleteOnTermination { .. }
+            | Action::SecurityGroups { .. }
+            | Action::Assign { .. }
+            | Action::Delete { .. } => {}
+        }
+        if let Some(eni) = action.eni() {
+            self.awaited.insert(eni.clone(), Awaited { addresses: 0, since: now });
+        }
+        self.look_at(now);
+    }
+}

@@ -202,6 +202,7 @@ impl<E: Ec2> Reconciler<E> {
             Command::Release { ticket, key, released } => self.release(ticket, key, released),
             Command::Observe { scope } => self.observe(scope),
             Command::DescribeSubnets => self.describe_subnets(),
+            Command::ObserveKernel => self.observe_kernel(),
             Command::Start { intent, action } => self.start(intent, action),
             Command::PrepareHost { interface } => self.prepare(interface),
             Command::ForgetHost { eni } => self.forget(eni),
@@ -288,6 +289,16 @@ impl<E: Ec2> Reconciler<E> {
         tokio::spawn(async move {
             let outcome = outside.ec2.subnets(&outside.node.vpc, &outside.node.zone).await;
             handle.tell(Event::Subnets { outcome });
+        });
+    }
+
+    fn observe_kernel(&self) {
+        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        tokio::spawn(async move {
+            let asked_at = clock::now();
+            let pods = outside.host.observe(&outside.settings.veth_prefix).await;
+            let holds = pods.map(|pods| pods.into_iter().map(|pod| pod.alias.address).collect());
+            handle.tell(Event::Kernel { asked_at, holds: holds.map_err(|error| chain(&error)) });
         });
     }
 

@@ -6,7 +6,7 @@
 use std::{net::Ipv4Addr, path::PathBuf, str::FromStr, time::Duration};
 
 use eni_proto::{VethPrefix, numbers};
-use ipam_core::{Policy, ports::Cidr4};
+use ipam_core::{Placement, Policy, ports::Cidr4};
 
 /// What the daemon runs with. Built only by [`Settings::read`], so it is always consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,9 @@ impl Settings {
                 cool_down: Duration::from_secs(
                     reader.number("IP_COOLDOWN_PERIOD", numbers::DEFAULT_COOL_DOWN_SECONDS, 5, 3600).into(),
                 ),
+                // Not a setting yet.
+                placement: Placement::NodeSubnet,
+                ..Policy::default()
             },
             veth_prefix: reader.parsed("AWS_VPC_K8S_CNI_VETHPREFIX", VethPrefix::default()),
             mtu: reader.number("AWS_VPC_ENI_MTU", numbers::DEFAULT_MTU, numbers::MIN_MTU, numbers::DEFAULT_MTU),

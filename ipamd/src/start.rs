@@ -13,7 +13,7 @@ use std::{
 use ipam_aws::{AwsEc2, AwsImds, AwsSettings};
 use ipam_core::{
     Lease, Limits,
-    engine::Engine,
+    engine::{self, Engine},
     ports::{Ec2, Imds, NodeIdentity, Scope},
 };
 use nix::fcntl::{Flock, FlockArg};
@@ -181,9 +181,16 @@ async fn begin(
     let host = HostNet::start().map_err(|source| StartError::System { what: "a thread", source })?;
     close_open_intents(&store, &recorded).await;
     let leases = recover(&settings, &host, &*ec2, &node, &store, recorded.leases, stage).await;
-    let prefix = format!("{}-{:x}", node.instance, clock::now().as_millis());
-    let engine =
-        Engine::new(node.clone(), settings.policy.clone(), limits, leases, recorded.cooling, prefix, clock::now());
+    let start = engine::Start {
+        node: node.clone(),
+        policy: settings.policy.clone(),
+        limits,
+        leases,
+        cooling: recorded.cooling,
+        intent_prefix: format!("{}-{:x}", node.instance, clock::now().as_millis()),
+        intents_open: !recorded.open_intents.is_empty(),
+    };
+    let engine = Engine::new(start, clock::now());
     let released_dir = settings.released_dir.clone();
     let handle = reconcile::start(engine, Outside { ec2, store: store.clone(), host, node, settings });
     released::honour(&released_dir, &handle).await;

@@ -121,7 +121,7 @@ pub(crate) fn limits(info: &InstanceTypeInfo) -> Result<Limits, BadAnswer> {
         let max_enis = small("MaximumNetworkInterfaces", enis)?;
         let bad = || ("Ipv4AddressesPerInterface", "absent or out of range".to_owned());
         let addresses_per_eni = addresses.and_then(Result::ok).ok_or_else(bad)?;
-        Ok(Limits { max_enis, addresses_per_eni })
+        Ok(Limits { max_enis, addresses_per_eni, ..Limits::default() })
     };
     read().map_err(|field| of(info.instance_type().map(InstanceType::as_str), field))
 }

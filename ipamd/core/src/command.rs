@@ -1,6 +1,6 @@
 //! What the engine is told and what it answers: the only two languages between deciding and doing.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt, net::Ipv4Addr};
 
 use eni_proto::{Pod, PodKey, Refusal};
 
@@ -113,6 +113,18 @@ pub enum Event {
         /// What is missing, for people.
         reason: String,
     },
+    /// The kernel was asked which addresses its pods have, or could not be asked.
+    Kernel {
+        /// When it was asked.
+        asked_at: Moment,
+        /// The addresses of the pods' host links and routes. An error says why they could not be read.
+        holds: Result<BTreeSet<Ipv4Addr>, String>,
+    },
+    /// The primary ENI has other security groups than before: the ENIs that we manage follow.
+    SecurityGroups {
+        /// The new ones, at least one.
+        security_groups: Vec<SecurityGroupId>,
+    },
     /// Time has passed.
     Tick,
 }
@@ -165,6 +177,8 @@ pub enum Command {
     },
     /// Ask EC2 for the subnets of this node's zone, then report [`Event::Subnets`].
     DescribeSubnets,
+    /// Ask the kernel which addresses its pods have, then report [`Event::Kernel`]: something is about to be given back.
+    ObserveKernel,
     /// Make the intent durable, then carry it out, then report [`Event::Settled`].
     Start {
         /// Its id; for [`Action::Create`] also the client token.

@@ -60,6 +60,25 @@ enum Look {
     Asked,
 }
 
+/// All that an engine begins with.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The node.
+    pub node: NodeIdentity,
+    /// What the operator wants.
+    pub policy: Policy,
+    /// What the instance allows.
+    pub limits: Limits,
+    /// The leases on record, and those that only the kernel knew.
+    pub leases: Vec<Lease>,
+    /// The cool-downs on record.
+    pub cooling: Vec<CoolDown>,
+    /// Unique for each start on each node, at most 50 characters: intents are named after it.
+    pub intent_prefix: String,
+    /// Whether an earlier run ended while a change was under way: then what it may have left at EC2 is looked for.
+    pub intents_open: bool,
+}
+
 /// The pure state machine. Create it once per start; feed it with [`Engine::handle`].
 #[derive(Debug, Clone)]
 pub struct Engine {
@@ -99,18 +118,9 @@ pub struct Engine {
 
 impl Engine {
     /// Returns an engine that knows what the database recorded and will ask EC2 for the rest.
-    ///
-    /// `intent_prefix` must be unique for each start on each node (at most 50 characters): intents are named after it.
     #[must_use]
-    pub fn new(
-        node: NodeIdentity,
-        policy: Policy,
-        limits: Limits,
-        leases: Vec<Lease>,
-        cooling: Vec<CoolDown>,
-        intent_prefix: String,
-        now: Moment,
-    ) -> Self {
+    pub fn new(start: Start, now: Moment) -> Self {
+        let Start { node, policy, limits, leases, cooling, intent_prefix, intents_open: _ } = start;
         let mut pool = Pool::default();
         let latest = now.after(policy.cool_down);
         for cool_down in cooling {
@@ -218,7 +228,7 @@ impl Engine {
             Event::Settled { intent, outcome } => self.settled(now, &intent, outcome, commands),
             Event::HostReady { eni } => self.host_ready(&eni),
             Event::HostFailed { eni, reason } => drop(self.host_trouble.insert(eni, reason)),
-            Event::Subnets { .. } | Event::Tick => {}
+            Event::Kernel { .. } | Event::SecurityGroups { .. } | Event::Subnets { .. } | Event::Tick => {}
         }
     }
 

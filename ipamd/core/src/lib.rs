@@ -22,4 +22,4 @@ pub use command::{Action, Command, Done, Event, IntentId, Ticket};
 pub use ids::{AttachmentId, EniId, InstanceId, MacAddress, SecurityGroupId, SubnetId, VpcId};
 pub use lease::{CoolDown, Lease};
 pub use moment::Moment;
-pub use policy::{Limits, Policy};
+pub use policy::{Access, CustomNetwork, Limits, Mode, Placement, Policy};

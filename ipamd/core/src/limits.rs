@@ -1,6 +1,6 @@
 //! What each instance type can carry, from a table that EC2 publishes.
 
-use crate::Limits;
+use crate::{Limits, policy::MAX_CARDS};
 
 /// One row for each instance type. Source: EC2 `DescribeInstanceTypes`; its header names the columns.
 const TABLE: &str = include_str!("../data/instance-limits.tsv");
@@ -12,7 +12,7 @@ impl Limits {
         rows().find(|(name, _)| *name == instance_type).and_then(|(_, limits)| limits)
     }
 
-    /// Addresses of one ENI that pods can have: all but its primary.
+    /// Places of one ENI for what pods can have, each a single address or a prefix: all but its primary address.
     #[must_use]
     pub fn capacity(self) -> usize {
         usize::from(self.addresses_per_eni.saturating_sub(1))
@@ -22,13 +22,24 @@ impl Limits {
 fn rows() -> impl Iterator<Item = (&'static str, Option<Limits>)> {
     TABLE.lines().filter(|line| !line.starts_with('#')).map(|line| {
         let mut fields = line.split('\t');
-        let name = fields.next().unwrap_or_default();
-        let mut number = || fields.next()?.parse().ok();
-        let limits = number().and_then(|max_enis: u16| {
-            Some(Limits { max_enis: u8::try_from(max_enis).ok()?, addresses_per_eni: number()? })
-        });
-        (name, limits)
+        (fields.next().unwrap_or_default(), read(fields))
     })
+}
+
+/// Reads the columns after the name.
+fn read<'a>(mut fields: impl Iterator<Item = &'a str>) -> Option<Limits> {
+    let max_enis = fields.next()?.parse().ok()?;
+    let addresses_per_eni = fields.next()?.parse().ok()?;
+    let nitro = fields.next()? == "nitro";
+    let bare_metal = fields.next()? == "true";
+    let default_card: usize = fields.next()?.parse().ok()?;
+    let mut other_cards = [0; MAX_CARDS];
+    for card in fields.next()?.split(',') {
+        let (index, most) = card.split_once(':')?;
+        *other_cards.get_mut(index.parse::<usize>().ok()?)? = most.parse().ok()?;
+    }
+    *other_cards.get_mut(default_card)? = 0;
+    Some(Limits { max_enis, addresses_per_eni, prefixes: nitro || bare_metal, other_cards })
 }
 
 #[cfg(test)]
@@ -46,8 +57,11 @@ mod tests {
 
     #[test]
     fn known_types_have_known_limits_and_unknown_ones_none() {
-        assert_eq!(Limits::of("m5.xlarge"), Some(Limits { max_enis: 4, addresses_per_eni: 15 }));
-        assert_eq!(Limits::of("t3.small"), Some(Limits { max_enis: 3, addresses_per_eni: 4 }));
+        let small = Limits { max_enis: 3, addresses_per_eni: 4, ..Limits::default() };
+        assert_eq!(Limits::of("t3.small"), Some(small));
+        assert_eq!(Limits::of("m4.large").map(|limits| limits.prefixes), Some(false));
+        let p4d = Limits::of("p4d.24xlarge").map(|limits| (limits.max_enis, limits.other_cards[..5].to_vec()));
+        assert_eq!(p4d, Some((15, vec![0, 15, 15, 15, 0])));
         assert_eq!(Limits::of("m99.huge"), None);
     }
 }

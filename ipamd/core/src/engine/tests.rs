@@ -56,18 +56,23 @@ fn eni(device: u8, count: u8) -> Interface {
 }
 
 fn warm(addresses: u16) -> Policy {
-    Policy {
-        warm_enis: 0,
-        warm_addresses: addresses,
-        minimum_addresses: 0,
-        max_enis: None,
-        cool_down: Duration::from_secs(30),
-    }
+    Policy { warm_enis: 0, warm_addresses: addresses, ..Policy::default() }
 }
 
 fn engine(policy: Policy) -> Engine {
-    let limits = Limits { max_enis: 3, addresses_per_eni: 10 };
-    Engine::new(node(), policy, limits, vec![], vec![], "i-1-0".to_owned(), at(0))
+    Engine::new(start(policy), at(0))
+}
+
+fn start(policy: Policy) -> Start {
+    Start {
+        node: node(),
+        policy,
+        limits: Limits { max_enis: 3, addresses_per_eni: 10, ..Limits::default() },
+        leases: vec![],
+        cooling: vec![],
+        intent_prefix: "i-1-0".to_owned(),
+        intents_open: false,
+    }
 }
 
 /// An engine that has seen these ENIs and whose kernel is ready for them.
@@ -161,9 +166,9 @@ fn an_address_is_not_reused_before_its_cool_down_is_over() {
 
 #[test]
 fn a_cool_down_on_record_is_honoured_after_a_restart() {
-    let limits = Limits { max_enis: 1, addresses_per_eni: 2 };
+    let limits = Limits { max_enis: 1, addresses_per_eni: 2, ..Limits::default() };
     let cooling = vec![CoolDown { address: Ipv4Addr::new(10, 0, 0, 10), until: at(30) }];
-    let mut engine = Engine::new(node(), warm(1), limits, vec![], cooling, "x".to_owned(), at(0));
+    let mut engine = Engine::new(Start { limits, cooling, ..start(warm(1)) }, at(0));
     engine.handle(at(0), Event::Tick);
     engine.handle(at(0), Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: vec![eni(0, 1)] });
     engine.handle(at(0), Event::HostReady { eni: "eni-1".parse().unwrap() });
@@ -408,7 +413,7 @@ fn a_lease_without_a_sandbox_ends_unless_its_key_was_answered_since() {
         commands
             .into_iter()
             .find_map(|command| match command {
-                Command::Release { ticket, released, .. } if ticket == Some(Ticket(9)) => Some(released),
+                Command::Release { ticket: Some(Ticket(9)), released, .. } => Some(released),
                 _ => None,
             })?
             .map(|rest| rest.address)

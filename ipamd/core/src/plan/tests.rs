@@ -10,7 +10,8 @@ use crate::{
     ports::{Attachment, Cidr4, Interface, InterfaceKind},
 };
 
-const LIMITS: Limits = Limits { max_enis: 3, addresses_per_eni: 10 };
+const LIMITS: Limits =
+    Limits { max_enis: 3, addresses_per_eni: 10, prefixes: true, other_cards: [0; crate::policy::MAX_CARDS] };
 
 /// A node as the tests describe it: for each ENI how many addresses it has and how many of them pods hold.
 fn pool(enis: &[(u8, u8)]) -> Pool {
@@ -72,8 +73,7 @@ fn node() -> NodeIdentity {
 }
 
 fn policy(warm_enis: u8, warm: u16, minimum: u16) -> Policy {
-    let cool_down = Duration::from_secs(30);
-    Policy { warm_enis, warm_addresses: warm, minimum_addresses: minimum, max_enis: None, cool_down }
+    Policy { warm_enis, warm_addresses: warm, minimum_addresses: minimum, ..Policy::default() }
 }
 
 /// The plan as text, one action a line.

@@ -9,7 +9,7 @@ use std::{
 use eni_proto::{EniMark, Pod, PodKey};
 use ipam_core::{
     Action, Command, CoolDown, EniId, Event, IntentId, Lease, Limits, Moment, Policy, Ticket,
-    engine::Engine,
+    engine::{Engine, Start},
     ports::{Cidr4, Ec2Error, Interface, NodeIdentity, RefusalClass, Scope},
 };
 use rand_chacha::{
@@ -88,6 +88,18 @@ fn node() -> NodeIdentity {
     }
 }
 
+fn start(policy: &Policy, limits: Limits) -> Start {
+    Start {
+        node: node(),
+        policy: policy.clone(),
+        limits,
+        leases: vec![],
+        cooling: vec![],
+        intent_prefix: "i-1-0".to_owned(),
+        intents_open: false,
+    }
+}
+
 impl World {
     /// A world whose size, policy and luck follow from the seed.
     pub(crate) fn new(seed: u64) -> Self {
@@ -96,21 +108,21 @@ impl World {
         let limits = Limits {
             max_enis: u8::try_from(2 + below(3)).unwrap(),
             addresses_per_eni: u16::try_from(3 + below(6)).unwrap(),
+            ..Limits::default()
         };
         let by_address = below(2) == 0;
         let policy = Policy {
             warm_enis: u8::try_from(below(2)).unwrap(),
             warm_addresses: if by_address { u16::try_from(below(5)).unwrap() } else { 0 },
             minimum_addresses: if by_address { u16::try_from(below(8)).unwrap() } else { 0 },
-            max_enis: None,
-            cool_down: Duration::from_secs(30),
+            ..Policy::default()
         };
         let subnet = if below(4) == 0 { usize::try_from(below(12)).unwrap() } else { 1000 };
         let mut cloud = Cloud::new(limits, subnet);
         let operators = (below(3) == 0).then(|| cloud.add_operators_eni(1));
         let faults = [0, 5, 30][usize::try_from(below(3)).unwrap()];
         let now = Moment::from_millis(1_000_000);
-        let engine = Engine::new(node(), policy.clone(), limits, vec![], vec![], "i-1-0".to_owned(), now);
+        let engine = Engine::new(start(&policy, limits), now);
         let mut world = Self {
             now,
             policy,
@@ -222,12 +234,14 @@ impl World {
         self.waiting.clear();
         self.prepared.clear();
         self.preparing.clear();
-        self.in_flight.clear();
         self.observing = 0;
         let leases = self.held.values().cloned().collect();
         let cooling = self.resting.iter().map(|(&address, &until)| CoolDown { address, until }).collect();
-        let prefix = format!("i-1-{}", self.starts);
-        self.engine = Engine::new(node(), self.policy.clone(), self.cloud.limits, leases, cooling, prefix, self.now);
+        let intent_prefix = format!("i-1-{}", self.starts);
+        let start = start(&self.policy, self.cloud.limits);
+        let start = Start { leases, cooling, intent_prefix, intents_open: !self.in_flight.is_empty(), ..start };
+        self.in_flight.clear();
+        self.engine = Engine::new(start, self.now);
         self.tell(Event::Tick);
     }
 
@@ -392,6 +406,11 @@ impl World {
                 self.schedule(at, Later::Describe(self.now));
             }
             Command::DescribeSubnets => {}
+            Command::ObserveKernel => {
+                let holds = Ok(self.held.values().map(|lease| lease.address).collect());
+                let (asked_at, at) = (self.now, self.soon(50));
+                self.schedule(at, Later::Tell(Event::Kernel { asked_at, holds }));
+            }
             Command::Start { intent, action } => self.started(intent, action),
             Command::PrepareHost { interface } => {
                 assert_ne!(Some(&interface.id), self.operators.as_ref(), "the operator's ENI was touched");
@@ -455,7 +474,7 @@ impl World {
 
     /// I7.
     fn check_limits(&self, action: &Action) {
-        let Limits { max_enis, addresses_per_eni } = self.cloud.limits;
+        let Limits { max_enis, addresses_per_eni, .. } = self.cloud.limits;
         match action {
             Action::Create { amount, .. } => {
                 let creating = self.in_flight.values().filter(|other| matches!(other, Action::Create { .. })).count();

@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod folders;
+mod gc;
 mod host;
+mod orphans;
 mod reconcile;
 mod released;
 mod server;

@@ -30,13 +30,38 @@ use crate::{clock, host::HostNet, settings::Settings, store::Store};
 /// How long the kernel side of an ENI rests after a failure before it is tried again.
 const HOST_RETRY: Duration = Duration::from_secs(1);
 
-/// What a caller hears.
+/// What the caller of an ADD hears.
 pub(crate) type AddAnswer = Result<Lease, Refusal>;
+/// What the caller of a DEL hears. None: there was no lease.
+pub(crate) type DelAnswer = Result<Option<CoolDown>, Refusal>;
+
+/// Why a lease ended, for the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The runtime said so.
+    Del,
+    /// The runtime did not list it as valid.
+    Gc,
+    /// Its network namespace went without a DEL.
+    NamespaceGone,
+}
+
+impl Ended {
+    /// The word in the database and in logs.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Del => "del",
+            Self::Gc => "gc",
+            Self::NamespaceGone => "namespace-gone",
+        }
+    }
+}
 
 enum Message {
     Event(Event),
     Add { event: Event, ticket: Ticket, reply: oneshot::Sender<AddAnswer> },
-    Del { key: PodKey, reply: oneshot::Sender<Result<Option<CoolDown>, Refusal>> },
+    End { event: Event, ticket: Ticket, why: Ended, reply: oneshot::Sender<DelAnswer> },
+    Leases { reply: oneshot::Sender<Vec<Lease>> },
     Lease { key: PodKey, reply: oneshot::Sender<Option<Lease>> },
     Status { reply: oneshot::Sender<EngineStatus> },
 }
@@ -74,8 +99,21 @@ impl Handle {
     }
 
     /// Gives an address back and waits until that is stored.
-    pub(crate) async fn del(&self, key: PodKey) -> Result<Result<Option<CoolDown>, Refusal>, Stopped> {
-        self.ask(|reply| Message::Del { key, reply }).await
+    pub(crate) async fn del(&self, key: PodKey) -> Result<DelAnswer, Stopped> {
+        let ticket = self.ticket();
+        self.ask(|reply| Message::End { event: Event::Del { ticket, key }, ticket, why: Ended::Del, reply }).await
+    }
+
+    /// Ends a lease that had no sandbox at `seen_at`, unless it was asked for then or later; waits until that is stored.
+    pub(crate) async fn reclaim(&self, key: PodKey, seen_at: Moment, why: Ended) -> Result<DelAnswer, Stopped> {
+        let ticket = self.ticket();
+        let event = Event::Reclaim { ticket, key, seen_at };
+        self.ask(|reply| Message::End { event, ticket, why, reply }).await
+    }
+
+    /// Returns all leases, by key.
+    pub(crate) async fn leases(&self) -> Result<Vec<Lease>, Stopped> {
+        self.ask(|reply| Message::Leases { reply }).await
     }
 
     /// Returns the lease of a key.
@@ -123,6 +161,8 @@ pub(crate) struct Outside<E> {
     pub(crate) host: HostNet,
     pub(crate) node: NodeIdentity,
     pub(crate) settings: Settings,
+    /// Hears of the network namespace of each new lease.
+    pub(crate) granted: mpsc::UnboundedSender<String>,
 }
 
 /// Starts the loop and returns the way to it. It ends when the runtime does.
@@ -134,7 +174,7 @@ pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>) -> Handle {
         outside: Arc::new(outside),
         handle: handle.clone(),
         adds: BTreeMap::new(),
-        dels: BTreeMap::new(),
+        ends: BTreeMap::new(),
         prepared: BTreeMap::new(),
     };
     tokio::spawn(reconciler.run(inbox));
@@ -146,7 +186,7 @@ struct Reconciler<E> {
     outside: Arc<Outside<E>>,
     handle: Handle,
     adds: BTreeMap<Ticket, oneshot::Sender<AddAnswer>>,
-    dels: BTreeMap<Ticket, oneshot::Sender<Result<Option<CoolDown>, Refusal>>>,
+    ends: BTreeMap<Ticket, (Ended, oneshot::Sender<DelAnswer>)>,
     /// ENIs that the kernel was or is being prepared for: how they hang on the node, and how to stop the preparation.
     prepared: BTreeMap<EniId, (Option<Attachment>, AbortHandle)>,
 }
@@ -178,11 +218,11 @@ impl<E: Ec2> Reconciler<E> {
                 self.adds.insert(ticket, reply);
                 self.feed(event);
             }
-            Message::Del { key, reply } => {
-                let ticket = self.handle.ticket();
-                self.dels.insert(ticket, reply);
-                self.feed(Event::Del { ticket, key });
+            Message::End { event, ticket, why, reply } => {
+                self.ends.insert(ticket, (why, reply));
+                self.feed(event);
             }
+            Message::Leases { reply } => drop(reply.send(self.engine.leases().cloned().collect())),
             // A caller that no longer listens needs no answer.
             Message::Lease { key, reply } => drop(reply.send(self.engine.lease(&key).cloned())),
             Message::Status { reply } => drop(reply.send(self.engine.status(clock::now()))),
@@ -212,6 +252,10 @@ impl<E: Ec2> Reconciler<E> {
     /// Stores the lease, then answers (I2). Also for a lease that is not fresh: its first write may still be on its way.
     fn grant(&mut self, ticket: Ticket, lease: Lease, fresh: bool) {
         let reply = self.adds.remove(&ticket);
+        if fresh {
+            // Nobody listens only when lost namespaces cannot be watched.
+            let _ = self.outside.granted.send(lease.netns.clone());
+        }
         let stored = self.outside.store.put(lease.clone());
         let handle = self.handle.clone();
         tokio::spawn(async move {
@@ -244,7 +288,8 @@ impl<E: Ec2> Reconciler<E> {
 
     /// Stores the release, clears what the kernel may still have of the address, then answers.
     fn release(&mut self, ticket: Option<Ticket>, key: PodKey, released: Option<CoolDown>) {
-        let reply = ticket.and_then(|ticket| self.dels.remove(&ticket));
+        let (why, reply) = ticket.and_then(|ticket| self.ends.remove(&ticket)).unzip();
+        let why = why.unwrap_or(Ended::Del);
         let Some(cooling) = released else {
             if let Some(reply) = reply {
                 let _ = reply.send(Ok(None));
@@ -259,7 +304,9 @@ impl<E: Ec2> Reconciler<E> {
             }
             let outcome = stored.await;
             match &outcome {
-                Ok(()) => tracing::info!(key = %key, address = %cooling.address, "address released"),
+                Ok(()) => {
+                    tracing::info!(key = %key, address = %cooling.address, why = why.as_str(), "address released")
+                }
                 Err(error) => {
                     tracing::error!(key = %key, address = %cooling.address, error = %chain(error), "release could not be stored");
                 }

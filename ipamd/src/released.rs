@@ -1,11 +1,22 @@
 //! Release notes: what the plugin wrote down when a DEL found no daemon.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use eni_proto::PodKey;
 use ipam_core::Moment;
 
-use crate::reconcile::Handle;
+use crate::{
+    folders::Folders,
+    reconcile::{Handle, chain},
+};
+
+/// How often notes are looked for although nobody told of one: in case something was missed, or a release failed.
+const BACKSTOP: Duration = Duration::from_secs(60);
+/// The same while the folder cannot be watched.
+const BLIND_PERIOD: Duration = Duration::from_secs(5);
 
 /// One note: which lease ended, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,4 +64,23 @@ pub(crate) async fn honour(folder: &Path, handle: &Handle) {
             }
         }
     }
+}
+
+/// Honours notes as they come, for ever. Makes the folder if it is not there, so that it can be watched.
+pub(crate) async fn follow(folder: PathBuf, handle: Handle) {
+    let mut folders = Folders::new().map_err(|error| log_blind(&folder, &error)).ok();
+    loop {
+        let _ = std::fs::create_dir_all(&folder);
+        let watched = folders.as_mut().map(|folders| folders.watch(&folder));
+        // After the watch is set, so that a note that comes in between is not missed.
+        honour(&folder, &handle).await;
+        match (watched, &mut folders) {
+            (Some(Ok(())), Some(folders)) => drop(tokio::time::timeout(BACKSTOP, folders.changed()).await),
+            _ => tokio::time::sleep(BLIND_PERIOD).await,
+        }
+    }
+}
+
+fn log_blind(folder: &Path, error: &std::io::Error) {
+    tracing::warn!(folder = %folder.display(), error = %chain(error), "release notes cannot be watched and are looked for every 5 s");
 }

@@ -1,8 +1,8 @@
 //! The gRPC service on the Unix socket: checks each request, hands it to the loop, turns the answer into the wire's words.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use eni_proto::{PodNetwork, Refusal, RefusalCode, wire};
+use eni_proto::{PodKey, PodNetwork, Refusal, RefusalCode, wire};
 use ipam_core::{Lease, Moment};
 use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -13,7 +13,7 @@ use tonic::{
 use wire::ipam_server::{Ipam, IpamServer};
 
 use crate::{
-    clock,
+    clock, gc,
     reconcile::{AddAnswer, Handle},
     settings::Settings,
 };
@@ -163,8 +163,12 @@ impl Ipam for Service {
         Ok(Response::new(wire::CheckReply { network: lease.map(|lease| self.network(&lease).into()) }))
     }
 
-    async fn gc(&self, _: Request<wire::GcRequest>) -> Result<Response<wire::GcReply>, Status> {
-        Err(Status::unimplemented("GC is not built yet; leases end with DEL"))
+    async fn gc(&self, request: Request<wire::GcRequest>) -> Result<Response<wire::GcReply>, Status> {
+        let begun = clock::now();
+        let (network, valid) = checked_gc(request.into_inner())?;
+        let handle = self.handle(begun).await.map_err(refused)?;
+        let released = gc::collect(&handle, &network, &valid, begun).await.map_err(stopping)?.map_err(refused)?;
+        Ok(Response::new(wire::GcReply { released }))
     }
 
     async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
@@ -181,9 +185,19 @@ impl Ipam for Service {
 }
 
 #[allow(clippy::result_large_err, reason = "the error type is tonic's")]
-fn checked(key: Option<wire::PodKey>) -> Result<eni_proto::PodKey, Status> {
+fn checked(key: Option<wire::PodKey>) -> Result<PodKey, Status> {
     let key = key.ok_or_else(|| Status::invalid_argument("key is absent"))?;
     key.try_into().map_err(|error: eni_proto::InvalidKey| Status::invalid_argument(error.to_string()))
+}
+
+#[allow(clippy::result_large_err, reason = "the error type is tonic's")]
+fn checked_gc(request: wire::GcRequest) -> Result<(String, BTreeSet<PodKey>), Status> {
+    if request.network.is_empty() {
+        return Err(Status::invalid_argument("network is empty"));
+    }
+    // One that is not well-formed can have no lease, but the caller means something that we do not understand.
+    let valid = request.valid.into_iter().map(|key| checked(Some(key))).collect::<Result<_, _>>()?;
+    Ok((request.network, valid))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used with map_err")]

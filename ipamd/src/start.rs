@@ -19,13 +19,14 @@ use ipam_core::{
 use nix::fcntl::{Flock, FlockArg};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
 use crate::{
     clock,
     host::{HostNet, KernelPod},
-    reconcile::{self, Handle, Outside, chain},
+    orphans,
+    reconcile::{self, Outside, chain},
     released,
     server::{self, SocketError, Stage},
     settings::Settings,
@@ -35,8 +36,8 @@ use crate::{
 /// Waits between two tries of something that the start cannot do without.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(5);
-/// How often release notes are looked for. The plugin writes one only when it could not reach us.
-const NOTES_PERIOD: Duration = Duration::from_secs(5);
+/// How often the database is rid of what is over.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(5);
 
 /// Why the daemon could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -192,9 +193,14 @@ async fn begin(
     };
     let engine = Engine::new(start, clock::now());
     let released_dir = settings.released_dir.clone();
-    let handle = reconcile::start(engine, Outside { ec2, store: store.clone(), host, node, settings });
+    let (granted, new_leases) = mpsc::unbounded_channel();
+    let prefix = settings.veth_prefix.clone();
+    let outside = Outside { ec2, store: store.clone(), host: host.clone(), node, settings, granted };
+    let handle = reconcile::start(engine, outside);
     released::honour(&released_dir, &handle).await;
-    tokio::spawn(housekeeping(released_dir, handle.clone(), store));
+    tokio::spawn(orphans::follow(handle.clone(), host, prefix, new_leases));
+    tokio::spawn(released::follow(released_dir, handle.clone()));
+    tokio::spawn(housekeeping(store));
     stage.send_replace(Stage::Serving(handle));
     Ok(())
 }
@@ -301,11 +307,10 @@ async fn adopt(store: &Store, pod: KernelPod, eni: ipam_core::EniId) -> Lease {
 }
 
 /// Work that nobody waits for.
-async fn housekeeping(released_dir: PathBuf, handle: Handle, store: Store) {
-    let mut period = tokio::time::interval(NOTES_PERIOD);
+async fn housekeeping(store: Store) {
+    let mut period = tokio::time::interval(HOUSEKEEPING_PERIOD);
     loop {
         period.tick().await;
-        released::honour(&released_dir, &handle).await;
         if let Err(error) = store.forget_cooled(clock::now()).await {
             tracing::warn!(error = %chain(&error), "cool-downs that are over could not be removed");
         }

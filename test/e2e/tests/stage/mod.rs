@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan};
+use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan, Sandbox, Worker, plugin::NETWORK};
+use eni_proto::wire::{self, ipam_client::IpamClient};
+use tonic::transport::{Channel, Endpoint};
 
 /// Bound of every wait: far above what a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,4 +29,19 @@ pub(crate) async fn ready_cluster(workers: usize, free: u32, settings: &[(&str, 
         worker.until_ready(free, PATIENCE).await.unwrap();
     }
     cluster
+}
+
+/// A client of the worker's daemon.
+pub(crate) async fn client(worker: &Worker) -> IpamClient<Channel> {
+    let endpoint = Endpoint::try_from(format!("unix:{}", worker.socket().display())).unwrap();
+    IpamClient::new(endpoint.connect().await.unwrap())
+}
+
+/// The key of a sandbox's lease.
+pub(crate) fn key(sandbox: &Sandbox) -> wire::PodKey {
+    wire::PodKey {
+        network: NETWORK.to_owned(),
+        container_id: sandbox.container_id.clone(),
+        interface: sandbox.interface.clone(),
+    }
 }

@@ -1,0 +1,40 @@
+//! GC: the runtime lists the attachments that it knows, and every other lease of the network ends.
+
+use std::collections::BTreeSet;
+
+use eni_proto::{PodKey, Refusal};
+use ipam_core::Moment;
+
+use crate::reconcile::{Ended, Handle, Stopped};
+
+/// Releases the leases of `network` that are not `valid` and were neither given nor asked for again since `begun`.
+///
+/// Returns how many were released, once that is stored. Repeatable.
+pub(crate) async fn collect(
+    handle: &Handle,
+    network: &str,
+    valid: &BTreeSet<PodKey>,
+    begun: Moment,
+) -> Result<Result<u32, Refusal>, Stopped> {
+    let leases = handle.leases().await?;
+    let unwanted =
+        leases.into_iter().map(|lease| lease.key).filter(|key| key.network() == network && !valid.contains(key));
+    // All at once, so that they share a commit.
+    let ends: Vec<_> = unwanted
+        .map(|key| {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.reclaim(key, begun, Ended::Gc).await })
+        })
+        .collect();
+    let mut released = 0;
+    let mut failure = None;
+    for end in ends {
+        match end.await.map_err(|_| Stopped)?? {
+            Ok(Some(_)) => released += 1,
+            Ok(None) => {}
+            Err(refusal) => failure = Some(refusal),
+        }
+    }
+    tracing::info!(network, valid = valid.len(), released, "leases that the runtime does not know have ended");
+    Ok(failure.map_or(Ok(released), Err))
+}

@@ -3,22 +3,22 @@
 //! The loop itself never waits for anything but the next event: every command that takes time runs in a task of its own
 //! and reports back as an event. So a slow EC2 call never delays an ADD that the pool can serve.
 
+mod cloud;
+mod kernel;
+
 use std::{
     collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use eni_proto::{Pod, PodKey, Refusal, RefusalCode, numbers};
+use eni_proto::{Pod, PodKey, Refusal, RefusalCode};
 use ipam_core::{
-    Action, Command, CoolDown, Done, EniId, Event, IntentId, Lease, Moment, SecurityGroupId, SubnetId, Ticket,
+    Command, CoolDown, EniId, Event, Lease, Moment, Ticket,
     engine::{Engine, EngineStatus},
-    ports::{
-        Amount, Attachment, Change, Cidr4, Ec2, Ec2Error, Ec2Result, Interface, NewInterface, NodeIdentity, Scope,
-    },
+    ports::{Attachment, Ec2, NodeIdentity},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -26,9 +26,6 @@ use tokio::{
 };
 
 use crate::{clock, host::HostNet, settings::Settings, store::Store};
-
-/// How long the kernel side of an ENI rests after a failure before it is tried again.
-const HOST_RETRY: Duration = Duration::from_secs(1);
 
 /// What the caller of an ADD hears.
 pub(crate) type AddAnswer = Result<Lease, Refusal>;
@@ -315,177 +312,6 @@ impl<E: Ec2> Reconciler<E> {
                 let _ = reply.send(outcome.map(|()| Some(cooling)).map_err(|error| store_refusal(&error)));
             }
         });
-    }
-
-    fn observe(&self, scope: Scope) {
-        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
-        tokio::spawn(async move {
-            let asked_at = clock::now();
-            handle.tell(match outside.interfaces().await {
-                Ok(interfaces) => Event::Observed { asked_at, scope, interfaces },
-                Err(error) => {
-                    tracing::warn!(error = %error, "EC2 did not describe this node's interfaces");
-                    Event::ObserveFailed { error }
-                }
-            });
-        });
-    }
-
-    fn describe_subnets(&self) {
-        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
-        tokio::spawn(async move {
-            let outcome = outside.ec2.subnets(&outside.node.vpc, &outside.node.zone).await;
-            handle.tell(Event::Subnets { outcome });
-        });
-    }
-
-    fn observe_kernel(&self) {
-        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
-        tokio::spawn(async move {
-            let asked_at = clock::now();
-            let pods = outside.host.observe(&outside.settings.veth_prefix).await;
-            let holds = pods.map(|pods| pods.into_iter().map(|pod| pod.alias.address).collect());
-            handle.tell(Event::Kernel { asked_at, holds: holds.map_err(|error| chain(&error)) });
-        });
-    }
-
-    /// Writes the intent down, carries it out, settles it.
-    fn start(&self, intent: IntentId, action: Action) {
-        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
-        tokio::spawn(async move {
-            let outcome = match outside.store.begin(&intent, &action, clock::now()).await {
-                Ok(()) => outside.execute(&intent, &action).await,
-                // Not written down, so not done (durable before visible).
-                Err(error) => Err(Ec2Error::Refused {
-                    action: "none",
-                    class: ipam_core::ports::RefusalClass::TryLater,
-                    code: "IPAM-206".to_owned(),
-                    message: chain(&error),
-                }),
-            };
-            let text = match &outcome {
-                Ok(_) => "done".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            match &outcome {
-                Ok(_) => tracing::info!(%intent, ?action, "EC2 change done"),
-                Err(error) => tracing::warn!(%intent, ?action, error = %error, "EC2 change failed"),
-            }
-            if let Err(error) = outside.store.settle(&intent, text, clock::now()).await {
-                tracing::error!(%intent, error = %chain(&error), "outcome of an EC2 change could not be stored");
-            }
-            handle.tell(Event::Settled { intent, outcome });
-        });
-    }
-
-    /// Prepares the kernel for an ENI; goes on trying until it succeeds or the ENI is given up.
-    fn prepare(&mut self, interface: Interface) {
-        let (eni, attachment) = (interface.id.clone(), interface.attachment.clone());
-        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
-        let task = tokio::spawn(async move {
-            while let Err(reason) = outside.prepare(&interface).await {
-                tracing::warn!(eni = %interface.id, mac = %interface.mac, reason, "kernel is not ready for the interface yet");
-                handle.tell(Event::HostFailed { eni: interface.id.clone(), reason });
-                tokio::time::sleep(HOST_RETRY).await;
-            }
-            tracing::info!(eni = %interface.id, mac = %interface.mac, addresses = interface.secondary.len(), "interface is ready for pods");
-            handle.tell(Event::HostReady { eni: interface.id });
-        });
-        if let Some((_, earlier)) = self.prepared.insert(eni, (attachment, task.abort_handle())) {
-            earlier.abort();
-        }
-    }
-
-    fn forget(&mut self, eni: EniId) {
-        let Some((attachment, task)) = self.prepared.remove(&eni) else { return };
-        task.abort();
-        let Some(attachment) = attachment else { return };
-        let outside = Arc::clone(&self.outside);
-        tokio::spawn(async move {
-            if let Err(error) = outside.host.forget_eni(&attachment).await {
-                tracing::warn!(%eni, error = %chain(&error), "interface could not be taken out of the kernel");
-            }
-        });
-    }
-}
-
-impl<E: Ec2> Outside<E> {
-    async fn execute(&self, intent: &IntentId, action: &Action) -> Result<Done, Ec2Error> {
-        match action {
-            Action::Create { subnet, security_groups, amount } => {
-                let new = self.new_interface(intent, subnet, security_groups, *amount);
-                self.ec2.create_interface(&new).await.map(Done::Created)
-            }
-            Action::Attach { eni, card, device_index } => {
-                self.ec2.attach_interface(eni, &self.node.instance, *card, *device_index).await.map(Done::Attached)
-            }
-            Action::DeleteOnTermination { eni, attachment } => {
-                let change = Change::DeleteOnTermination(attachment.clone());
-                self.ec2.modify_interface(eni, &change).await.map(|()| Done::Plain)
-            }
-            Action::SecurityGroups { eni, security_groups } => {
-                let change = Change::SecurityGroups(security_groups.clone());
-                self.ec2.modify_interface(eni, &change).await.map(|()| Done::Plain)
-            }
-            Action::Assign { eni, amount } => self.ec2.assign(eni, *amount).await.map(Done::Assigned),
-            Action::Unassign { eni, holdings } => self.ec2.unassign(eni, holdings).await.map(|()| Done::Plain),
-            Action::Detach { attachment, .. } => self.ec2.detach_interface(attachment).await.map(|()| Done::Plain),
-            Action::Delete { eni } => self.ec2.delete_interface(eni).await.map(|()| Done::Plain),
-        }
-    }
-
-    fn new_interface(
-        &self,
-        intent: &IntentId,
-        subnet: &SubnetId,
-        security_groups: &[SecurityGroupId],
-        amount: Amount,
-    ) -> NewInterface {
-        let mut tags = BTreeMap::from([
-            (numbers::TAG_INSTANCE.to_owned(), self.node.instance.to_string()),
-            (numbers::TAG_CREATED_AT.to_owned(), clock::rfc3339(clock::now())),
-        ]);
-        if let Some(cluster) = &self.settings.cluster {
-            tags.insert(numbers::TAG_CLUSTER.to_owned(), cluster.clone());
-        }
-        NewInterface {
-            token: intent.0.clone(),
-            subnet: subnet.clone(),
-            security_groups: security_groups.to_vec(),
-            amount,
-            description: format!("eni-cni for {}", self.node.instance),
-            tags,
-        }
-    }
-
-    /// All ENIs of this node: those attached to it and those made for it.
-    async fn interfaces(&self) -> Ec2Result<Vec<Interface>> {
-        let instance = &self.node.instance;
-        let (attached, tagged) = tokio::try_join!(
-            self.ec2.interfaces(instance, Scope::Attached),
-            self.ec2.interfaces(instance, Scope::Tagged),
-        )?;
-        let found: BTreeMap<_, _> = tagged.into_iter().chain(attached).map(|eni| (eni.id.clone(), eni)).collect();
-        Ok(found.into_values().collect())
-    }
-
-    /// The network of a subnet. The node's own is known; EC2 is asked for others.
-    async fn network_of(&self, subnet: &SubnetId) -> Result<Cidr4, String> {
-        if *subnet == self.node.subnet {
-            return Ok(self.node.subnet_cidr);
-        }
-        let subnets = self.ec2.subnets(&self.node.vpc, &self.node.zone).await.map_err(|error| error.to_string())?;
-        let found = subnets.into_iter().find(|found| found.id == *subnet).map(|found| found.cidr);
-        found.ok_or_else(|| format!("EC2 does not list {subnet} in zone {}", self.node.zone))
-    }
-
-    async fn prepare(&self, interface: &Interface) -> Result<(), String> {
-        let primary = interface.id == self.node.primary_eni;
-        if primary {
-            return self.host.prepare_primary(&self.node, &self.settings, interface).await.map_err(|e| chain(&e));
-        }
-        let cidr = self.network_of(&interface.subnet).await?;
-        self.host.prepare_eni(&self.settings, interface, cidr).await.map_err(|e| chain(&e))
     }
 }
 

@@ -1,0 +1,136 @@
+//! The loop's dealings with EC2: describing, and carrying out intents.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use eni_proto::numbers;
+use ipam_core::{
+    Action, Done, Event, IntentId, SecurityGroupId, SubnetId,
+    ports::{Amount, Change, Ec2, Ec2Error, Ec2Result, Interface, NewInterface, Scope},
+};
+
+use super::{Outside, Reconciler, chain};
+use crate::clock;
+
+impl<E: Ec2> Reconciler<E> {
+    pub(super) fn observe(&self, scope: Scope) {
+        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        tokio::spawn(async move {
+            let asked_at = clock::now();
+            handle.tell(match outside.interfaces().await {
+                Ok(interfaces) => Event::Observed { asked_at, scope, interfaces },
+                Err(error) => {
+                    tracing::warn!(error = %error, "EC2 did not describe this node's interfaces");
+                    Event::ObserveFailed { error }
+                }
+            });
+        });
+    }
+
+    pub(super) fn describe_subnets(&self) {
+        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        tokio::spawn(async move {
+            let outcome = outside.ec2.subnets(&outside.node.vpc, &outside.node.zone).await;
+            handle.tell(Event::Subnets { outcome });
+        });
+    }
+
+    pub(super) fn observe_kernel(&self) {
+        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        tokio::spawn(async move {
+            let asked_at = clock::now();
+            let pods = outside.host.observe(&outside.settings.veth_prefix).await;
+            let holds = pods.map(|pods| pods.into_iter().map(|pod| pod.alias.address).collect());
+            handle.tell(Event::Kernel { asked_at, holds: holds.map_err(|error| chain(&error)) });
+        });
+    }
+
+    /// Writes the intent down, carries it out, settles it.
+    pub(super) fn start(&self, intent: IntentId, action: Action) {
+        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        tokio::spawn(async move {
+            let outcome = match outside.store.begin(&intent, &action, clock::now()).await {
+                Ok(()) => outside.execute(&intent, &action).await,
+                // Not written down, so not done (durable before visible).
+                Err(error) => Err(Ec2Error::Refused {
+                    action: "none",
+                    class: ipam_core::ports::RefusalClass::TryLater,
+                    code: "IPAM-206".to_owned(),
+                    message: chain(&error),
+                }),
+            };
+            let text = match &outcome {
+                Ok(_) => "done".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            match &outcome {
+                Ok(_) => tracing::info!(%intent, ?action, "EC2 change done"),
+                Err(error) => tracing::warn!(%intent, ?action, error = %error, "EC2 change failed"),
+            }
+            if let Err(error) = outside.store.settle(&intent, text, clock::now()).await {
+                tracing::error!(%intent, error = %chain(&error), "outcome of an EC2 change could not be stored");
+            }
+            handle.tell(Event::Settled { intent, outcome });
+        });
+    }
+}
+
+impl<E: Ec2> Outside<E> {
+    async fn execute(&self, intent: &IntentId, action: &Action) -> Result<Done, Ec2Error> {
+        match action {
+            Action::Create { subnet, security_groups, amount } => {
+                let new = self.new_interface(intent, subnet, security_groups, *amount);
+                self.ec2.create_interface(&new).await.map(Done::Created)
+            }
+            Action::Attach { eni, card, device_index } => {
+                self.ec2.attach_interface(eni, &self.node.instance, *card, *device_index).await.map(Done::Attached)
+            }
+            Action::DeleteOnTermination { eni, attachment } => {
+                let change = Change::DeleteOnTermination(attachment.clone());
+                self.ec2.modify_interface(eni, &change).await.map(|()| Done::Plain)
+            }
+            Action::SecurityGroups { eni, security_groups } => {
+                let change = Change::SecurityGroups(security_groups.clone());
+                self.ec2.modify_interface(eni, &change).await.map(|()| Done::Plain)
+            }
+            Action::Assign { eni, amount } => self.ec2.assign(eni, *amount).await.map(Done::Assigned),
+            Action::Unassign { eni, holdings } => self.ec2.unassign(eni, holdings).await.map(|()| Done::Plain),
+            Action::Detach { attachment, .. } => self.ec2.detach_interface(attachment).await.map(|()| Done::Plain),
+            Action::Delete { eni } => self.ec2.delete_interface(eni).await.map(|()| Done::Plain),
+        }
+    }
+
+    fn new_interface(
+        &self,
+        intent: &IntentId,
+        subnet: &SubnetId,
+        security_groups: &[SecurityGroupId],
+        amount: Amount,
+    ) -> NewInterface {
+        let mut tags = BTreeMap::from([
+            (numbers::TAG_INSTANCE.to_owned(), self.node.instance.to_string()),
+            (numbers::TAG_CREATED_AT.to_owned(), clock::rfc3339(clock::now())),
+        ]);
+        if let Some(cluster) = &self.settings.cluster {
+            tags.insert(numbers::TAG_CLUSTER.to_owned(), cluster.clone());
+        }
+        NewInterface {
+            token: intent.0.clone(),
+            subnet: subnet.clone(),
+            security_groups: security_groups.to_vec(),
+            amount,
+            description: format!("eni-cni for {}", self.node.instance),
+            tags,
+        }
+    }
+
+    /// All ENIs of this node: those attached to it and those made for it.
+    async fn interfaces(&self) -> Ec2Result<Vec<Interface>> {
+        let instance = &self.node.instance;
+        let (attached, tagged) = tokio::try_join!(
+            self.ec2.interfaces(instance, Scope::Attached),
+            self.ec2.interfaces(instance, Scope::Tagged),
+        )?;
+        let found: BTreeMap<_, _> = tagged.into_iter().chain(attached).map(|eni| (eni.id.clone(), eni)).collect();
+        Ok(found.into_values().collect())
+    }
+}

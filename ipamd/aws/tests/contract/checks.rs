@@ -12,10 +12,7 @@ use ipam_core::{
     },
 };
 
-use crate::clouds::{Checked, World, make_subnet, run_instance, until};
-
-/// Zone of the subnets: both stand-ins take the region's first.
-const ZONE: &str = "us-east-1a";
+use crate::clouds::{Checked, World, ZONE, make_subnet, run_instance, until};
 
 /// One thing that EC2 does.
 pub(crate) struct Check {

@@ -24,6 +24,8 @@ use tokio::{net::TcpListener, time::Instant};
 pub(crate) type Checked<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 pub(crate) const REGION: &str = "us-east-1";
+/// Zone of all subnets: a stand-in that is not told takes any.
+pub(crate) const ZONE: &str = "us-east-1a";
 /// 4 ENIs with 15 addresses each.
 pub(crate) const INSTANCE_TYPE: InstanceType = InstanceType::M5Xlarge;
 
@@ -92,7 +94,7 @@ fn raw_client(endpoint: &str, key: &str) -> Client {
 }
 
 pub(crate) async fn make_subnet(raw: &Client, vpc: &str, cidr: &str) -> Checked<SubnetId> {
-    let subnet = raw.create_subnet().vpc_id(vpc).cidr_block(cidr).send().await?;
+    let subnet = raw.create_subnet().vpc_id(vpc).cidr_block(cidr).availability_zone(ZONE).send().await?;
     Ok(subnet.subnet().and_then(|subnet| subnet.subnet_id()).ok_or("no subnet")?.parse()?)
 }
 

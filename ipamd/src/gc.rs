@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use eni_proto::{PodKey, Refusal};
 use ipam_core::Moment;
 
-use crate::reconcile::{Ended, Handle, Stopped};
+use crate::{
+    history::Ended,
+    reconcile::{Handle, Stopped},
+};
 
 /// Releases the leases of `network` that are not `valid` and were neither given nor asked for again since `begun`.
 ///

@@ -5,6 +5,7 @@
 mod clock;
 mod folders;
 mod gc;
+mod history;
 mod host;
 mod orphans;
 mod reconcile;
@@ -44,7 +45,26 @@ enum Verb {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Tells which pod held an address when, from the database; needs no running daemon.
+    #[command(after_help = HISTORY_HELP)]
+    History {
+        #[command(flatten)]
+        places: Places,
+        #[command(flatten)]
+        question: history::Question,
+        /// For people, or one JSON object a line.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
 }
+
+const HISTORY_HELP: &str = "Examples:
+  ipamd history --ip 10.0.3.7 --at 2026-11-20T14:02Z
+  ipamd history --pod web/shop-7d9f
+  ipamd history --output json
+
+A record of a VPC flow log belongs to the JSON line with the same interface-id and pkt-srcaddr whose time from start to end
+(seconds since 1970; end is null while the pod lives) overlaps the record's. IPAMD_HISTORY_DAYS and IPAMD_HISTORY_ROWS bound what is kept.";
 
 #[derive(clap::Args)]
 struct Places {
@@ -64,7 +84,7 @@ struct Places {
 enum Output {
     /// Lines for people.
     Table,
-    /// One JSON object.
+    /// JSON.
     Json,
 }
 
@@ -74,6 +94,10 @@ async fn main() -> ExitCode {
         Verb::Serve(places) => Box::pin(serve(&places)).await,
         Verb::Status { places, output } => match read_settings(&places) {
             Ok(settings) => status::show(&settings.socket, output == Output::Json).await,
+            Err(code) => code,
+        },
+        Verb::History { places, question, output } => match read_settings(&places) {
+            Ok(settings) => history::show(&settings.database, &question, output == Output::Json).await,
             Err(code) => code,
         },
     }

@@ -22,8 +22,9 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     clock,
     folders::Folders,
+    history::Ended,
     host::HostNet,
-    reconcile::{Ended, Handle, chain},
+    reconcile::{Handle, chain},
 };
 
 /// How often everything is looked at, although nobody told of a change.

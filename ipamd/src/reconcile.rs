@@ -25,34 +25,12 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::{clock, host::HostNet, settings::Settings, store::Store};
+use crate::{clock, history::Ended, host::HostNet, settings::Settings, store::Store};
 
 /// What the caller of an ADD hears.
 pub(crate) type AddAnswer = Result<Lease, Refusal>;
 /// What the caller of a DEL hears. None: there was no lease.
 pub(crate) type DelAnswer = Result<Option<CoolDown>, Refusal>;
-
-/// Why a lease ended, for the history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// The runtime said so.
-    Del,
-    /// The runtime did not list it as valid.
-    Gc,
-    /// Its network namespace went without a DEL.
-    NamespaceGone,
-}
-
-impl Ended {
-    /// The word in the database and in logs.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Del => "del",
-            Self::Gc => "gc",
-            Self::NamespaceGone => "namespace-gone",
-        }
-    }
-}
 
 enum Message {
     Event(Event),
@@ -293,7 +271,7 @@ impl<E: Ec2> Reconciler<E> {
             }
             return;
         };
-        let stored = self.outside.store.release(key.clone(), cooling.clone());
+        let stored = self.outside.store.release(key.clone(), cooling.clone(), clock::now(), why);
         let outside = Arc::clone(&self.outside);
         tokio::spawn(async move {
             if let Err(error) = outside.host.forget_address(cooling.address).await {

@@ -29,8 +29,26 @@ pub(crate) struct Settings {
     pub(crate) exclude_snat: Vec<Cidr4>,
     /// `CLUSTER_NAME`: value of the cluster tag on ENIs. Absent: no such tag.
     pub(crate) cluster: Option<String>,
+    /// `IPAMD_HISTORY_DAYS`, `IPAMD_HISTORY_ROWS`: how much of the history of leases is kept.
+    pub(crate) history: HistoryBounds,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`: least severe level that is logged.
     pub(crate) log_level: String,
+}
+
+/// How much is kept of leases that have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HistoryBounds {
+    /// How long, in days.
+    pub(crate) days: u16,
+    /// How many at most.
+    pub(crate) rows: u32,
+}
+
+impl HistoryBounds {
+    /// How long, in milliseconds.
+    pub(crate) fn age_milliseconds(self) -> u64 {
+        u64::from(self.days) * 24 * 60 * 60 * 1000
+    }
 }
 
 /// All that is wrong with the settings.
@@ -53,6 +71,8 @@ pub(crate) const REFERENCE: &[(&str, &str, &str)] = &[
     ("AWS_VPC_K8S_CNI_EXTERNALSNAT", "false", "true: somebody else translates traffic that leaves the VPC"),
     ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "", "comma-separated networks that pods reach untranslated"),
     ("CLUSTER_NAME", "", "value of the cluster tag on ENIs; absent: no tag"),
+    ("IPAMD_HISTORY_DAYS", "30", "days for which ended leases can be looked up, 1 to 3650"),
+    ("IPAMD_HISTORY_ROWS", "100000", "most ended leases that are kept, 0 to 10000000"),
     ("AWS_VPC_K8S_CNI_LOGLEVEL", "info", "error, warn, info, debug or trace"),
 ];
 
@@ -84,6 +104,10 @@ impl Settings {
             external_snat: reader.switch("AWS_VPC_K8S_CNI_EXTERNALSNAT"),
             exclude_snat: reader.cidrs("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS"),
             cluster: reader.text("CLUSTER_NAME"),
+            history: HistoryBounds {
+                days: reader.number("IPAMD_HISTORY_DAYS", 30, 1, 3650),
+                rows: reader.number("IPAMD_HISTORY_ROWS", 100_000, 0, 10_000_000),
+            },
             log_level: reader.level("AWS_VPC_K8S_CNI_LOGLEVEL"),
         };
         if reader.mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(reader.mistakes)) }

@@ -12,7 +12,7 @@ use std::{
 
 use ipam_aws::{AwsEc2, AwsImds, AwsSettings};
 use ipam_core::{
-    Lease, Limits,
+    Lease, Limits, Moment,
     engine::{self, Engine},
     ports::{Ec2, Imds, NodeIdentity, Scope},
 };
@@ -29,7 +29,7 @@ use crate::{
     reconcile::{self, Outside, chain},
     released,
     server::{self, SocketError, Stage},
-    settings::Settings,
+    settings::{HistoryBounds, Settings},
     store::{Recorded, Store, StoreError},
 };
 
@@ -37,7 +37,7 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// How often the database is rid of what is over.
-const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(5);
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(30);
 
 /// Why the daemon could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -139,8 +139,9 @@ fn read_system(path: &'static str) -> Result<String, StartError> {
 
 /// Opens the database. One that is damaged or too new is set aside, never erased, and its leases are read back from the kernel.
 async fn open_store(settings: &Settings, boot_id: &str) -> Result<(Store, Recorded), StartError> {
-    let cool_until = clock::now().after(settings.policy.cool_down);
-    let error = match Store::open(&settings.database, boot_id, cool_until).await {
+    let now = clock::now();
+    let cool_until = now.after(settings.policy.cool_down);
+    let error = match Store::open(&settings.database, boot_id, now, cool_until).await {
         Ok(opened) => return Ok(opened),
         Err(error) => error,
     };
@@ -149,7 +150,7 @@ async fn open_store(settings: &Settings, boot_id: &str) -> Result<(Store, Record
     }
     let aside = set_aside(&settings.database)?;
     tracing::error!(error = %chain(&error), kept_as = %aside.display(), "database set aside; leases are read back from the kernel and EC2");
-    Ok(Store::open(&settings.database, boot_id, cool_until).await?)
+    Ok(Store::open(&settings.database, boot_id, now, cool_until).await?)
 }
 
 /// Renames the database and its two companions, so that somebody can look at them later.
@@ -193,6 +194,7 @@ async fn begin(
     };
     let engine = Engine::new(start, clock::now());
     let released_dir = settings.released_dir.clone();
+    let history = settings.history;
     let (granted, new_leases) = mpsc::unbounded_channel();
     let prefix = settings.veth_prefix.clone();
     let outside = Outside { ec2, store: store.clone(), host: host.clone(), node, settings, granted };
@@ -200,7 +202,7 @@ async fn begin(
     released::honour(&released_dir, &handle).await;
     tokio::spawn(orphans::follow(handle.clone(), host, prefix, new_leases));
     tokio::spawn(released::follow(released_dir, handle.clone()));
-    tokio::spawn(housekeeping(store));
+    tokio::spawn(housekeeping(store, history));
     stage.send_replace(Stage::Serving(handle));
     Ok(())
 }
@@ -307,12 +309,18 @@ async fn adopt(store: &Store, pod: KernelPod, eni: ipam_core::EniId) -> Lease {
 }
 
 /// Work that nobody waits for.
-async fn housekeeping(store: Store) {
+async fn housekeeping(store: Store, history: HistoryBounds) {
     let mut period = tokio::time::interval(HOUSEKEEPING_PERIOD);
     loop {
         period.tick().await;
-        if let Err(error) = store.forget_cooled(clock::now()).await {
-            tracing::warn!(error = %chain(&error), "cool-downs that are over could not be removed");
+        let now = clock::now();
+        let forgotten = store.forget_cooled(now);
+        let oldest = Moment::from_millis(now.as_millis().saturating_sub(history.age_milliseconds()));
+        let pruned = store.prune(oldest, history.rows);
+        for outcome in [forgotten.await, pruned.await] {
+            if let Err(error) = outcome {
+                tracing::warn!(error = %chain(&error), "what is over could not be removed from the database");
+            }
         }
     }
 }

@@ -15,6 +15,12 @@ use sqlx::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use crate::history::Ended;
+
+mod history;
+
+pub(crate) use history::tenures;
+
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// How long one writer waits for the other before SQLite gives up.
@@ -89,8 +95,9 @@ type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
 #[derive(Debug)]
 enum LeaseWrite {
     Put(Box<Lease>),
-    Release { key: PodKey, cooling: CoolDown },
+    Release { key: PodKey, cooling: CoolDown, at: Moment, why: Ended },
     ForgetCooled { now: Moment },
+    Prune { oldest: Moment, most_rows: u32 },
 }
 
 #[derive(Debug)]
@@ -108,12 +115,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`]: the operator must act. [`StoreError::Damaged`] and [`StoreError::Newer`]: set the file aside
     /// and open a new one.
-    pub(crate) async fn open(path: &Path, boot_id: &str, cool_until: Moment) -> Result<(Self, Recorded), StoreError> {
+    pub(crate) async fn open(
+        path: &Path,
+        boot_id: &str,
+        now: Moment,
+        cool_until: Moment,
+    ) -> Result<(Self, Recorded), StoreError> {
         let mut intents = connect(path, SqliteSynchronous::Full).await?;
         migrate(&mut intents, path).await?;
         let damaged = |source: sqlx::Error| StoreError::Damaged { path: path.display().to_string(), source };
         quick_check(&mut intents).await.map_err(damaged)?;
-        begin_boot(&mut intents, boot_id, cool_until).await.map_err(damaged)?;
+        begin_boot(&mut intents, boot_id, now, cool_until).await.map_err(damaged)?;
         let recorded = read_all(&mut intents).await.map_err(damaged)?;
         let mut leases = connect(path, SqliteSynchronous::Normal).await?;
         sqlx::query("PRAGMA wal_autocheckpoint = 0").execute(&mut leases).await.map_err(damaged)?;
@@ -129,18 +141,30 @@ impl Store {
         Self::queue(&self.leases, LeaseWrite::Put(Box::new(lease)))
     }
 
-    /// Queues the end of a lease together with the cool-down of its address. Queued in the order of the calls. Repeatable.
+    /// Queues the end of a lease together with its place in the history and the cool-down of its address. Queued in the order of
+    /// the calls. Repeatable.
     pub(crate) fn release(
         &self,
         key: PodKey,
         cooling: CoolDown,
+        at: Moment,
+        why: Ended,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        Self::queue(&self.leases, LeaseWrite::Release { key, cooling })
+        Self::queue(&self.leases, LeaseWrite::Release { key, cooling, at, why })
     }
 
     /// Queues the removal of cool-downs that are over.
     pub(crate) fn forget_cooled(&self, now: Moment) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         Self::queue(&self.leases, LeaseWrite::ForgetCooled { now })
+    }
+
+    /// Queues the removal of what ended before `oldest`, and of all but the last `most_rows` that ended.
+    pub(crate) fn prune(
+        &self,
+        oldest: Moment,
+        most_rows: u32,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.leases, LeaseWrite::Prune { oldest, most_rows })
     }
 
     /// Writes durably (fsync) that `action` is about to be done.
@@ -213,8 +237,13 @@ async fn quick_check(connection: &mut SqliteConnection) -> Result<(), sqlx::Erro
     if verdict == "ok" { Ok(()) } else { Err(sqlx::Error::Protocol(verdict)) }
 }
 
-/// Voids the leases of an earlier boot.
-async fn begin_boot(connection: &mut SqliteConnection, boot_id: &str, cool_until: Moment) -> Result<(), sqlx::Error> {
+/// Voids the leases of an earlier boot. When they really ended nobody knows; certainly before `now`.
+async fn begin_boot(
+    connection: &mut SqliteConnection,
+    boot_id: &str,
+    now: Moment,
+    cool_until: Moment,
+) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
     let before: Option<String> =
         sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'").fetch_optional(&mut *transaction).await?;
@@ -223,6 +252,7 @@ async fn begin_boot(connection: &mut SqliteConnection, boot_id: &str, cool_until
             .bind(millis(cool_until))
             .execute(&mut *transaction)
             .await?;
+        history::keep(&mut transaction, None, now, Ended::Reboot).await?;
         sqlx::query("DELETE FROM leases").execute(&mut *transaction).await?;
         sqlx::query("INSERT OR REPLACE INTO facts VALUES ('boot_id', ?)")
             .bind(boot_id)
@@ -335,15 +365,23 @@ async fn write_lease(connection: &mut SqliteConnection, write: &LeaseWrite) -> R
             .execute(connection)
             .await?;
         }
-        LeaseWrite::Release { key, cooling } => release(connection, key, cooling).await?,
+        LeaseWrite::Release { key, cooling, at, why } => release(connection, key, cooling, *at, *why).await?,
         LeaseWrite::ForgetCooled { now } => {
             sqlx::query("DELETE FROM cooling WHERE until_ms <= ?").bind(millis(*now)).execute(connection).await?;
         }
+        LeaseWrite::Prune { oldest, most_rows } => history::prune(connection, *oldest, *most_rows).await?,
     }
     Ok(())
 }
 
-async fn release(connection: &mut SqliteConnection, key: &PodKey, cooling: &CoolDown) -> Result<(), sqlx::Error> {
+async fn release(
+    connection: &mut SqliteConnection,
+    key: &PodKey,
+    cooling: &CoolDown,
+    at: Moment,
+    why: Ended,
+) -> Result<(), sqlx::Error> {
+    history::keep(connection, Some(key), at, why).await?;
     sqlx::query("DELETE FROM leases WHERE network = ? AND container_id = ? AND interface = ?")
         .bind(key.network())
         .bind(key.container_id())

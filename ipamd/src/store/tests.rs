@@ -1,4 +1,7 @@
 use super::*;
+use crate::history::{Question, Span};
+
+const NOW: Moment = Moment::from_millis(30_000);
 
 fn lease(container: &str, last: u8) -> Lease {
     Lease {
@@ -28,7 +31,7 @@ impl Folder {
     }
 
     async fn open(&self, boot: &str) -> (Store, Recorded) {
-        Store::open(&self.file(), boot, Moment::from_millis(60_000)).await.unwrap()
+        Store::open(&self.file(), boot, NOW, Moment::from_millis(60_000)).await.unwrap()
     }
 }
 
@@ -39,7 +42,7 @@ async fn a_lease_is_there_after_reopening_and_gone_after_its_release() {
     assert!(recorded.leases.is_empty());
     store.put(lease("a", 5)).await.unwrap();
     store.put(lease("b", 6)).await.unwrap();
-    store.release(lease("b", 6).key, cool(6)).await.unwrap();
+    store.release(lease("b", 6).key, cool(6), NOW, Ended::Del).await.unwrap();
 
     let (_store, recorded) = folder.open("boot-1").await;
 
@@ -102,7 +105,7 @@ async fn an_intent_is_open_until_it_is_settled() {
 async fn cool_downs_that_are_over_are_forgotten() {
     let folder = Folder::new();
     let (store, _) = folder.open("boot-1").await;
-    store.release(lease("a", 5).key, cool(5)).await.unwrap();
+    store.release(lease("a", 5).key, cool(5), NOW, Ended::Del).await.unwrap();
     store.forget_cooled(Moment::from_millis(30_999)).await.unwrap();
     assert_eq!(folder.open("boot-1").await.1.cooling.len(), 1);
     store.forget_cooled(Moment::from_millis(31_000)).await.unwrap();
@@ -113,11 +116,11 @@ async fn cool_downs_that_are_over_are_forgotten() {
 async fn a_file_that_is_no_database_is_damaged_and_a_folder_cannot_be_opened() {
     let folder = Folder::new();
     std::fs::write(folder.file(), "this is not SQLite, and long enough to be looked at as a header").unwrap();
-    let error = Store::open(&folder.file(), "boot", Moment::default()).await.err().unwrap();
+    let error = Store::open(&folder.file(), "boot", Moment::default(), Moment::default()).await.err().unwrap();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
     assert!(error.calls_for_a_new_file());
 
-    let error = Store::open(folder.0.path(), "boot", Moment::default()).await.err().unwrap();
+    let error = Store::open(folder.0.path(), "boot", Moment::default(), Moment::default()).await.err().unwrap();
     assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
     assert!(error.to_string().starts_with("IPAM-304"), "{error}");
 }
@@ -131,6 +134,117 @@ async fn a_database_of_a_newer_version_is_recognised() {
         .execute(&mut connection)
         .await
         .unwrap();
-    let error = Store::open(&folder.file(), "boot", Moment::default()).await.err().unwrap();
+    let error = Store::open(&folder.file(), "boot", Moment::default(), Moment::default()).await.err().unwrap();
     assert!(matches!(error, StoreError::Newer { .. }), "{error:?}");
+}
+
+/// Address, sandbox, and when and why it ended.
+async fn told(folder: &Folder, question: &Question) -> Vec<(String, String, Option<(u64, String)>)> {
+    let tenures = tenures(&folder.file(), question).await.unwrap();
+    let told = tenures
+        .into_iter()
+        .map(|tenure| (tenure.address, tenure.container_id, tenure.ended.map(|(at, why)| (at.as_millis(), why))));
+    told.collect()
+}
+
+fn held(last: u8, container: &str, ended: Option<(u64, &str)>) -> (String, String, Option<(u64, String)>) {
+    (format!("10.0.0.{last}"), container.to_owned(), ended.map(|(at, why)| (at, why.to_owned())))
+}
+
+#[tokio::test]
+async fn the_history_tells_who_held_an_address_when() {
+    let folder = Folder::new();
+    let (store, _) = folder.open("boot-1").await;
+    store.put(lease("a", 5)).await.unwrap();
+    store.release(lease("a", 5).key, cool(5), Moment::from_millis(20_000), Ended::Gc).await.unwrap();
+    store.release(lease("a", 5).key, cool(5), Moment::from_millis(21_000), Ended::Del).await.unwrap();
+    store.put(Lease { since: Moment::from_millis(40_000), ..lease("b", 5) }).await.unwrap();
+    store.put(Lease { pod: Pod { name: "web-1".into(), ..lease("c", 6).pod }, ..lease("c", 6) }).await.unwrap();
+    let (a, b, c) = (held(5, "a", Some((20_000, "gc"))), held(5, "b", None), held(6, "c", None));
+
+    assert_eq!(told(&folder, &Question::default()).await, [a.clone(), c.clone(), b.clone()]);
+    let ip = Some([10, 0, 0, 5].into());
+    assert_eq!(told(&folder, &Question { ip, ..Question::default() }).await, [a.clone(), b.clone()]);
+    let at = |first, last| Some(Span { first: Moment::from_millis(first), last: Moment::from_millis(last) });
+    for (span, wanted) in [
+        (at(0, 999), vec![]),
+        (at(0, 1_000), vec![a.clone()]),
+        (at(19_999, 19_999), vec![a.clone()]),
+        (at(20_000, 39_999), vec![]),
+        (at(19_000, 41_000), vec![a.clone(), b.clone()]),
+        (at(90_000, 91_000), vec![b.clone()]),
+    ] {
+        assert_eq!(told(&folder, &Question { ip, at: span, pod: None }).await, wanted, "{span:?}");
+    }
+    let pod = Some(("default".to_owned(), "web-1".to_owned()));
+    assert_eq!(told(&folder, &Question { pod, ..Question::default() }).await, [c]);
+}
+
+#[tokio::test]
+async fn the_history_is_bounded_by_age_and_by_rows() {
+    let folder = Folder::new();
+    let (store, _) = folder.open("boot-1").await;
+    for n in 1..=9 {
+        store.put(lease("a", n)).await.unwrap();
+        let ended = Moment::from_millis(u64::from(n) * 1000);
+        store.release(lease("a", n).key, cool(n), ended, Ended::Del).await.unwrap();
+    }
+    let left =
+        || async { told(&folder, &Question::default()).await.iter().map(|row| row.0.clone()).collect::<Vec<_>>() };
+    store.prune(Moment::from_millis(3_000), 100).await.unwrap();
+    assert_eq!(left().await, [3, 4, 5, 6, 7, 8, 9].map(|n| format!("10.0.0.{n}")));
+    store.prune(Moment::from_millis(3_000), 2).await.unwrap();
+    assert_eq!(left().await, [8, 9].map(|n| format!("10.0.0.{n}")));
+    store.prune(Moment::from_millis(3_000), 0).await.unwrap();
+    store.prune(Moment::from_millis(3_000), 0).await.unwrap();
+    assert_eq!(left().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_reboot_ends_every_lease_in_the_history_too() {
+    let folder = Folder::new();
+    let (store, _) = folder.open("boot-1").await;
+    store.put(lease("a", 5)).await.unwrap();
+    folder.open("boot-2").await;
+    assert_eq!(told(&folder, &Question::default()).await, [held(5, "a", Some((30_000, "reboot")))]);
+}
+
+/// What a daemon of the version before wrote is taken over as it stands.
+#[tokio::test]
+async fn a_database_of_each_former_version_is_taken_over() {
+    let migrations = MIGRATIONS.migrations.len();
+    for former in 1..migrations {
+        let folder = Folder::new();
+        let mut connection = connect(&folder.file(), SqliteSynchronous::Full).await.unwrap();
+        let first = MIGRATIONS.migrations[..former].to_vec();
+        sqlx::migrate::Migrator { migrations: first.into(), ..sqlx::migrate::Migrator::DEFAULT }
+            .run(&mut connection)
+            .await
+            .unwrap();
+        let written = "INSERT INTO facts VALUES ('boot_id', 'boot-1'); \
+                       INSERT INTO leases (network, container_id, interface, namespace, pod, uid, netns, address, eni, eni_mark, since_ms) \
+                       VALUES ('pods', 'a', 'eth0', 'default', 'web-0', 'u', '/run/netns/x', '10.0.0.5', \
+                       'eni-1', 2, 1000); \
+                       INSERT INTO cooling VALUES ('10.0.0.6', 31000); \
+                       INSERT INTO intents VALUES ('one', 'Create', 1, NULL, NULL)";
+        sqlx::raw_sql(written).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+
+        let (store, recorded) = folder.open("boot-1").await;
+
+        assert_eq!(recorded.leases, [lease("a", 5)], "version {former}");
+        assert_eq!(recorded.cooling, [cool(6)], "version {former}");
+        assert_eq!(recorded.open_intents.len(), 1, "version {former}");
+        store.release(lease("a", 5).key, cool(5), NOW, Ended::Del).await.unwrap();
+        assert_eq!(told(&folder, &Question::default()).await, [held(5, "a", Some((30_000, "del")))]);
+    }
+    assert!(migrations > 1);
+}
+
+#[tokio::test]
+async fn without_a_database_the_history_says_so_and_makes_none() {
+    let folder = Folder::new();
+    let error = tenures(&folder.file(), &Question::default()).await.err().unwrap();
+    assert!(error.to_string().starts_with("IPAM-304"), "{error}");
+    assert!(!folder.file().exists());
 }

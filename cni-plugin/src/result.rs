@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use eni_datapath::Wired;
-use eni_proto::{PodKey, PodNetwork, numbers::POD_GATEWAY};
+use eni_proto::{
+    PodKey, PodNetwork,
+    numbers::{POD_GATEWAY, TABLE_MAIN},
+};
 use serde_json::{Value, json};
 
 use crate::version::Version;
@@ -25,8 +28,21 @@ pub(crate) fn to_json(version: Version, key: &PodKey, netns: &Path, network: &Po
         "cniVersion": version.as_str(),
         "interfaces": [host, pod],
         "ips": [address],
-        "routes": [{ "dst": "0.0.0.0/0", "gw": POD_GATEWAY }],
+        "routes": routes(version, wired.pod_table),
     })
+}
+
+/// The interface's way out. Before version 1.1.0 a route could not say that it is in a table of its own.
+fn routes(version: Version, table: u32) -> Vec<Value> {
+    let mut route = json!({ "dst": "0.0.0.0/0", "gw": POD_GATEWAY });
+    match table {
+        TABLE_MAIN => vec![route],
+        _ if version < Version::V1_1_0 => Vec::new(),
+        table => {
+            route["table"] = table.into();
+            vec![route]
+        }
+    }
 }
 
 #[cfg(test)]
@@ -50,6 +66,7 @@ mod tests {
             host_mac: MacAddress([2, 0, 0, 0, 0, 1]),
             pod_index: 2,
             pod_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+            pod_table: TABLE_MAIN,
         };
         to_json(version, &PodKey::new("pods", "c1", "eth0").unwrap(), Path::new("/run/netns/x"), &network, &wired)
     }

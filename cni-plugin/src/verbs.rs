@@ -10,8 +10,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use eni_datapath::{Netns, PodWiring, add_pod, del_pod, observe_pods};
-use eni_proto::{ReleaseNote, VethPrefix};
+use eni_datapath::{Netns, PodWiring, add_pod, del_pod, find_pod};
+use eni_proto::ReleaseNote;
 use serde_json::Value;
 
 use crate::{
@@ -45,7 +45,7 @@ async fn add(config: &Config, attachment: &Attachment) -> Result<Value, CniError
     let network = match daemon::add(config, attachment, &netns.to_string_lossy()).await {
         Ok(network) => network,
         Err(none) if none.may_be_leased => {
-            return Err(given_back(config, attachment, &config.veth_prefix, none.error).await);
+            return Err(given_back(config, attachment, none.error).await);
         }
         Err(none) => return Err(none.error),
     };
@@ -57,35 +57,30 @@ async fn add(config: &Config, attachment: &Attachment) -> Result<Value, CniError
     };
     match add_pod(&wiring) {
         Ok(wired) => Ok(result::to_json(config.version, &attachment.key, netns, &network, &wired)),
-        Err(error) => Err(given_back(config, attachment, &network.veth_prefix, error::wiring(&error)).await),
+        Err(error) => Err(given_back(config, attachment, error::wiring(&error)).await),
     }
 }
 
 /// Returns the lease of an ADD that failed with `error`, and the error with what became of the lease.
 ///
 /// The same key may be wired already, by an earlier ADD: then the address is in use, and stays.
-async fn given_back(config: &Config, attachment: &Attachment, prefix: &VethPrefix, mut error: CniError) -> CniError {
-    let fate = match lives(attachment, prefix) {
-        Ok(true) => "The attachment that an earlier ADD made lives on and keeps its address.".to_owned(),
-        Ok(false) => match release(config, attachment).await {
+async fn given_back(config: &Config, attachment: &Attachment, mut error: CniError) -> CniError {
+    let fate = match find_pod(&attachment.key).map(|link| link.and_then(|link| link.alias)) {
+        Ok(Some(_)) => "The attachment that an earlier ADD made lives on and keeps its address.".to_owned(),
+        Ok(None) => match release(config, attachment).await {
             Ok(()) => "The address was returned.".to_owned(),
             Err(reason) => format!("The address could not be returned: {}", reason.msg),
         },
-        Err(reason) => format!("The address stays held until DEL: {reason}."),
+        Err(reason) => format!("The address stays held until DEL: {}.", chain(&reason)),
     };
     error.details = format!("{} {fate}", error.details);
     error
 }
 
-/// Whether a link on this node says that it is this attachment's.
-fn lives(attachment: &Attachment, prefix: &VethPrefix) -> Result<bool, String> {
-    let links = observe_pods(prefix).map_err(|error| chain(&error))?.links;
-    Ok(links.iter().filter_map(|link| link.alias.as_ref()).any(|alias| alias.key == attachment.key))
-}
-
 /// First the kernel, then the lease: an address that the kernel still leads to a pod may not be given to another.
 async fn del(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
-    let removed = del_pod(&config.veth_prefix, &attachment.key, &attachment.pod);
+    let netns = attachment.netns.as_deref();
+    let removed = del_pod(&config.veth_prefix, &attachment.key, &attachment.pod, netns);
     removed.map_err(|error| error::not_removed(&error))?;
     release(config, attachment).await
 }

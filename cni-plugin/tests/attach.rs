@@ -220,13 +220,101 @@ fn a_second_interface_of_a_sandbox_never_disturbs_the_first() {
     node.add(&sandbox).result();
     let with_one = (node.snapshot(), snapshot(&pod));
 
-    // Whether the second is wired or refused, the first stays, and so it does when the second goes.
     let second = sandbox.interface("net1");
-    let answer = node.add(&second);
-    assert_eq!(daemon.leased().len(), if answer.success { 2 } else { 1 }, "{}", answer.stdout);
+    let result = node.add(&second).result();
+    assert_eq!(result["routes"], json!([]), "the first has the default route");
+    assert!(ip(&pod, "route get 10.9.9.9").contains("dev eth0"));
+    assert!(ip(&pod, "route get 10.9.9.9 from 10.0.0.2").contains("dev net1"));
+    assert_eq!(daemon.leased(), [sandbox.key(), second.key()]);
+    assert_eq!(node.add(&second).result(), result);
+
     node.del(&second).is_silent_success();
     assert_eq!((node.snapshot(), snapshot(&pod)), with_one);
     assert_eq!(daemon.leased(), [sandbox.key()]);
+}
+
+#[test]
+fn one_container_on_several_networks_has_independent_attachments() {
+    let node = Node::new();
+    let before = node.snapshot();
+    let daemon = Daemon::start(&node.socket());
+    let pod = Netns::fresh().unwrap();
+    let empty = snapshot(&pod);
+    // As podman does it: one container id, an interface name and a network of the user's choice for each.
+    let networks = ["blue", "green", "red"].map(|name| {
+        let mut config = node.config();
+        (config["name"], config["cniVersion"]) = (name.into(), "1.1.0".into());
+        (Sandbox::new("c1", "", &pod).interface(&format!("{name}0")), config)
+    });
+    let addresses: BTreeSet<_> =
+        networks.iter().map(|(sandbox, config)| node.run("ADD", sandbox, config).address()).collect();
+    assert_eq!((addresses.len(), daemon.leased().len()), (3, 3));
+    for address in &addresses {
+        let source = address.trim_end_matches("/32");
+        let own = ip_json(&pod, &format!("route get 10.9.9.9 from {source}"));
+        let holder = ip_json(&pod, &format!("-4 address show to {source}"));
+        assert_eq!(own[0]["dev"], holder[0]["ifname"], "{source}");
+    }
+    // The wrong network is another attachment, which there is not.
+    node.run("DEL", &networks[0].0, &networks[1].1).is_silent_success();
+    assert_eq!(daemon.leased().len(), 3);
+    for (sandbox, config) in &networks {
+        node.run("DEL", sandbox, config).is_silent_success();
+    }
+    assert_eq!((node.snapshot(), snapshot(&pod)), (before, empty));
+    assert!(daemon.leased().is_empty());
+}
+
+#[test]
+fn a_del_finds_its_link_under_any_name() {
+    let node = Node::new();
+    let before = node.snapshot();
+    let daemon = Daemon::start(&node.socket());
+    type Change = fn(&Node, &mut Sandbox, &mut Value);
+    #[rustfmt::skip]
+    let table: [(&str, Change); 4] = [
+        ("the runtime does not name the pod any more", |_, sandbox, _| sandbox.pod.clear()),
+        ("the runtime names another pod",              |_, sandbox, _| "web-1".clone_into(&mut sandbox.pod)),
+        ("the configuration has another prefix",       |_, _, config| config["vethPrefix"] = "cali".into()),
+        ("somebody renamed the link",                  |node, _, _| {
+            let links = ip_json(&node.netns, "link show type veth");
+            ip(&node.netns, &format!("link set {} down", text(&links[0]["ifname"])));
+            ip(&node.netns, &format!("link set {} name other", text(&links[0]["ifname"])));
+        }),
+    ];
+    for (case, change) in table {
+        let pod = Netns::fresh().unwrap();
+        let (mut sandbox, mut config) = (Sandbox::new("c1", "web-0", &pod), node.config());
+        node.add(&sandbox).result();
+        change(&node, &mut sandbox, &mut config);
+        let answer = node.run("DEL", &sandbox, &config);
+        assert!(answer.success && answer.stdout.is_empty(), "{case}: {}", answer.stdout);
+        assert_eq!(node.snapshot(), before, "{case}");
+        assert!(daemon.leased().is_empty(), "{case}");
+    }
+}
+
+#[test]
+fn a_recreated_pod_takes_the_place_of_its_older_sandbox() {
+    let node = Node::new();
+    let before = node.snapshot();
+    let daemon = Daemon::start(&node.socket());
+    let pods = [(); 3].map(|()| Netns::fresh().unwrap());
+    let sandboxes: Vec<_> =
+        pods.iter().enumerate().map(|(n, pod)| Sandbox::new(&format!("c{n}"), "web-0", pod)).collect();
+    for sandbox in &sandboxes {
+        node.add(sandbox).result();
+    }
+    let after = (node.snapshot(), snapshot(&pods[2]));
+    // The DELs of the older ones come late, in any order, and more than once.
+    for sandbox in [&sandboxes[1], &sandboxes[0], &sandboxes[1].netns(""), &sandboxes[0].netns(&sandboxes[2].netns)] {
+        node.del(sandbox).is_silent_success();
+        assert_eq!((node.snapshot(), snapshot(&pods[2])), after);
+        assert!(daemon.leased().contains(&sandboxes[2].key()));
+    }
+    node.del(&sandboxes[2]).is_silent_success();
+    assert_eq!(node.snapshot(), before);
+    assert!(daemon.leased().is_empty());
 }
 
 #[test]

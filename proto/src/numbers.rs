@@ -18,6 +18,8 @@ pub const PRIMARY_MARK: u32 = 0x80;
 pub const TABLE_MAIN: u32 = 254;
 /// Route table with one /32 route for each local pod.
 pub const TABLE_PODS: u32 = 20_000;
+/// Inside a pod: the route table of an interface that does not have the pod's default route is this plus the link's index.
+pub const TABLE_IN_POD: u32 = 20_000;
 
 /// Rule `lookup 20000`: to a local pod.
 pub const RULE_TO_POD: u32 = 512;
@@ -27,6 +29,8 @@ pub const RULE_PRIMARY_MARK: u32 = 1024;
 pub const RULE_ENI_MARK: u32 = 1536;
 /// Rules `from ENI-primary-address lookup TABLE`: the node's own traffic from an ENI's own address.
 pub const RULE_FROM_ENI: u32 = 32_765;
+/// Inside a pod: rule `from ADDRESS lookup TABLE` of an interface that does not have the pod's default route.
+pub const RULE_IN_POD: u32 = 1024;
 /// Stamped on every rule and route of ours (`RTA_PROTOCOL`), so that a restart recognises its own.
 pub const ROUTE_PROTOCOL: u8 = 142;
 

@@ -35,7 +35,7 @@ pub use net::{Cidr, InvalidNet, MacAddress};
 pub use netns::{Netns, NetnsError};
 pub use nft::NftError;
 pub use observe::{ObserveError, PodLink, PodState, observe_pods};
-pub use pod::{PodWiring, WireError, Wired, add_pod, del_pod, forget_address};
+pub use pod::{PodWiring, WireError, Wired, add_pod, del_pod, find_pod, forget_address};
 pub use socket::Refusal;
 pub use sysctl::SysctlError;
 pub use watch::{WatchError, wait_for_link};

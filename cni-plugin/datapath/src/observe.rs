@@ -46,6 +46,12 @@ pub struct PodLink {
     pub alias: Option<LinkAlias>,
 }
 
+impl From<Link> for PodLink {
+    fn from(link: Link) -> Self {
+        Self { alias: link.alias.parse().ok(), name: link.name, index: link.index, mac: link.mac }
+    }
+}
+
 /// Everything in the kernel that belongs to pods.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodState {
@@ -86,7 +92,7 @@ pub fn observe_pods(prefix: &VethPrefix) -> Result<PodState, ObserveError> {
     let links = links(&mut socket)?
         .into_iter()
         .filter(|link| link.kind == "veth" && link.name.starts_with(prefix.as_str()))
-        .map(|link| PodLink { alias: link.alias.parse().ok(), name: link.name, index: link.index, mac: link.mac })
+        .map(PodLink::from)
         .collect();
     let routes = routes(&mut socket, Some(TABLE_PODS))?
         .into_iter()

@@ -4,14 +4,20 @@
 //! - a failed ADD leaves nothing behind
 //! - the same ADD again gives the same answer
 //! - a late DEL never hurts a newer sandbox
+//! - a second interface of a pod works beside the first, and neither disturbs the other
 
+mod inside;
 mod plan;
+mod remove;
 #[cfg(test)]
 mod tests;
 
 use std::{io, net::Ipv4Addr, os::fd::AsFd, os::fd::AsRawFd, path::PathBuf};
 
-use eni_proto::{LinkAlias, Pod, PodKey, PodNetwork, VethPrefix, host_link_name, numbers::TABLE_PODS};
+use eni_proto::{
+    Pod, PodKey, PodNetwork,
+    numbers::{TABLE_MAIN, TABLE_PODS},
+};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
@@ -21,11 +27,13 @@ use crate::{
     nft::Nft,
     observe,
     ops::{Object, Op},
-    pod::plan::{Conflict, Owner},
+    pod::{plan::Conflict, remove::remove_link},
     route::{self, Link, VethPair},
     socket::{Message, NetlinkSocket},
     sysctl,
 };
+
+pub use remove::{del_pod, find_pod};
 
 /// How often an ADD clears a taken name away: two ADDs of one pod may meet, but not for ever.
 const ATTEMPTS: usize = 4;
@@ -56,6 +64,8 @@ pub struct Wired {
     pub pod_index: u32,
     /// Hardware address of the pod's end.
     pub pod_mac: MacAddress,
+    /// Table of the pod that has this interface's routes: `main`, or one of its own when another interface has the default route.
+    pub pod_table: u32,
 }
 
 /// Why an interface was not wired or not taken back. After a failed ADD nothing of it is left.
@@ -129,29 +139,6 @@ pub fn add_pod(wiring: &PodWiring) -> Result<Wired, WireError> {
     add(wiring, &mut |_| Ok(()))
 }
 
-/// Takes a pod's interface back: map element, route and link. Returns what the link said of itself.
-///
-/// Repeatable. A link of another container has the same name when it is a newer sandbox of the same pod: it is left alone. Returns
-/// nothing when there was nothing of this key.
-///
-/// # Errors
-/// [`WireError`]; some of it may be gone, so call it again.
-pub fn del_pod(prefix: &VethPrefix, key: &PodKey, pod: &Pod) -> Result<Option<LinkAlias>, WireError> {
-    let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
-    let Some(link) = look(&mut host, &host_link_name(prefix, key, pod))? else { return Ok(None) };
-    match plan::owner(&link, key) {
-        Owner::Other => Ok(None),
-        Owner::Unfinished => {
-            remove_link(&mut host, &link)?;
-            Ok(None)
-        }
-        Owner::Key(alias) => {
-            remove_link(&mut host, &link)?;
-            Ok(Some(alias))
-        }
-    }
-}
-
 /// Takes an address out of the pods' map and table, whoever it led to. Returns whether it was in one of them.
 ///
 /// For the daemon, when it releases an address: the pod's own DEL may have found no link any more. Repeatable.
@@ -178,11 +165,11 @@ fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireErro
     let pair = plan::veth_pair(wiring);
     for _ in 0..ATTEMPTS {
         if let Some((host_index, pod_index)) = create(&mut host, &pair, &netns)? {
-            let wired = wired(&pair, host_index, pod_index);
-            return match finish(wiring, &wired, &mut host, &mut pod, checkpoint) {
+            let mut wired = wired(&pair, host_index, pod_index);
+            return match finish(wiring, &mut wired, &mut host, &mut pod, checkpoint) {
                 Ok(()) => Ok(wired),
                 Err(error) => {
-                    undo(wiring, host_index, &mut host);
+                    undo(wiring, &wired, &mut host, &mut pod);
                     Err(error)
                 }
             };
@@ -190,10 +177,10 @@ fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireErro
         let (outer, inner) = (look(&mut host, &pair.host_name)?, look(&mut pod, &pair.pod_name)?);
         match plan::conflict(wiring, outer, inner.as_ref()) {
             Conflict::Gone => {}
-            Conflict::Replace(older) => remove_link(&mut host, &older)?,
+            Conflict::Replace(older) => remove_link(&mut host, &older, older.alias.parse().ok().as_ref())?,
             Conflict::Keep { host: host_index, pod: pod_index } => {
-                let wired = wired(&pair, host_index, pod_index);
-                complete(wiring, &wired, &mut host, &mut pod)?;
+                let mut wired = wired(&pair, host_index, pod_index);
+                complete(wiring, &mut wired, &mut host, &mut pod)?;
                 return Ok(wired);
             }
             Conflict::InterfaceInUse => return Err(WireError::InterfaceExists { interface: pair.pod_name }),
@@ -225,7 +212,7 @@ fn create(host: &mut NetlinkSocket, pair: &VethPair, netns: &Netns) -> Result<Op
 /// All that follows the creation. The pod's end comes last, so that a pod with a working interface is wired completely.
 fn finish(
     wiring: &PodWiring,
-    wired: &Wired,
+    wired: &mut Wired,
     host: &mut NetlinkSocket,
     pod: &mut NetlinkSocket,
     checkpoint: Checkpoint<'_>,
@@ -248,15 +235,14 @@ fn finish(
         Nft::open()?.add_pod(wiring.network.ipv4, wiring.network.eni_mark)?;
     }
     checkpoint(Step::MapDone)?;
-    let steps = plan::in_pod(wired.pod_index, wiring.network.ipv4, wired.host_mac);
-    apply_on(pod, &steps, Already::Refused).map_err(WireError::InPod)?;
+    wired.pod_table = inside::set_up(pod, wired, wiring.network.ipv4)?;
     checkpoint(Step::PodDone)
 }
 
 /// Makes complete what an earlier ADD of the same key and network began.
 fn complete(
     wiring: &PodWiring,
-    wired: &Wired,
+    wired: &mut Wired,
     host: &mut NetlinkSocket,
     pod: &mut NetlinkSocket,
 ) -> Result<(), WireError> {
@@ -265,37 +251,15 @@ fn complete(
     if !wiring.network.eni_mark.is_primary() {
         Nft::open()?.add_pod(wiring.network.ipv4, wiring.network.eni_mark)?;
     }
-    let steps = plan::in_pod(wired.pod_index, wiring.network.ipv4, wired.host_mac);
-    apply_on(pod, &steps, Already::Fine).map_err(WireError::InPod)?;
+    wired.pod_table = inside::complete(pod, wired, wiring.network.ipv4)?;
     Ok(())
 }
 
 /// Takes a failed ADD back. The error that led here is the one to report, so that errors of this are not.
-fn undo(wiring: &PodWiring, host_index: u32, host: &mut NetlinkSocket) {
-    let remove_route = Op::Remove(Object::Route(route::pod_route(wiring.network.ipv4, host_index)));
-    // Only who has the route has the element.
-    let had_route = apply_on(host, &[remove_route], Already::Fine).is_ok_and(|done| !done.is_empty());
-    if had_route && !wiring.network.eni_mark.is_primary() {
-        let _ = Nft::open().and_then(|mut nft| nft.remove_pod(wiring.network.ipv4));
-    }
-    let _ = host.ask(route::delete_link(host_index));
-}
-
-/// Removes a pod's link with all that belongs to it.
-///
-/// The address may belong to a newer pod by now. Its route tells: only when it still led to this link is the map element this link's.
-fn remove_link(host: &mut NetlinkSocket, link: &Link) -> Result<(), WireError> {
-    if let Ok(alias) = link.alias.parse::<LinkAlias>() {
-        let remove_route = Op::Remove(Object::Route(route::pod_route(alias.address, link.index)));
-        let had_route = !apply_on(host, &[remove_route], Already::Fine).map_err(refused_op)?.is_empty();
-        if had_route && !alias.eni_mark.is_primary() {
-            Nft::open()?.remove_pod(alias.address)?;
-        }
-    }
-    match host.ask(route::delete_link(link.index))?.result {
-        Err(source) if source.errno != Errno::ENODEV => Err(refused(&format!("delete link {}", link.name), source)),
-        Ok(()) | Err(_) => Ok(()),
-    }
+fn undo(wiring: &PodWiring, wired: &Wired, host: &mut NetlinkSocket, pod: &mut NetlinkSocket) {
+    let _ = inside::forget(pod, wired.pod_index, wiring.network.ipv4);
+    let link = Link { index: wired.host_index, name: wired.host_link.clone(), ..Link::default() };
+    let _ = remove_link(host, &link, Some(&plan::alias(wiring)));
 }
 
 /// Returns the link of this name; nothing when there is none.
@@ -310,7 +274,14 @@ fn look(socket: &mut NetlinkSocket, name: &str) -> Result<Option<Link>, WireErro
 }
 
 fn wired(pair: &VethPair, host_index: u32, pod_index: u32) -> Wired {
-    Wired { host_link: pair.host_name.clone(), host_index, host_mac: pair.host_mac, pod_index, pod_mac: pair.pod_mac }
+    Wired {
+        host_link: pair.host_name.clone(),
+        host_index,
+        host_mac: pair.host_mac,
+        pod_index,
+        pod_mac: pair.pod_mac,
+        pod_table: TABLE_MAIN,
+    }
 }
 
 /// The socket keeps the pod's namespace alive, so it must not outlive the ADD.

@@ -129,6 +129,7 @@ fn a_table_of_another_make_is_made_anew_with_the_same_pods() {
             &VethPrefix::default(),
             &wiring("c1", "web-0", [10, 0, 1, 7], MARK, &pod).key,
             &wiring("c1", "web-0", [10, 0, 1, 7], MARK, &pod).pod,
+            None,
         )
         .unwrap();
         assert_eq!(ruleset(), right);
@@ -175,7 +176,7 @@ fn an_eni_is_forgotten_only_after_its_last_pod() {
         assert!(matches!(error, EniError::InUse { mark: 2 }), "{error:?}");
         assert_eq!(snapshot(), with_pod);
 
-        del_pod(&VethPrefix::default(), &wiring.key, &wiring.pod).unwrap();
+        del_pod(&VethPrefix::default(), &wiring.key, &wiring.pod, None).unwrap();
         forget_eni(0, 1, MARK).unwrap();
         assert_eq!((ruleset(), ip("rule")), (before, rules));
         assert!(!ip("address").contains("10.0.0.11"));

@@ -4,9 +4,9 @@ mod world;
 
 use std::{fs, path::Path, thread};
 
-use eni_datapath::{Netns, NetnsError, NftError, WireError, add_pod, del_pod, forget_address, observe_pods};
-use eni_proto::{EniMark, VethPrefix};
-use world::{MARK, World, ip, ip_json, ruleset, snapshot, wiring};
+use eni_datapath::{Netns, NetnsError, NftError, WireError, add_pod, del_pod, find_pod, forget_address, observe_pods};
+use eni_proto::{EniMark, PodKey, VethPrefix, numbers::TABLE_IN_POD};
+use world::{MARK, World, ip, ip_json, ruleset, run, snapshot, wiring};
 
 const ADDRESS: [u8; 4] = [10, 0, 1, 7];
 
@@ -23,11 +23,11 @@ fn a_pod_is_wired_and_taken_back_without_a_trace() {
 
     let wired = world.on_node(|| add_pod(&wiring)).unwrap();
     assert!(world.on_node(snapshot).contains(&wired.host_link));
-    let alias = world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod)).unwrap();
+    let alias = world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod, None)).unwrap();
 
     assert_eq!(alias.map(|alias| alias.address), Some(wiring.network.ipv4));
     assert_eq!(world.on_node(snapshot), before);
-    assert_eq!(world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod)).unwrap(), None);
+    assert_eq!(world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod, None)).unwrap(), None);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn the_same_key_with_another_address_or_a_new_namespace_is_wired_anew() {
     let recreated = wiring("c1", "web-0", [10, 0, 1, 8], EniMark::PRIMARY, &again);
     world.on_node(|| add_pod(&recreated)).unwrap();
     assert!(again.inside(|| ip("-4 address")).unwrap().contains("10.0.1.8/32"));
-    world.on_node(|| del_pod(&prefix(), &recreated.key, &recreated.pod)).unwrap();
+    world.on_node(|| del_pod(&prefix(), &recreated.key, &recreated.pod, None)).unwrap();
     assert_eq!(world.on_node(snapshot), before);
 }
 
@@ -134,10 +134,75 @@ fn a_late_del_never_hurts_a_newer_sandbox() {
     let after = world.on_node(snapshot);
     assert!(!after.contains("10.0.1.7"), "the older sandbox is gone: {after}");
 
-    assert_eq!(world.on_node(|| del_pod(&prefix(), &older.key, &older.pod)).unwrap(), None);
+    assert_eq!(world.on_node(|| del_pod(&prefix(), &older.key, &older.pod, None)).unwrap(), None);
 
     assert_eq!(world.on_node(snapshot), after);
     assert!(newer_pod.inside(|| ip("link")).unwrap().contains("eth0"));
+}
+
+#[test]
+fn a_second_interface_works_beside_the_first_and_goes_without_a_trace() {
+    let world = World::prepared();
+    let pod = Netns::fresh().unwrap();
+    let first = wiring("c1", "web-0", ADDRESS, MARK, &pod);
+    let mut second = wiring("c1", "web-0", [10, 0, 1, 8], EniMark::PRIMARY, &pod);
+    second.key = PodKey::new("other", "c1", "net1").unwrap();
+    world.on_node(|| add_pod(&first)).unwrap();
+    let one = (world.on_node(snapshot), pod.inside(snapshot).unwrap());
+
+    let wired = world.on_node(|| add_pod(&second)).unwrap();
+    let both = (world.on_node(snapshot), pod.inside(snapshot).unwrap());
+    assert_eq!(wired.pod_table, TABLE_IN_POD + wired.pod_index);
+    // The host answers by the interface that owns the address, or its packet would be dropped.
+    let way = |from: &str| pod.inside(|| ip(&format!("route get 10.0.0.10 from {from}"))).unwrap();
+    assert!(way("10.0.1.7").contains("dev eth0") && way("10.0.1.8").contains("dev net1"), "{both:?}");
+    world.on_node(|| ip("address add 10.0.0.77/32 dev lo"));
+    pod.inside(|| {
+        for source in ["10.0.1.7", "10.0.1.8"] {
+            run("ping", &format!("-c 1 -W 2 -I {source} 10.0.0.77"));
+        }
+    })
+    .unwrap();
+    world.on_node(|| ip("address delete 10.0.0.77/32 dev lo"));
+    assert_eq!(world.on_node(|| add_pod(&second)).unwrap(), wired);
+    assert_eq!((world.on_node(snapshot), pod.inside(snapshot).unwrap()), both);
+
+    world.on_node(|| del_pod(&prefix(), &second.key, &second.pod, Some(&second.netns))).unwrap();
+    assert_eq!((world.on_node(snapshot), pod.inside(snapshot).unwrap()), one);
+}
+
+#[test]
+fn an_interface_beside_somebody_elses_leaves_the_default_route_alone() {
+    let world = World::prepared();
+    let pod = Netns::fresh().unwrap();
+    pod.inside(|| {
+        ip("link add eth0 type veth peer name other");
+        ip("link set eth0 up");
+        ip("route add default dev eth0");
+    })
+    .unwrap();
+    let mut wiring = wiring("c1", "web-0", ADDRESS, MARK, &pod);
+    wiring.key = PodKey::new("pods", "c1", "net1").unwrap();
+    world.on_node(|| add_pod(&wiring)).unwrap();
+    assert!(pod.inside(|| ip("route get 10.9.9.9")).unwrap().contains("dev eth0"));
+    assert!(pod.inside(|| ip("route get 10.9.9.9 from 10.0.1.7")).unwrap().contains("dev net1"));
+}
+
+#[test]
+fn a_link_that_somebody_renamed_is_found_by_its_alias() {
+    let world = World::prepared();
+    let before = world.on_node(snapshot);
+    let pod = Netns::fresh().unwrap();
+    let wiring = wiring("c1", "web-0", ADDRESS, MARK, &pod);
+    let wired = world.on_node(|| add_pod(&wiring)).unwrap();
+    world.on_node(|| ip(&format!("link set {} down", wired.host_link)));
+    world.on_node(|| ip(&format!("link set {} name renamed0", wired.host_link)));
+    let nobody = PodKey::new("pods", "c2", "eth0").unwrap();
+    assert_eq!(world.on_node(|| find_pod(&nobody)).unwrap(), None);
+    assert_eq!(world.on_node(|| find_pod(&wiring.key)).unwrap().map(|link| link.name).as_deref(), Some("renamed0"));
+
+    assert!(world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod, None)).unwrap().is_some());
+    assert_eq!(world.on_node(snapshot), before);
 }
 
 #[test]
@@ -224,6 +289,10 @@ fn a_failed_add_leaves_nothing_behind() {
         ip("link add other type veth peer name end");
         ip("link set other up");
         ip("route add default dev other");
+        // Neither in `main` nor in a table of the interface's own.
+        for link in 2..9 {
+            ip(&format!("route add default dev other table {}", TABLE_IN_POD + link));
+        }
     })
     .unwrap();
     let before = (world.on_node(snapshot), pod.inside(snapshot).unwrap());
@@ -241,7 +310,7 @@ fn a_pod_whose_namespace_went_first_leaves_only_what_forget_address_takes() {
     let wired = world.on_node(|| add_pod(&wiring)).unwrap();
     world.on_node(|| ip(&format!("link delete {}", wired.host_link)));
 
-    assert_eq!(world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod)).unwrap(), None);
+    assert_eq!(world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod, None)).unwrap(), None);
     assert!(world.on_node(|| forget_address(wiring.network.ipv4)).unwrap());
 
     assert_eq!(world.on_node(snapshot), before);
@@ -272,7 +341,9 @@ fn forty_adds_and_dels_at_once_all_succeed() {
 
     thread::scope(|scope| {
         for wiring in &wirings {
-            scope.spawn(|| assert!(world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod)).unwrap().is_some()));
+            scope.spawn(|| {
+                assert!(world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod, None)).unwrap().is_some())
+            });
         }
     });
     assert_eq!(world.on_node(snapshot), before);

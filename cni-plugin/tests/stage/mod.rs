@@ -201,7 +201,7 @@ pub fn ip(netns: &Netns, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Links, addresses, routes and neighbours of the namespace, without the operational state, which settles after each change.
+/// Links, addresses, routes, neighbours and rules of the namespace, without the operational state, which settles after each change.
 pub fn snapshot(netns: &Netns) -> String {
     let (links, addresses) = (ip_json(netns, "link"), ip_json(netns, "-4 address"));
     let links = links.as_array().unwrap().iter().map(|link| {
@@ -210,6 +210,6 @@ pub fn snapshot(netns: &Netns) -> String {
     });
     let addresses =
         addresses.as_array().unwrap().iter().map(|link| format!("{} {}", link["ifname"], link["addr_info"]));
-    let others = ["-4 route show table all", "-4 neighbour"].map(|list| ip(netns, list));
+    let others = ["-4 route show table all", "-4 neighbour", "-4 rule"].map(|list| ip(netns, list));
     links.chain(addresses).chain(others).collect::<Vec<_>>().join("\n")
 }

@@ -2,18 +2,18 @@
 
 use std::net::Ipv4Addr;
 
-use eni_proto::{LinkAlias, PodKey, host_link_name, numbers::POD_GATEWAY};
+use eni_proto::{
+    LinkAlias, PodKey, host_link_name,
+    numbers::{POD_GATEWAY, RULE_IN_POD, TABLE_IN_POD, TABLE_MAIN},
+};
 use sha1::{Digest, Sha1};
 
 use super::PodWiring;
 use crate::{
     Cidr, MacAddress,
-    ops::{Address, Neighbour, Object, Op, Route, Setting},
+    ops::{Address, Neighbour, Object, Op, Route, Rule, Setting},
     route::{Link, VethPair},
 };
-
-/// Route table `main` of the pod.
-const POD_TABLE: u32 = eni_proto::numbers::TABLE_MAIN;
 
 /// Returns the pair to create.
 pub(super) fn veth_pair(wiring: &PodWiring) -> VethPair {
@@ -41,16 +41,36 @@ pub(super) fn mac(key: &PodKey, end: &str) -> MacAddress {
     MacAddress([first & 0xfc | 0x02, b, c, d, e, f])
 }
 
-/// Returns the steps inside the pod, in order: the gateway must be on the link before a route may lead over it.
-pub(super) fn in_pod(link: u32, address: Ipv4Addr, host_mac: MacAddress) -> Vec<Op> {
-    let gateway = Route { table: POD_TABLE, destination: Cidr::host(POD_GATEWAY), gateway: None, link };
+/// Returns the steps on the pod's end itself, in order.
+pub(super) fn on_link(link: u32, address: Ipv4Addr, host_mac: MacAddress) -> Vec<Op> {
     vec![
         Op::Set { link, from: Setting::Up(false), to: Setting::Up(true) },
         Op::Add(Object::Address(Address { link, address })),
-        Op::Add(Object::Route(gateway)),
-        Op::Add(Object::Route(Route { destination: Cidr::ANY, gateway: Some(POD_GATEWAY), ..gateway })),
         Op::Add(Object::Neighbour(Neighbour { link, address: POD_GATEWAY, mac: host_mac })),
     ]
+}
+
+/// Returns the way out of the pod in `table`, in order: the gateway must be on the link before a route may lead over it.
+pub(super) fn routes(link: u32, address: Ipv4Addr, table: u32) -> Vec<Op> {
+    let gateway = Route { table, destination: Cidr::host(POD_GATEWAY), gateway: None, link };
+    let mut steps = vec![
+        Op::Add(Object::Route(gateway)),
+        Op::Add(Object::Route(Route { destination: Cidr::ANY, gateway: Some(POD_GATEWAY), ..gateway })),
+    ];
+    if table != TABLE_MAIN {
+        steps.push(Op::Add(Object::Rule(own_rule(address, table))));
+    }
+    steps
+}
+
+/// Returns the table inside the pod that an interface has for itself.
+pub(super) const fn own_table(link: u32) -> u32 {
+    TABLE_IN_POD.saturating_add(link)
+}
+
+/// Returns the rule inside the pod that sends what comes from the interface's address to its own table.
+pub(super) const fn own_rule(address: Ipv4Addr, table: u32) -> Rule {
+    Rule { priority: RULE_IN_POD, from: Some(address), mark: None, table }
 }
 
 /// Whose a host link is, seen from a key.

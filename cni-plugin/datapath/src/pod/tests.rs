@@ -38,7 +38,7 @@ fn an_add_that_died_at_any_step_is_finished_by_its_repetition_or_taken_by_its_de
                 world.on_node(|| add_pod(&wiring).unwrap());
                 assert!(pod.inside(|| ip("route")).unwrap().contains("default via 169.254.1.1"), "died at {dying:?}");
             }
-            world.on_node(|| del_pod(&wiring.network.veth_prefix, &wiring.key, &wiring.pod).unwrap());
+            world.on_node(|| del_pod(&wiring.network.veth_prefix, &wiring.key, &wiring.pod, None).unwrap());
             assert_eq!(world.on_node(snapshot), before, "died at {dying:?}");
         }
     }
@@ -53,7 +53,7 @@ fn a_late_del_does_not_hurt_a_newer_sandbox_that_is_not_labelled_yet() {
     world.on_node(|| {
         die_at(&newer, Step::PairMade);
         let unlabelled = snapshot();
-        assert_eq!(del_pod(&older.network.veth_prefix, &older.key, &older.pod).unwrap(), None);
+        assert_eq!(del_pod(&older.network.veth_prefix, &older.key, &older.pod, None).unwrap(), None);
         assert_eq!(snapshot(), unlabelled);
     });
 }

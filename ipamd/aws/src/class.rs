@@ -1,7 +1,7 @@
 //! What EC2's errors mean for us, in one table.
 
 use ipam_core::ports::RefusalClass::{
-    self, BadRequest, LimitReached, NotAllowed, NotFound, SlowDown, SubnetFull, TryLater, WrongState,
+    self, BadRequest, LimitReached, NoPrefix, NotAllowed, NotFound, SlowDown, SubnetFull, TryLater, WrongState,
 };
 
 /// Error code, a part of its message (empty: any), meaning; the first row that fits counts. Source: "Error codes for the
@@ -17,7 +17,7 @@ const TABLE: &[(&str, &str, RefusalClass)] = &[
     ("BandwidthLimitExceeded",                   "", SlowDown),
 
     ("InsufficientFreeAddressesInSubnet",        "", SubnetFull),
-    ("InsufficientCidrBlocks",                   "", SubnetFull),
+    ("InsufficientCidrBlocks",                   "", NoPrefix),
 
     ("AttachmentLimitExceeded",                  "", LimitReached),
     ("PrivateIpAddressLimitExceeded",            "", LimitReached),
@@ -126,6 +126,7 @@ mod tests {
             // code                                status  why                                      meaning
             ("RequestLimitExceeded",               503, "the account's bucket is empty",            Some(SlowDown)),
             ("InsufficientFreeAddressesInSubnet",  400, "another subnet may have room",             Some(SubnetFull)),
+            ("InsufficientCidrBlocks",             400, "single addresses may be left",            Some(NoPrefix)),
             ("PrivateIpAddressLimitExceeded",      400, "the ENI carries no more",                  Some(LimitReached)),
             ("AttachmentLimitExceeded",            400, "the instance carries no more",             Some(LimitReached)),
             ("InvalidAttachmentID.NotFound",       400, "it is detached already",                   Some(NotFound)),

@@ -277,6 +277,7 @@ impl DescribedInstance {
                 security_group_ids: vec![self.network.security_group.clone()],
                 security_groups: vec!["default".to_owned()],
                 local_ipv4s: [interface.primary].into_iter().chain(interface.secondary).collect(),
+                ipv4_prefixes: interface.prefixes.iter().map(ToString::to_string).collect(),
                 subnet_ipv4_cidr_block: format!("{network}/{prefix}"),
                 vpc_ipv4_cidr_blocks: vec![self.network.vpc_cidr.clone()],
             })

@@ -7,6 +7,7 @@ mod instances;
 mod interfaces;
 mod modify;
 mod networks;
+mod reservations;
 mod tags;
 mod types;
 
@@ -20,6 +21,7 @@ pub use self::{
     interfaces::{CreateNetworkInterface, DeleteNetworkInterface, DescribeNetworkInterfaces},
     modify::{Change, ModifyNetworkInterfaceAttribute},
     networks::{CreateSubnet, CreateVpc, DescribeSubnets, DescribeVpcs},
+    reservations::{CreateSubnetCidrReservation, DeleteSubnetCidrReservation, GetSubnetCidrReservations},
     tags::{CreateTags, DeleteTags, DescribeTags, TagDescription},
     types::DescribeInstanceTypes,
 };

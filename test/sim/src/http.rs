@@ -4,6 +4,7 @@ mod instances;
 mod interfaces;
 mod networks;
 mod params;
+mod reservations;
 mod tags;
 mod xml;
 
@@ -21,10 +22,10 @@ use crate::{
     Action, ApiError, Failure, SimCloud,
     action::{
         AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, CreateSecurityGroup, CreateSubnet,
-        CreateTags, CreateVpc, DeleteNetworkInterface, DeleteTags, DescribeInstanceTypes, DescribeInstances,
-        DescribeNetworkInterfaces, DescribeSecurityGroups, DescribeSubnets, DescribeTags, DescribeVpcs,
-        DetachNetworkInterface, DryRun, ModifyNetworkInterfaceAttribute, RunInstances, TerminateInstances,
-        UnassignPrivateIpAddresses,
+        CreateSubnetCidrReservation, CreateTags, CreateVpc, DeleteNetworkInterface, DeleteSubnetCidrReservation,
+        DeleteTags, DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces, DescribeSecurityGroups,
+        DescribeSubnets, DescribeTags, DescribeVpcs, DetachNetworkInterface, DryRun, GetSubnetCidrReservations,
+        ModifyNetworkInterfaceAttribute, RunInstances, TerminateInstances, UnassignPrivateIpAddresses,
     },
     world::Reply,
 };
@@ -81,9 +82,11 @@ fn dispatch(cloud: &SimCloud, action: &str, params: &Params) -> Reply<String> {
         CreateNetworkInterface,
         CreateSecurityGroup,
         CreateSubnet,
+        CreateSubnetCidrReservation,
         CreateTags,
         CreateVpc,
         DeleteNetworkInterface,
+        DeleteSubnetCidrReservation,
         DeleteTags,
         DescribeInstanceTypes,
         DescribeInstances,
@@ -93,6 +96,7 @@ fn dispatch(cloud: &SimCloud, action: &str, params: &Params) -> Reply<String> {
         DescribeTags,
         DescribeVpcs,
         DetachNetworkInterface,
+        GetSubnetCidrReservations,
         ModifyNetworkInterfaceAttribute,
         RunInstances,
         TerminateInstances,

@@ -66,6 +66,8 @@ pub struct InterfaceMetadata {
     pub security_groups: Vec<String>,
     /// `local-ipv4s`: the primary first.
     pub local_ipv4s: Vec<Ipv4Addr>,
+    /// `ipv4-prefix`, which is not there when it is empty.
+    pub ipv4_prefixes: Vec<String>,
     /// `subnet-ipv4-cidr-block`.
     pub subnet_ipv4_cidr_block: String,
     /// `vpc-ipv4-cidr-block` (the first) and `vpc-ipv4-cidr-blocks`.

@@ -5,7 +5,7 @@
 //! service ([`imds`]).
 //!
 //! What it promises is what AWS documents: limits, codes, subnets that run out, delays. Where AWS is silent, the choice is named beside the code.
-//! Not here yet: API throttling, address prefixes, IPv6, eventual consistency.
+//! Not here yet: API throttling, IPv6, eventual consistency.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,7 @@ pub use action::Action;
 pub use clock::{Clock, ClockHand};
 pub use cloud::{DemoVpc, SimCloud, SimInstance};
 pub use error::{ApiError, Failure};
-pub use world::{DelayRange, Delays, FaultRule, World, WorldConfig};
+pub use world::{DelayRange, Delays, FaultRule, Order, World, WorldConfig};
 
 /// The account that everything belongs to.
 pub const ACCOUNT: &str = "123456789012";

@@ -16,8 +16,8 @@ pub(crate) mod lookup;
 mod metadata;
 pub mod model;
 mod page;
+pub(crate) mod space;
 mod state;
-mod subnet;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -30,7 +30,7 @@ use self::faults::Faults;
 pub(crate) use self::timeline::Due;
 pub use self::{
     catalogue::InstanceType,
-    config::{DelayRange, Delays, WorldConfig},
+    config::{DelayRange, Delays, Order, WorldConfig},
     faults::{Effect, FaultRule},
     filter::Filter,
     log::{LogEntry, RequestLog},

@@ -72,8 +72,11 @@ impl AttachNetworkInterface {
             let message = format!("Interface count {} exceeds the limit for {}", most + 1, instance.instance_type);
             return Err(ApiError::new("AttachmentLimitExceeded", message));
         }
-        if eni.addresses().count() > usize::from(limits.addresses_per_eni) {
+        if eni.slots() > usize::from(limits.addresses_per_eni) {
             return Err(super::addresses::limit_exceeded());
+        }
+        if !eni.prefixes.is_empty() && !limits.has_prefixes() {
+            return Err(super::addresses::no_prefixes_on(limits.name));
         }
         Ok(())
     }

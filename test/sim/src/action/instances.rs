@@ -7,14 +7,15 @@ use crate::{
     action::{
         attachments::{self, Slot},
         groups,
-        interfaces::{self, Birth},
+        interfaces::{self, Birth, Picked},
         tags,
     },
     world::{
-        Due, Filter, Page, Paging, State, catalogue,
+        Due, Filter, InstanceType, Page, Paging, State, catalogue,
         filter::{self, Filterable},
         lookup,
         model::{AttachmentState, Eni, Instance, InstanceState, Tags},
+        space::Choice,
     },
 };
 
@@ -33,6 +34,8 @@ pub struct RunInstances {
     pub groups: Vec<String>,
     /// Secondary addresses of each primary ENI.
     pub secondary_count: u16,
+    /// Prefixes of each primary ENI; not together with secondary addresses.
+    pub prefix_count: u16,
     /// Tags of the instances.
     pub tags: Tags,
     /// Tags of the primary ENIs.
@@ -50,6 +53,7 @@ impl Default for RunInstances {
             subnet: None,
             groups: Vec::new(),
             secondary_count: 0,
+            prefix_count: 0,
             tags: Tags::new(),
             interface_tags: Tags::new(),
             client_token: None,
@@ -83,19 +87,13 @@ impl Action for RunInstances {
         let groups = groups::resolve(state, &vpc, &self.groups)?;
         tags::check(&Tags::new(), &self.tags)?;
         tags::check(&Tags::new(), &self.interface_tags)?;
-        let each = 1 + usize::from(self.secondary_count);
-        if each > usize::from(limits.addresses_per_eni) {
-            let message = "Number of private addresses exceeds the limit of the instance type.";
-            return Err(ApiError::new("InvalidInterface.IpAddressLimitExceeded", message));
-        }
-        let wanted = each * usize::from(self.count);
-        let mut addresses = lookup::find(&state.subnets, subnet.as_str())?.pick(wanted, &[], &mut state.rng)?;
+        self.check_addresses(limits)?;
+        let picked = self.pick(state, &subnet)?;
         let reservation = format!("r-0{:016x}", state.next_number());
         let mut ids = Vec::new();
-        while !addresses.is_empty() {
-            let addresses = addresses.drain(..each.min(addresses.len())).collect();
+        for picked in picked {
             let (subnet, vpc, groups) = (subnet.clone(), vpc.clone(), groups.clone());
-            let birth = Birth { subnet, vpc, groups, addresses, ready: true, ready_at: state.now };
+            let birth = Birth { subnet, vpc, groups, picked, ready: true, ready_at: state.now };
             ids.push(self.launch(state, birth, &reservation));
         }
         ids.sort();
@@ -107,6 +105,32 @@ impl Action for RunInstances {
 }
 
 impl RunInstances {
+    fn check_addresses(&self, limits: &InstanceType) -> Result<(), ApiError> {
+        if self.secondary_count > 0 && self.prefix_count > 0 {
+            return Err(ApiError::invalid_combination("Secondary addresses or prefixes may be given, but not both"));
+        }
+        if self.prefix_count > 0 && !limits.has_prefixes() {
+            return Err(super::addresses::no_prefixes_on(limits.name));
+        }
+        if 1 + self.secondary_count + self.prefix_count > limits.addresses_per_eni {
+            let message = "Number of private addresses exceeds the limit of the instance type.";
+            return Err(ApiError::new("InvalidInterface.IpAddressLimitExceeded", message));
+        }
+        Ok(())
+    }
+
+    /// The addresses of all primary ENIs.
+    fn pick(&self, state: &mut State, subnet: &SubnetId) -> Result<Vec<Picked>, ApiError> {
+        let space = state.spaces.get(subnet).ok_or_else(|| lookup::not_found::<SubnetId>(subnet.as_str()))?;
+        let mut choice = Choice::new(space, state.config.order);
+        let picked = (0..self.count).map(|_| {
+            let prefixes = choice.prefixes(self.prefix_count.into(), &mut state.rng)?;
+            let mut secondary = choice.addresses(1 + usize::from(self.secondary_count), &mut state.rng)?;
+            Ok(Picked { primary: secondary.remove(0), secondary, prefixes })
+        });
+        picked.collect()
+    }
+
     fn subnet_in(&self, state: &State) -> Result<SubnetId, ApiError> {
         if let Some(subnet) = &self.subnet {
             return Ok(lookup::find(&state.subnets, subnet)?.id.clone());

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use ipam_core::{EniId, InstanceId, SubnetId, VpcId};
+use ipam_core::{EniId, InstanceId, SubnetId, VpcId, ports::Cidr4};
+use rand_chacha::ChaCha8Rng;
 
 use crate::{
     Action, ApiError,
@@ -12,6 +13,7 @@ use crate::{
         filter::{self, Filterable},
         lookup,
         model::{Eni, GroupName, Tags},
+        space::Choice,
     },
 };
 
@@ -30,6 +32,10 @@ pub struct CreateNetworkInterface {
     pub secondary: Vec<Ipv4Addr>,
     /// Secondary addresses by number; not together with names.
     pub secondary_count: Option<u16>,
+    /// Prefixes by name, each a /28; not together with secondary addresses.
+    pub prefixes: Vec<Cidr4>,
+    /// Prefixes by number; not together with names or secondary addresses.
+    pub prefix_count: Option<u16>,
     /// Its tags.
     pub tags: Tags,
     /// The same token gives the same ENI.
@@ -52,16 +58,16 @@ impl Action for CreateNetworkInterface {
         let (subnet, vpc) = (subnet.id.clone(), subnet.vpc.clone());
         let groups = groups::resolve(state, &vpc, &self.groups)?;
         tags::check(&Tags::new(), &self.tags)?;
-        let plan = AddressPlan {
-            primary: self.primary,
+        let wanted = Wanted {
             secondary: &self.secondary,
             count: self.secondary_count,
-            limit: catalogue::most_addresses(),
+            prefixes: &self.prefixes,
+            prefix_count: self.prefix_count,
         };
-        let addresses = plan.pick(state, &subnet)?;
+        let picked = self.pick(state, &subnet, &wanted)?;
         let delay = state.draw(state.config.delays.create);
         let ready_at = state.now.after(delay);
-        let birth = Birth { subnet, vpc, groups, addresses, ready_at, ready: false };
+        let birth = Birth { subnet, vpc, groups, picked, ready_at, ready: false };
         let id = birth.bear(state, self.description.clone(), self.tags.clone());
         state.schedule(ready_at, Due::Ready(id.clone()));
         if let Some(token) = &self.client_token {
@@ -76,38 +82,73 @@ pub(super) fn token_mismatch() -> ApiError {
     ApiError::new("IdempotentParameterMismatch", "The client token was used before with other parameters")
 }
 
-/// Which addresses a new ENI asks for.
-pub(super) struct AddressPlan<'a> {
-    pub(super) primary: Option<Ipv4Addr>,
-    pub(super) secondary: &'a [Ipv4Addr],
-    pub(super) count: Option<u16>,
-    pub(super) limit: u16,
-}
-
-impl AddressPlan<'_> {
-    /// Finds them, the primary first, without taking them.
-    pub(super) fn pick(&self, state: &mut State, subnet: &SubnetId) -> Result<Vec<Ipv4Addr>, ApiError> {
-        if self.count.is_some() && !self.secondary.is_empty() {
-            return Err(ApiError::invalid_combination(
-                "Secondary addresses may be given by number or by name, but not both",
-            ));
-        }
-        let named: Vec<Ipv4Addr> = self.primary.iter().chain(self.secondary).copied().collect();
-        let wanted = 1 + self.secondary.len() + usize::from(self.count.unwrap_or(0));
-        if wanted > usize::from(self.limit) {
+impl CreateNetworkInterface {
+    fn pick(&self, state: &mut State, subnet: &SubnetId, wanted: &Wanted<'_>) -> Result<Picked, ApiError> {
+        wanted.check()?;
+        if 1 + wanted.slots() > usize::from(catalogue::most_addresses()) {
             return Err(super::addresses::limit_exceeded());
         }
-        let home = lookup::find(&state.subnets, subnet.as_str())?;
-        for (nth, address) in named.iter().enumerate() {
-            home.check_usable(*address)?;
-            if home.used.contains_key(address) || named[..nth].contains(address) {
-                return Err(ApiError::new("InvalidIPAddress.InUse", format!("Address {address} is in use.")));
-            }
+        let space = state.spaces.get(subnet).ok_or_else(|| lookup::not_found::<SubnetId>(subnet.as_str()))?;
+        let mut choice = Choice::new(space, state.config.order);
+        for address in self.primary.iter().chain(&self.secondary) {
+            choice.name(*address)?;
         }
-        let mut picked = home.pick(wanted - named.len(), &named, &mut state.rng)?;
-        let primary = self.primary.or_else(|| picked.pop());
-        Ok(primary.into_iter().chain(self.secondary.iter().copied()).chain(picked).collect())
+        let (mut addresses, prefixes) =
+            wanted.choose(&mut choice, usize::from(self.primary.is_none()), &mut state.rng)?;
+        let primary = self.primary.or_else(|| addresses.pop()).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        addresses.splice(0..0, self.secondary.iter().copied());
+        Ok(Picked { primary, secondary: addresses, prefixes })
     }
+}
+
+/// What an ENI is to have besides its primary address.
+pub(super) struct Wanted<'a> {
+    pub(super) secondary: &'a [Ipv4Addr],
+    pub(super) count: Option<u16>,
+    pub(super) prefixes: &'a [Cidr4],
+    pub(super) prefix_count: Option<u16>,
+}
+
+impl Wanted<'_> {
+    /// Refuses more than one way to say what is wanted.
+    pub(super) fn check(&self) -> Result<(), ApiError> {
+        let ways =
+            [!self.secondary.is_empty(), self.count.is_some(), !self.prefixes.is_empty(), self.prefix_count.is_some()];
+        if ways.into_iter().filter(|used| *used).count() > 1 {
+            return Err(ApiError::invalid_combination(
+                "Only one of secondary addresses or prefixes, by number or by name, may be given",
+            ));
+        }
+        Ok(())
+    }
+
+    /// How many slots of the ENI that takes.
+    pub(super) fn slots(&self) -> usize {
+        let counts = usize::from(self.count.unwrap_or(0)) + usize::from(self.prefix_count.unwrap_or(0));
+        self.secondary.len() + self.prefixes.len() + counts
+    }
+
+    /// Chooses what is wanted by number, `more` addresses with it, and the named prefixes.
+    pub(super) fn choose(
+        &self,
+        choice: &mut Choice<'_>,
+        more: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(Vec<Ipv4Addr>, Vec<Cidr4>), ApiError> {
+        for prefix in self.prefixes {
+            choice.name_prefix(*prefix)?;
+        }
+        let mut prefixes = self.prefixes.to_vec();
+        prefixes.extend(choice.prefixes(self.prefix_count.unwrap_or(0).into(), rng)?);
+        Ok((choice.addresses(more + usize::from(self.count.unwrap_or(0)), rng)?, prefixes))
+    }
+}
+
+/// The addresses of a new ENI: free until it is born.
+pub(super) struct Picked {
+    pub(super) primary: Ipv4Addr,
+    pub(super) secondary: Vec<Ipv4Addr>,
+    pub(super) prefixes: Vec<Cidr4>,
 }
 
 /// All that a new ENI needs; nothing can be refused any more.
@@ -115,8 +156,7 @@ pub(super) struct Birth {
     pub(super) subnet: SubnetId,
     pub(super) vpc: VpcId,
     pub(super) groups: Vec<GroupName>,
-    /// The primary first.
-    pub(super) addresses: Vec<Ipv4Addr>,
+    pub(super) picked: Picked,
     pub(super) ready: bool,
     pub(super) ready_at: ipam_core::Moment,
 }
@@ -126,22 +166,25 @@ impl Birth {
     pub(super) fn bear(self, state: &mut State, description: String, tags: Tags) -> EniId {
         let id: EniId = state.new_id();
         let mac = state.new_mac();
-        let mut availability_zone = String::new();
-        if let Some(subnet) = state.subnets.get_mut(&self.subnet) {
-            subnet.used.extend(self.addresses.iter().map(|address| (*address, id.clone())));
-            availability_zone.clone_from(&subnet.availability_zone);
-        }
-        let mut addresses = self.addresses.into_iter();
+        let Picked { primary, secondary, prefixes } = self.picked;
+        state.in_space(&self.subnet, |space| {
+            for address in secondary.iter().chain([&primary]) {
+                space.take(*address, &id);
+            }
+            prefixes.iter().for_each(|prefix| space.take_prefix(*prefix, &id));
+        });
+        let zone = state.subnets.get(&self.subnet).map(|subnet| subnet.availability_zone.clone());
         let eni = Eni {
             id: id.clone(),
             mac,
             subnet: self.subnet,
             vpc: self.vpc,
-            availability_zone,
+            availability_zone: zone.unwrap_or_default(),
             description,
             groups: self.groups,
-            primary: addresses.next().unwrap_or(Ipv4Addr::UNSPECIFIED),
-            secondary: addresses.collect(),
+            primary,
+            secondary,
+            prefixes,
             attachment: None,
             ready: self.ready,
             ready_at: self.ready_at,

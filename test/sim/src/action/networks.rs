@@ -10,6 +10,7 @@ use crate::{
         filter::Filterable,
         lookup,
         model::{Subnet, Tags, Vpc},
+        space::Space,
     },
 };
 
@@ -93,7 +94,9 @@ impl Action for CreateSubnet {
         let availability_zone = self.availability_zone.clone().unwrap_or_else(|| format!("{}a", state.config.region));
         let id: SubnetId = state.new_id();
         let tags = self.tags.clone();
-        let subnet = Subnet { id: id.clone(), vpc, cidr, availability_zone, tags, used: Default::default() };
+        let space = Space::new(cidr);
+        let subnet = Subnet { id: id.clone(), vpc, cidr, availability_zone, tags, available: space.available() };
+        state.spaces.insert(id.clone(), space);
         state.subnets.insert(id, subnet.clone());
         Ok(subnet)
     }
@@ -161,7 +164,7 @@ impl Filterable for Subnet {
             "vpc-id" => self.vpc.to_string(),
             "cidr" | "cidr-block" | "cidrBlock" => cidr::text(self.cidr),
             "availability-zone" | "availabilityZone" => self.availability_zone.clone(),
-            "available-ip-address-count" => self.available().to_string(),
+            "available-ip-address-count" => self.available.to_string(),
             "state" => "available".to_owned(),
             "owner-id" => crate::ACCOUNT.to_owned(),
             _ => return None,

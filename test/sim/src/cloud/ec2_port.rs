@@ -6,8 +6,8 @@ use eni_proto::numbers::TAG_INSTANCE;
 use ipam_core::{
     AttachmentId, EniId, InstanceId, Limits, SecurityGroupId, VpcId,
     ports::{
-        self as port, Amount, Attachment, Ec2, Ec2Error, Ec2Result, Holdings, Interface, InterfaceKind, NewInterface,
-        RefusalClass, Scope, Subnet,
+        self as port, Amount, Attachment, Cidr4, Ec2, Ec2Error, Ec2Result, Holdings, Interface, InterfaceKind,
+        NewInterface, RefusalClass, Scope, Subnet,
     },
 };
 
@@ -50,7 +50,7 @@ impl Ec2 for SimCloud {
         let filters = vec![Filter::new("vpc-id", vpc.as_str()), Filter::new("availability-zone", zone)];
         let describe = DescribeSubnets { filters, ..DescribeSubnets::default() };
         let subnets = self.ask(&describe).await?.items.into_iter().map(|found| {
-            let available_addresses = u32::try_from(found.available()).unwrap_or(u32::MAX);
+            let available_addresses = u32::try_from(found.available).unwrap_or(u32::MAX);
             Subnet { id: found.id, cidr: found.cidr, available_addresses, tags: found.tags }
         });
         Ok(subnets.collect())
@@ -66,11 +66,13 @@ impl Ec2 for SimCloud {
     }
 
     async fn create_interface(&self, new: &NewInterface) -> Ec2Result<Interface> {
+        let (secondary_count, prefix_count) = counts(new.amount);
         let create = CreateNetworkInterface {
             subnet: new.subnet.to_string(),
             description: new.description.clone(),
             groups: new.security_groups.iter().map(ToString::to_string).collect(),
-            secondary_count: Some(single(new.amount)?).filter(|count| *count > 0),
+            secondary_count: secondary_count.filter(|count| *count > 0),
+            prefix_count: prefix_count.filter(|count| *count > 0),
             tags: new.tags.clone(),
             client_token: Some(new.token.clone()),
             ..CreateNetworkInterface::default()
@@ -100,15 +102,15 @@ impl Ec2 for SimCloud {
     }
 
     async fn assign(&self, eni: &EniId, amount: Amount) -> Ec2Result<Holdings> {
-        let (interface, count) = (eni.to_string(), Some(single(amount)?));
-        let assign = AssignPrivateIpAddresses { interface, count, ..AssignPrivateIpAddresses::default() };
+        let (interface, (count, prefix_count)) = (eni.to_string(), counts(amount));
+        let assign = AssignPrivateIpAddresses { interface, count, prefix_count, ..Default::default() };
         let assigned = self.ask(&assign).await?;
-        Ok(Holdings { addresses: assigned.addresses, ..Holdings::default() })
+        Ok(Holdings { addresses: assigned.addresses, prefixes: assigned.prefixes })
     }
 
     async fn unassign(&self, eni: &EniId, holdings: &Holdings) -> Ec2Result<()> {
-        let addresses = holdings.addresses.clone();
-        self.ask(&UnassignPrivateIpAddresses { interface: eni.to_string(), addresses }).await
+        let (addresses, prefixes) = (holdings.addresses.clone(), holdings.prefixes.clone());
+        self.ask(&UnassignPrivateIpAddresses { interface: eni.to_string(), addresses, prefixes }).await
     }
 
     async fn detach_interface(&self, attachment: &AttachmentId) -> Ec2Result<()> {
@@ -120,21 +122,17 @@ impl Ec2 for SimCloud {
     }
 }
 
-/// The number of single addresses; this cloud has no prefixes yet.
-fn single(amount: Amount) -> Ec2Result<u16> {
+/// The numbers of addresses and prefixes, of which EC2 takes one.
+fn counts(amount: Amount) -> (Option<u16>, Option<u16>) {
     match amount {
-        Amount::Addresses(count) => Ok(count),
-        Amount::Prefixes(_) => Err(Ec2Error::Refused {
-            action: "AssignPrivateIpAddresses",
-            class: RefusalClass::BadRequest,
-            code: "UnsupportedOperation".to_owned(),
-            message: "prefixes are not simulated".to_owned(),
-        }),
+        Amount::Addresses(count) => (Some(count), None),
+        Amount::Prefixes(count) => (None, Some(count)),
     }
 }
 
 fn to_port(eni: Eni) -> Interface {
     let secondary: BTreeSet<Ipv4Addr> = eni.secondary.into_iter().collect();
+    let prefixes: BTreeSet<Cidr4> = eni.prefixes.into_iter().collect();
     let groups: BTreeSet<SecurityGroupId> = eni.groups.into_iter().map(|group| group.id).collect();
     Interface {
         id: eni.id,
@@ -142,7 +140,7 @@ fn to_port(eni: Eni) -> Interface {
         subnet: eni.subnet,
         primary: eni.primary,
         secondary: secondary.into_iter().collect(),
-        prefixes: vec![],
+        prefixes: prefixes.into_iter().collect(),
         kind: InterfaceKind::Plain,
         security_groups: groups.into_iter().collect(),
         attachment: eni.attachment.map(|attachment| Attachment {

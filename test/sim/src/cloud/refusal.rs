@@ -25,6 +25,7 @@ fn class(code: &str) -> RefusalClass {
     match code {
         "RequestLimitExceeded" | "Throttling" | "ThrottlingException" => RefusalClass::SlowDown,
         "InsufficientFreeAddressesInSubnet" => RefusalClass::SubnetFull,
+        "InsufficientCidrBlocks" => RefusalClass::NoPrefix,
         "AttachmentLimitExceeded"
         | "PrivateIpAddressLimitExceeded"
         | "NetworkInterfaceLimitExceeded"
@@ -35,6 +36,7 @@ fn class(code: &str) -> RefusalClass {
         }
         "UnauthorizedOperation" | "AuthFailure" | "OptInRequired" => RefusalClass::NotAllowed,
         _ if code.ends_with(".NotFound") => RefusalClass::NotFound,
+        "UnsupportedOperation" => RefusalClass::BadRequest,
         _ if code.starts_with("Invalid") || code.starts_with("Missing") || code == "IdempotentParameterMismatch" => {
             RefusalClass::BadRequest
         }
@@ -52,6 +54,7 @@ mod tests {
         let table = [
             ("RequestLimitExceeded",              RefusalClass::SlowDown),
             ("InsufficientFreeAddressesInSubnet", RefusalClass::SubnetFull),
+            ("InsufficientCidrBlocks",            RefusalClass::NoPrefix),
             ("AttachmentLimitExceeded",           RefusalClass::LimitReached),
             ("PrivateIpAddressLimitExceeded",     RefusalClass::LimitReached),
             ("InvalidNetworkInterfaceID.NotFound", RefusalClass::NotFound),

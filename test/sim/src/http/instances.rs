@@ -2,7 +2,7 @@
 
 use super::{
     Wire,
-    interfaces::{dns_name, write_addresses, write_attachment, write_groups},
+    interfaces::{dns_name, write_addresses, write_attachment, write_groups, write_prefixes},
     params::Params,
     tags::write_tags,
     xml::Xml,
@@ -23,8 +23,10 @@ impl Wire for RunInstances {
     fn read(params: &Params) -> Result<Self, ApiError> {
         let defaults = Self::default();
         let interfaces = params.structures("NetworkInterface");
-        if interfaces.len() > 1 || interfaces.iter().any(|i| i.text("NetworkInterfaceId").is_some()) {
-            return Err(ApiError::new("UnsupportedOperation", "Launch with several or existing ENIs is not simulated"));
+        let unknown = |i: &Params| i.text("NetworkInterfaceId").is_some() || !i.structures("Ipv4Prefix").is_empty();
+        if interfaces.len() > 1 || interfaces.iter().any(unknown) {
+            let message = "Launch with several ENIs, existing ones or named prefixes is not simulated";
+            return Err(ApiError::new("UnsupportedOperation", message));
         }
         let interface = interfaces.into_iter().next().unwrap_or_default();
         let count = params.parsed("MaxCount")?.unwrap_or(1);
@@ -41,6 +43,7 @@ impl Wire for RunInstances {
             subnet: interface.owned("SubnetId").or_else(|| params.owned("SubnetId")),
             groups: if groups.is_empty() { params.list("SecurityGroupId") } else { groups },
             secondary_count: interface.parsed("SecondaryPrivateIpAddressCount")?.unwrap_or(0),
+            prefix_count: interface.parsed("Ipv4PrefixCount")?.unwrap_or(0),
             tags: params.tags_for("instance")?,
             interface_tags: params.tags_for("network-interface")?,
             client_token: params.owned("ClientToken"),
@@ -145,6 +148,7 @@ fn write_interface(eni: &Eni, xml: &mut Xml) {
         xml.element("attachment", |xml| write_attachment(attachment, xml));
     }
     write_addresses(eni, xml);
+    write_prefixes("ipv4PrefixSet", &eni.prefixes, xml);
 }
 
 fn write_type(instance_type: &InstanceType, xml: &mut Xml) {

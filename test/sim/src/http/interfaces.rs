@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipam_core::AttachmentId;
+use ipam_core::{AttachmentId, ports::Cidr4};
 
 use super::{Wire, params::Params, tags::write_tags, xml::Xml};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     },
     clock::rfc3339,
     world::{
-        Page,
+        Page, cidr,
         model::{Attachment, Eni, GroupName},
     },
 };
@@ -38,6 +38,8 @@ impl Wire for CreateNetworkInterface {
             primary,
             secondary,
             secondary_count: params.parsed("SecondaryPrivateIpAddressCount")?,
+            prefixes: specified_prefixes(params)?,
+            prefix_count: params.parsed("Ipv4PrefixCount")?,
             tags: params.tags_for("network-interface")?,
             client_token: params.owned("ClientToken"),
         })
@@ -128,6 +130,8 @@ impl Wire for AssignPrivateIpAddresses {
             interface: params.required("NetworkInterfaceId")?,
             count: params.parsed("SecondaryPrivateIpAddressCount")?,
             addresses: params.addresses("PrivateIpAddress")?,
+            prefix_count: params.parsed("Ipv4PrefixCount")?,
+            prefixes: params.prefixes("Ipv4Prefix")?,
             allow_reassignment: params.flag("AllowReassignment")?.unwrap_or(false),
         })
     }
@@ -137,14 +141,18 @@ impl Wire for AssignPrivateIpAddresses {
         xml.list("assignedPrivateIpAddressesSet", &assigned.addresses, |xml, address| {
             xml.leaf("privateIpAddress", address)
         });
+        write_prefixes("assignedIpv4PrefixSet", &assigned.prefixes, xml);
         xml.done();
     }
 }
 
 impl Wire for UnassignPrivateIpAddresses {
     fn read(params: &Params) -> Result<Self, ApiError> {
-        let (interface, addresses) = (params.required("NetworkInterfaceId")?, params.addresses("PrivateIpAddress")?);
-        Ok(Self { interface, addresses })
+        Ok(Self {
+            interface: params.required("NetworkInterfaceId")?,
+            addresses: params.addresses("PrivateIpAddress")?,
+            prefixes: params.prefixes("Ipv4Prefix")?,
+        })
     }
 
     fn write((): &(), xml: &mut Xml) {
@@ -176,6 +184,7 @@ pub(super) fn write_eni(eni: &Eni, xml: &mut Xml) {
         });
     }
     write_addresses(eni, xml);
+    write_prefixes("ipv4PrefixSet", &eni.prefixes, xml);
     write_tags(&eni.tags, xml);
 }
 
@@ -201,6 +210,19 @@ pub(super) fn write_addresses(eni: &Eni, xml: &mut Xml) {
         xml.leaf("privateDnsName", dns_name(address));
         xml.leaf("primary", address == eni.primary);
     });
+}
+
+/// `Ipv4Prefix.N.Ipv4Prefix`, as the calls that make ENIs have it.
+pub(super) fn specified_prefixes(params: &Params) -> Result<Vec<Cidr4>, ApiError> {
+    let one = |specification: &Params| specification.prefix("Ipv4Prefix");
+    params.structures("Ipv4Prefix").iter().map(one).collect()
+}
+
+/// Writes prefixes. Without any, nothing is written.
+pub(super) fn write_prefixes(name: &str, prefixes: &[Cidr4], xml: &mut Xml) {
+    if !prefixes.is_empty() {
+        xml.list(name, prefixes, |xml, prefix| xml.leaf("ipv4Prefix", cidr::text(*prefix)));
+    }
 }
 
 pub(super) fn dns_name(address: Ipv4Addr) -> String {

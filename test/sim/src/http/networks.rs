@@ -124,7 +124,7 @@ fn write_subnet(subnet: &Subnet, xml: &mut Xml) {
     xml.leaf("state", "available");
     xml.leaf("cidrBlock", cidr::text(subnet.cidr));
     xml.leaf("availabilityZone", &subnet.availability_zone);
-    xml.leaf("availableIpAddressCount", subnet.available());
+    xml.leaf("availableIpAddressCount", subnet.available);
     xml.leaf("defaultForAz", false);
     xml.leaf("mapPublicIpOnLaunch", false);
     write_tags(&subnet.tags, xml);

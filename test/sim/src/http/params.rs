@@ -6,9 +6,11 @@ use std::{
     str::FromStr,
 };
 
+use ipam_core::ports::Cidr4;
+
 use crate::{
     ApiError,
-    world::{Filter, Paging, model::Tags},
+    world::{Filter, Paging, cidr, model::Tags},
 };
 
 /// The parameters of a request, or of one element of a list in it.
@@ -61,6 +63,15 @@ impl Params {
         self.list(name).iter().map(|text| parse(name, text)).collect()
     }
 
+    /// A network like `10.0.0.16/28`, without host bits.
+    pub(super) fn prefix(&self, name: &str) -> Result<Cidr4, ApiError> {
+        read_prefix(name, &self.required(name)?)
+    }
+
+    pub(super) fn prefixes(&self, name: &str) -> Result<Vec<Cidr4>, ApiError> {
+        self.list(name).iter().map(|text| read_prefix(name, text)).collect()
+    }
+
     /// The elements of a list of structures: everything below `Name.1.`, below `Name.2.`, …
     pub(super) fn structures(&self, name: &str) -> Vec<Self> {
         self.numbers(name).into_iter().map(|number| self.below(&format!("{name}.{number}."))).collect()
@@ -109,6 +120,10 @@ impl Params {
 
 fn parse<T: FromStr>(name: &str, text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|_| invalid(name, text))
+}
+
+fn read_prefix(name: &str, text: &str) -> Result<Cidr4, ApiError> {
+    cidr::parse(text).filter(|cidr| cidr::text(*cidr) == text).ok_or_else(|| invalid(name, text))
 }
 
 fn invalid(name: &str, text: &str) -> ApiError {

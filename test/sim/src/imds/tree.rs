@@ -96,6 +96,9 @@ impl Tree {
         add("device-number", &interface.device_number);
         add("interface-id", &interface.interface_id);
         add("local-ipv4s", &addresses.join("\n"));
+        if !interface.ipv4_prefixes.is_empty() {
+            add("ipv4-prefix", &interface.ipv4_prefixes.join("\n"));
+        }
         add("mac", &interface.mac);
         add("network-card", &interface.network_card);
         add("owner-id", &interface.owner_id);

@@ -19,6 +19,14 @@ pub struct InstanceType {
     pub cards: BTreeMap<u8, u8>,
 }
 
+impl InstanceType {
+    /// Whether its ENIs can have prefixes: all but those on Xen.
+    #[must_use]
+    pub fn has_prefixes(&self) -> bool {
+        self.hypervisor != Some("xen")
+    }
+}
+
 /// All instance types by name.
 pub(crate) fn all() -> &'static BTreeMap<&'static str, InstanceType> {
     static TYPES: OnceLock<BTreeMap<&'static str, InstanceType>> = OnceLock::new();

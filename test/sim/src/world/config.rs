@@ -61,6 +61,17 @@ impl Default for Delays {
     }
 }
 
+/// Which free address or block is given next. EC2's own order is not specified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Any.
+    Random,
+    /// The lowest.
+    Sequential,
+    /// Single addresses where they break up a free block, as long as there is one: leaves no room for prefixes.
+    Scattered,
+}
+
 /// Everything that decides how a world behaves: the same configuration and the same calls give the same answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorldConfig {
@@ -68,6 +79,8 @@ pub struct WorldConfig {
     pub seed: u64,
     /// How long changes take.
     pub delays: Delays,
+    /// Which free addresses are given first. Default: any.
+    pub order: Order,
     /// Region; its zones are this and a letter.
     pub region: String,
     /// How many requests the log keeps.
@@ -76,6 +89,12 @@ pub struct WorldConfig {
 
 impl Default for WorldConfig {
     fn default() -> Self {
-        Self { seed: 1, delays: Delays::default(), region: "us-east-1".to_owned(), log_capacity: 4096 }
+        Self {
+            seed: 1,
+            delays: Delays::default(),
+            order: Order::Random,
+            region: "us-east-1".to_owned(),
+            log_capacity: 4096,
+        }
     }
 }

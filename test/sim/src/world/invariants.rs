@@ -2,7 +2,7 @@
 
 use ipam_core::EniId;
 
-use crate::world::{catalogue, model::Eni, state::State};
+use crate::world::{InstanceType, catalogue, model::Eni, state::State};
 
 /// After how many changes everything is checked, not only what has changed. Large worlds: after as many as there are ENIs, so
 /// that the cost of a call does not grow with the world.
@@ -27,11 +27,19 @@ impl State {
     /// Checks everything. Returns the first broken rule.
     pub(crate) fn check_all(&self) -> Result<(), String> {
         self.enis.keys().try_for_each(|eni| self.check_eni(eni))?;
-        for subnet in self.subnets.values() {
-            for (address, owner) in &subnet.used {
+        for (subnet, space) in &self.spaces {
+            for (address, owner) in &space.owners {
                 let owned = self.enis.get(owner).is_some_and(|eni| eni.addresses().any(|own| own == *address));
-                ensure(owned, || format!("{address} of {} is booked for {owner}, which has it not", subnet.id))?;
+                ensure(owned, || format!("{address} of {subnet} is booked for {owner}, which has it not"))?;
             }
+            for (network, owner) in &space.prefixes {
+                let owner_eni = self.enis.get(owner);
+                let owned = owner_eni.is_some_and(|eni| eni.prefixes.iter().any(|own| own.network == *network));
+                ensure(owned, || format!("prefix {network} of {subnet} is booked for {owner}, which has it not"))?;
+            }
+            ensure(space.is_consistent(), || format!("the addresses of {subnet} overlap or are miscounted"))?;
+            let told = self.subnets.get(subnet).map(|subnet| subnet.available);
+            ensure(told == Some(space.available()), || format!("{subnet} counts its addresses wrongly"))?;
         }
         for instance in self.instances.values() {
             for eni in instance.interfaces.values() {
@@ -46,15 +54,21 @@ impl State {
 
     fn check_eni(&self, id: &EniId) -> Result<(), String> {
         let Some(eni) = self.enis.get(id) else { return Ok(()) };
-        let subnet = self.subnets.get(&eni.subnet).ok_or_else(|| format!("{id} is in no subnet"))?;
+        let space = self.spaces.get(&eni.subnet).ok_or_else(|| format!("{id} is in no subnet"))?;
         for (nth, address) in eni.addresses().enumerate() {
-            let owner = subnet.used.get(&address);
+            let owner = space.owners.get(&address);
             ensure(owner == Some(id), || format!("{address} is on {id} but booked for {owner:?}"))?;
             ensure(eni.addresses().skip(nth + 1).all(|other| other != address), || format!("{address} twice on {id}"))?;
-            ensure(subnet.check_usable(address).is_ok(), || format!("{address} of {id} is reserved"))?;
+            ensure(space.check_usable(address).is_ok(), || format!("{address} of {id} is reserved"))?;
         }
-        let count = eni.addresses().count();
-        ensure(count <= usize::from(self.address_limit(eni)), || format!("{id} has {count} addresses"))?;
+        for (nth, prefix) in eni.prefixes.iter().enumerate() {
+            let owner = space.prefixes.get(&prefix.network);
+            ensure(owner == Some(id), || format!("{prefix} is on {id} but booked for {owner:?}"))?;
+            ensure(!eni.prefixes[nth + 1..].contains(prefix), || format!("{prefix} twice on {id}"))?;
+            ensure(space.check_prefix(*prefix).is_ok(), || format!("{prefix} of {id} cannot be a prefix"))?;
+        }
+        let slots = eni.slots();
+        ensure(slots <= usize::from(self.address_limit(eni)), || format!("{id} has {slots} addresses and prefixes"))?;
         self.check_attachment(eni)
     }
 
@@ -72,11 +86,13 @@ impl State {
 
     /// How many addresses an ENI may have where it is.
     pub(crate) fn address_limit(&self, eni: &Eni) -> u16 {
-        eni.attachment
-            .as_ref()
-            .and_then(|attachment| self.instances.get(&attachment.instance))
-            .and_then(|instance| catalogue::all().get(instance.instance_type.as_str()))
-            .map_or_else(catalogue::most_addresses, |found| found.addresses_per_eni)
+        self.instance_type_of(eni).map_or_else(catalogue::most_addresses, |found| found.addresses_per_eni)
+    }
+
+    /// The type of the instance that an ENI is attached to.
+    pub(crate) fn instance_type_of(&self, eni: &Eni) -> Option<&'static InstanceType> {
+        let instance = self.instances.get(&eni.attachment.as_ref()?.instance)?;
+        catalogue::all().get(instance.instance_type.as_str())
     }
 }
 

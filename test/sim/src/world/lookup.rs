@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use ipam_core::{AttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 
-use crate::ApiError;
+use crate::{ApiError, world::model::ReservationId};
 
 /// A kind of id: how it is written and how EC2 speaks of it.
 pub(crate) trait CloudId: FromStr + Ord {
@@ -35,6 +35,7 @@ cloud_ids! {
     InstanceId: "i", "InvalidInstanceID", "InvalidInstanceID", "instance";
     SubnetId: "subnet", "InvalidSubnetID", "InvalidSubnetID", "subnet";
     VpcId: "vpc", "InvalidVpcID", "InvalidVpcID", "vpc";
+    ReservationId: "scr", "InvalidSubnetCidrReservationID", "InvalidSubnetCidrReservationID", "subnet CIDR reservation";
     SecurityGroupId: "sg", "InvalidGroup", "InvalidGroupId", "security group";
 }
 

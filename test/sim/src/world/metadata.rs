@@ -45,6 +45,7 @@ impl State {
             security_group_ids: eni.groups.iter().map(|group| group.id.to_string()).collect(),
             security_groups: eni.groups.iter().map(|group| group.name.clone()).collect(),
             local_ipv4s: eni.addresses().collect(),
+            ipv4_prefixes: eni.prefixes.iter().copied().map(cidr::text).collect(),
             subnet_ipv4_cidr_block: cidr::text(self.subnets.get(&eni.subnet)?.cidr),
             vpc_ipv4_cidr_blocks: self.vpcs.get(&eni.vpc)?.cidrs.iter().copied().map(cidr::text).collect(),
         })

@@ -35,8 +35,71 @@ pub struct Subnet {
     pub availability_zone: String,
     /// Its tags.
     pub tags: Tags,
-    /// Who has which address. The five reserved ones are never in it.
-    pub used: BTreeMap<Ipv4Addr, EniId>,
+    /// How many addresses EC2 says it could still give out, the reserved ranges left out.
+    pub available: usize,
+}
+
+impl Subnet {
+    /// The subnet's router: the first host address.
+    #[must_use]
+    pub fn router(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.cidr.network) + 1)
+    }
+}
+
+/// What a range of a subnet is set apart for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReservationKind {
+    /// Prefixes, which then come from nowhere else.
+    Prefix,
+    /// Whatever is asked for by name.
+    Explicit,
+}
+
+impl ReservationKind {
+    /// EC2's name of it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prefix => "prefix",
+            Self::Explicit => "explicit",
+        }
+    }
+}
+
+/// A range of a subnet from which EC2 gives nothing by itself, but prefixes if it is for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CidrReservation {
+    /// Its id, `scr-...`.
+    pub id: ReservationId,
+    /// The subnet.
+    pub subnet: SubnetId,
+    /// The range.
+    pub cidr: Cidr4,
+    /// What for.
+    pub kind: ReservationKind,
+    /// Its description.
+    pub description: String,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// A reservation of a range of a subnet. Source: EC2 `SubnetCidrReservationId`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReservationId(String);
+
+impl std::fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::str::FromStr for ReservationId {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
 }
 
 /// A security group; its rules are not simulated.
@@ -190,6 +253,8 @@ pub struct Eni {
     pub primary: Ipv4Addr,
     /// Its secondary addresses, in the order they were assigned.
     pub secondary: Vec<Ipv4Addr>,
+    /// Its prefixes, in the order they were assigned.
+    pub prefixes: Vec<Cidr4>,
     /// How it hangs on an instance.
     pub attachment: Option<Attachment>,
     /// False: still `pending`.
@@ -213,7 +278,13 @@ impl Eni {
         }
     }
 
-    /// All its addresses, the primary first.
+    /// How much of the type's limit it uses: a prefix counts as one address.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        1 + self.secondary.len() + self.prefixes.len()
+    }
+
+    /// All its addresses but those in prefixes, the primary first.
     pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         std::iter::once(self.primary).chain(self.secondary.iter().copied())
     }

@@ -13,7 +13,8 @@ use crate::{
     world::{
         config::{DelayRange, WorldConfig},
         lookup::CloudId,
-        model::{Eni, Instance, SecurityGroup, Subnet, Vpc},
+        model::{CidrReservation, Eni, Instance, ReservationId, SecurityGroup, Subnet, Vpc},
+        space::Space,
         timeline::Due,
     },
 };
@@ -26,6 +27,9 @@ pub struct State {
     pub(crate) rng: ChaCha8Rng,
     pub(crate) vpcs: BTreeMap<VpcId, Vpc>,
     pub(crate) subnets: BTreeMap<SubnetId, Subnet>,
+    /// The addresses of each subnet.
+    pub(crate) spaces: BTreeMap<SubnetId, Space>,
+    pub(crate) reservations: BTreeMap<ReservationId, CidrReservation>,
     pub(crate) groups: BTreeMap<SecurityGroupId, SecurityGroup>,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
     pub(crate) enis: BTreeMap<EniId, Eni>,
@@ -54,6 +58,8 @@ impl State {
             now,
             vpcs: BTreeMap::new(),
             subnets: BTreeMap::new(),
+            spaces: BTreeMap::new(),
+            reservations: BTreeMap::new(),
             groups: BTreeMap::new(),
             instances: BTreeMap::new(),
             enis: BTreeMap::new(),
@@ -73,6 +79,17 @@ impl State {
     pub(crate) fn touch(&mut self, eni: &EniId) {
         self.version += 1;
         self.touched.insert(eni.clone());
+    }
+
+    /// Changes the addresses of a subnet. Every subnet has some.
+    pub(crate) fn in_space<T>(&mut self, subnet: &SubnetId, change: impl FnOnce(&mut Space) -> T) -> Option<T> {
+        let space = self.spaces.get_mut(subnet)?;
+        let changed = change(space);
+        let available = space.available();
+        if let Some(subnet) = self.subnets.get_mut(subnet) {
+            subnet.available = available;
+        }
+        Some(changed)
     }
 
     /// A number that no other call gets.

@@ -7,6 +7,7 @@ mod faults;
 mod instances;
 mod interfaces;
 mod networks;
+mod prefixes;
 mod random;
 mod tags;
 
@@ -95,7 +96,7 @@ impl Fixture {
 
     fn free_addresses(&mut self) -> usize {
         let id = self.subnet.clone();
-        self.world.subnets().find(|subnet| subnet.id == id).map(|subnet| subnet.available()).unwrap()
+        self.world.subnets().find(|subnet| subnet.id == id).map(|subnet| subnet.available).unwrap()
     }
 }
 

@@ -97,11 +97,10 @@ impl State {
     pub(crate) fn remove_eni(&mut self, id: &EniId) {
         let Some(eni) = self.enis.remove(id) else { return };
         self.macs.remove(&eni.mac);
-        if let Some(subnet) = self.subnets.get_mut(&eni.subnet) {
-            for address in eni.addresses() {
-                subnet.used.remove(&address);
-            }
-        }
+        self.in_space(&eni.subnet, |space| {
+            eni.addresses().for_each(|address| space.release(address));
+            eni.prefixes.iter().for_each(|prefix| space.release_prefix(*prefix));
+        });
         self.touch(id);
     }
 }

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use ec2_sim::{
     Delays, SimCloud,
-    action::{AttachNetworkInterface, CreateNetworkInterface},
+    action::{AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface},
     imds,
 };
 use ipam_core::InstanceId;
@@ -105,4 +105,17 @@ async fn the_instance_tells_who_and_where_it_is() {
     let role: serde_json::Value = serde_json::from_str(&role).unwrap();
     assert_eq!(role["Code"], "Success");
     assert_eq!(get(at, &token, "meta-data/public-ipv4").await.0, 404);
+}
+
+#[tokio::test]
+async fn prefixes_are_listed_where_there_are_any() {
+    let (cloud, instance, at) = service().await;
+    let token = token(at).await;
+    let second = cloud.with(|world, _| world.metadata(&instance)).unwrap().interfaces.remove(1);
+    let path = format!("meta-data/network/interfaces/macs/{}/ipv4-prefix", second.mac);
+    assert_eq!(get(at, &token, &path).await.0, 404);
+    let (interface, prefix_count) = (second.interface_id, Some(2));
+    let assign = AssignPrivateIpAddresses { interface, prefix_count, ..Default::default() };
+    let prefixes: Vec<_> = cloud.call(&assign).unwrap().prefixes.iter().map(ToString::to_string).collect();
+    assert_eq!(get(at, &token, &path).await, (200, prefixes.join("\n")));
 }

@@ -60,6 +60,23 @@ async fn an_interface_lives_its_life_under_virtual_time() {
 }
 
 #[tokio::test]
+async fn prefixes_come_and_go() {
+    let (cloud, _, subnet) = cloud(Delays::NONE);
+    let instance = cloud.run_instance("t3.small", &subnet).unwrap();
+    let new = NewInterface { amount: Amount::Prefixes(2), ..new_interface(&subnet, &instance) };
+    let made = cloud.create_interface(&new).await.unwrap();
+    assert_eq!((made.secondary.len(), made.prefixes.len(), made.addresses().count()), (0, 2, 32));
+    cloud.attach_interface(&made.id, &instance, 0, 1).await.unwrap();
+    let more = cloud.assign(&made.id, Amount::Prefixes(1)).await.unwrap();
+    assert_eq!((more.addresses.len(), more.prefixes.len()), (0, 1));
+    let over = cloud.assign(&made.id, Amount::Prefixes(1)).await;
+    assert!(matches!(over, Err(Ec2Error::Refused { class: RefusalClass::LimitReached, .. })), "{over:?}");
+    cloud.unassign(&made.id, &Holdings { prefixes: made.prefixes.clone(), ..Holdings::default() }).await.unwrap();
+    let now = cloud.interfaces(&instance, Scope::Tagged).await.unwrap().remove(0);
+    assert_eq!(now.prefixes, more.prefixes);
+}
+
+#[tokio::test]
 async fn a_refusal_comes_with_its_class_and_a_lost_reply_as_unknown() {
     let (cloud, _, subnet) = cloud(Delays::NONE);
     let instance = cloud.run_instance("m5.large", &subnet).unwrap();

@@ -84,7 +84,7 @@ fn only_secondary_addresses_of_the_interface_can_be_unassigned_and_all_or_none()
     let mut cloud = Fixture::new("10.0.0.0/24");
     let eni = cloud.create(3);
     let before = cloud.eni(&eni);
-    let unassign = |addresses| UnassignPrivateIpAddresses { interface: eni.to_string(), addresses };
+    let unassign = |addresses| UnassignPrivateIpAddresses { interface: eni.to_string(), addresses, prefixes: vec![] };
     assert_eq!(cloud.refusal(&unassign(vec![before.primary])), "InvalidParameterValue");
     assert_eq!(cloud.refusal(&unassign(vec![])), "MissingParameter");
     let mixed = unassign(vec![before.secondary[0], ip("10.9.9.9")]);

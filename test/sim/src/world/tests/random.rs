@@ -26,13 +26,21 @@ fn step(cloud: &mut Fixture, rng: &mut ChaCha8Rng) {
     let attachment = pick(attachments.map(|attachment| attachment.id.to_string()).collect());
     let secondary = cloud.world.enis().filter(|eni| eni.id.as_str() == interface).flat_map(|eni| &eni.secondary);
     let addresses = secondary.take(2).copied().collect();
+    let prefixes = cloud.world.enis().filter(|eni| eni.id.as_str() == interface).flat_map(|eni| &eni.prefixes);
+    let prefixes = prefixes.take(1).copied().collect();
     let count = u16::try_from(rng.next_u32() % 6).unwrap();
     let device_index = u8::try_from(rng.next_u32() % 5).unwrap();
-    let refused = match rng.next_u32() % 16 {
+    let refused = match rng.next_u32() % 20 {
         0..3 => cloud.call(&CreateNetworkInterface { secondary_count: Some(count), ..cloud.new_eni() }).err(),
         3..7 => cloud.call(&AttachNetworkInterface { interface, instance, card: 0, device_index }).err(),
         7..10 => cloud.call(&AssignPrivateIpAddresses { interface, count: Some(count), ..Default::default() }).err(),
-        10..12 => cloud.call(&UnassignPrivateIpAddresses { interface, addresses }).err(),
+        10..12 => cloud.call(&UnassignPrivateIpAddresses { interface, addresses, prefixes: vec![] }).err(),
+        15 => cloud.call(&CreateNetworkInterface { prefix_count: Some(count / 2), ..cloud.new_eni() }).err(),
+        16..18 => {
+            let assign = AssignPrivateIpAddresses { interface, prefix_count: Some(count / 2), ..Default::default() };
+            cloud.call(&assign).err()
+        }
+        18 => cloud.call(&UnassignPrivateIpAddresses { interface, addresses: vec![], prefixes }).err(),
         12 => cloud.call(&DetachNetworkInterface { attachment }).err(),
         13..15 => cloud.call(&DeleteNetworkInterface { interface }).err(),
         _ if device_index == 0 => cloud.call(&TerminateInstances { ids: vec![instance] }).err(),

@@ -92,7 +92,10 @@ fn is_as_wanted(world: &World) {
         // Without a whole ENI to give back, exactly what is wanted stays.
         assert!(total <= wanted.max(held), "{total} addresses, only {wanted} wanted");
     } else {
-        assert!(total < wanted + 2 * per_eni, "{total} addresses, only {wanted} wanted");
+        // Pods may be spread so that no ENI is idle; but one that is idle and not needed has been given back.
+        let spare = total.saturating_sub(wanted);
+        let idle = enis.iter().skip(1).filter(|eni| !world.uses(&eni.id)).map(|eni| eni.secondary.len());
+        assert!(idle.min().is_none_or(|idle| idle > spare), "{total} addresses, only {wanted} wanted");
     }
     assert!(enis.iter().all(|eni| eni.attachment.is_some()), "an ENI is left over: {enis:?}");
     assert!(enis.iter().skip(1).all(|eni| eni.attachment.as_ref().is_some_and(|a| a.delete_on_termination)));

@@ -64,6 +64,8 @@ impl Engine {
                 if self.pauses.is_empty() {
                     self.last_error = None;
                 }
+                // However long EC2 took to show what was changed before: this is a new change.
+                self.look_backoff.succeed();
                 self.done(now, action, done);
             }
             Err(error) => self.failed(now, action, error, commands),

@@ -475,3 +475,21 @@ fn an_interface_that_an_earlier_run_was_detaching_serves_nobody_while_that_may_s
     engine.handle(at(0), Event::HostReady { eni: id });
     assert_eq!(granted(&engine.handle(at(1), add(1, "a", 20))), []);
 }
+
+#[test]
+fn after_a_change_ec2_is_soon_looked_at_however_long_it_took_before() {
+    let mut slow = eni(1, 0);
+    slow.attachment.as_mut().unwrap().attached = false;
+    let shown = [eni(0, 1), slow];
+    let mut engine = ready(warm(1), &shown[..1]);
+    for second in (40..=400).step_by(40) {
+        engine.handle(at(second), observed(second, &shown));
+    }
+    assert!(engine.next_wake() > Some(at(415)), "the looks have become rare");
+
+    let assign = started(&engine.handle(at(401), add(1, "a", 500)))[0].0.clone();
+    let settled = Event::Settled { intent: assign, outcome: Ok(Done::Plain) };
+    assert_eq!(engine.handle(at(402), settled), [Command::Observe { scope: Scope::Attached }]);
+    engine.handle(at(402), observed(402, &shown));
+    assert!(engine.next_wake() < Some(at(403)));
+}

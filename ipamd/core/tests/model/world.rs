@@ -531,6 +531,11 @@ impl World {
         assert!(wake.is_none_or(|wake| wake > self.now), "wants to be woken at {wake:?}, at once");
     }
 
+    /// Whether a pod holds an address of the ENI.
+    pub(crate) fn uses(&self, eni: &EniId) -> bool {
+        self.held.values().any(|lease| lease.eni == *eni)
+    }
+
     /// All that pods hold.
     pub(crate) fn held(&self) -> usize {
         self.held.len()

@@ -46,6 +46,16 @@ pub trait Action: fmt::Debug {
     /// # Errors
     /// EC2's refusal; nothing was changed.
     fn apply(&self, state: &mut State) -> Result<Self::Answer, ApiError>;
+
+    /// Whether it asks for all there is, with neither a filter nor a page size: EC2 counts such requests apart.
+    fn is_unbounded(&self) -> bool {
+        false
+    }
+
+    /// How many things it starts or ends, where those have a budget of their own.
+    fn resources(&self) -> u32 {
+        0
+    }
 }
 
 /// The same request with `DryRun` set: it is never done.
@@ -56,8 +66,14 @@ impl<A: Action> Action for DryRun<A> {
     const NAME: &'static str = A::NAME;
     type Answer = A::Answer;
 
-    fn apply(&self, _: &mut State) -> Result<A::Answer, ApiError> {
+    /// Tries on a copy, so that whatever is wrong with the request is said.
+    fn apply(&self, state: &mut State) -> Result<A::Answer, ApiError> {
+        self.0.apply(&mut state.clone())?;
         Err(ApiError::new("DryRunOperation", "Request would have succeeded, but DryRun flag is set."))
+    }
+
+    fn is_unbounded(&self) -> bool {
+        self.0.is_unbounded()
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 pub use self::imds_port::SimInstance;
 use crate::{
-    Action, Clock, Failure, World, WorldConfig,
+    Action, ApiError, Clock, Failure, World, WorldConfig,
     action::{CreateSubnet, CreateVpc, RunInstances},
     world::Reply,
 };
@@ -82,6 +82,14 @@ impl SimCloud {
         self.reply(action).outcome
     }
 
+    /// Does what `action` says for whoever arranges the scene: see [`World::arrange`].
+    ///
+    /// # Errors
+    /// EC2's refusal.
+    pub fn arrange<A: Action>(&self, action: &A) -> Result<A::Answer, ApiError> {
+        self.with(|world, now| world.arrange(action, now))
+    }
+
     /// Carries [`World::version`]: changes whenever an ENI or an instance has. While [`SimCloud::drive`] runs, also when time alone
     /// has changed it.
     #[must_use]
@@ -127,10 +135,10 @@ impl SimCloud {
     /// # Errors
     /// EC2's refusal, as of networks that overlap.
     pub fn demo_vpc(&self, vpc: &str, subnets: &[&str]) -> Result<DemoVpc, Failure> {
-        let vpc = self.call(&CreateVpc { cidr: vpc.to_owned(), ..CreateVpc::default() })?;
+        let vpc = self.arrange(&CreateVpc { cidr: vpc.to_owned(), ..CreateVpc::default() })?;
         let make = |cidr: &&str| {
             let subnet = CreateSubnet { vpc: vpc.id.to_string(), cidr: (*cidr).to_owned(), ..CreateSubnet::default() };
-            Ok(self.call(&subnet)?.id)
+            Ok(self.arrange(&subnet)?.id)
         };
         let subnets = subnets.iter().map(make).collect::<Result<_, Failure>>()?;
         Ok(DemoVpc { vpc: vpc.id, subnets, security_group: vpc.default_group })
@@ -146,6 +154,6 @@ impl SimCloud {
             subnet: Some(subnet.to_string()),
             ..RunInstances::default()
         };
-        self.call(&run)?.pop().map(|description| description.instance.id).ok_or(Failure::NoReply)
+        self.arrange(&run)?.pop().map(|description| description.instance.id).ok_or(Failure::NoReply)
     }
 }

@@ -30,6 +30,10 @@ impl ApiError {
         Self::new("InvalidParameterCombination", message)
     }
 
+    pub(crate) fn unauthorized() -> Self {
+        Self { status: 403, ..Self::new("UnauthorizedOperation", "You are not authorized to perform this operation.") }
+    }
+
     pub(crate) fn missing(parameter: &str) -> Self {
         Self::new("MissingParameter", format!("The request must contain the parameter {parameter}"))
     }

@@ -5,7 +5,7 @@
 //! service ([`imds`]).
 //!
 //! What it promises is what AWS documents: limits, codes, subnets that run out, delays. Where AWS is silent, the choice is named beside the code.
-//! Not here yet: API throttling, IPv6, eventual consistency.
+//! Not here yet: IPv6, eventual consistency.
 
 #![forbid(unsafe_code)]
 

@@ -41,6 +41,9 @@ struct Serve {
     /// Decides ids, addresses, MACs and delays: the same seed and the same calls give the same ids
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// How much of EC2's documented request budgets to grant, in percent; 0 grants any number of requests
+    #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+    budget: u32,
     /// Also start one m5.xlarge instance and answer its metadata requests (IMDSv2) here
     #[arg(long, value_name = "ADDRESS:PORT")]
     imds: Option<SocketAddr>,
@@ -60,7 +63,8 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(arguments: &Serve) -> Result<(), Box<dyn Error>> {
-    let config = WorldConfig { seed: arguments.seed, ..WorldConfig::default() };
+    let budget_percent = Some(arguments.budget).filter(|percent| *percent > 0);
+    let config = WorldConfig { seed: arguments.seed, budget_percent, ..WorldConfig::default() };
     let cloud = SimCloud::new(config, Clock::wall());
     let demo = cloud.demo_vpc("10.0.0.0/16", &["10.0.0.0/20"])?;
     let subnet = demo.subnets.first().ok_or("no subnet was made")?;

@@ -5,6 +5,7 @@
 //!
 //! Not here: sockets, clocks, threads ([`crate::SimCloud`] adds them).
 
+mod budget;
 pub(crate) mod catalogue;
 pub(crate) mod cidr;
 mod config;
@@ -22,13 +23,14 @@ mod state;
 mod tests;
 mod timeline;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use ipam_core::{InstanceId, Moment};
 
-use self::faults::Faults;
 pub(crate) use self::timeline::Due;
+use self::{budget::Budgets, faults::Faults};
 pub use self::{
+    budget::{Budget, Charge},
     catalogue::InstanceType,
     config::{DelayRange, Delays, Order, WorldConfig},
     faults::{Effect, FaultRule},
@@ -44,6 +46,9 @@ use crate::{Action, ApiError, Failure, imds::InstanceMetadata, world::model::Eni
 pub struct World {
     state: State,
     faults: Faults,
+    budgets: Budgets,
+    /// Actions that the caller has no permission for.
+    denied: BTreeSet<String>,
     log: RequestLog,
 }
 
@@ -61,7 +66,8 @@ impl World {
     #[must_use]
     pub fn new(config: WorldConfig, now: Moment) -> Self {
         let log = RequestLog::new(config.log_capacity);
-        Self { state: State::new(config, now), faults: Faults::default(), log }
+        let budgets = Budgets::new(config.budget_percent);
+        Self { state: State::new(config, now), faults: Faults::default(), budgets, denied: BTreeSet::new(), log }
     }
 
     /// Does what `action` says, entirely or not at all, as of `now`.
@@ -84,24 +90,54 @@ impl World {
     pub fn reply<A: Action>(&mut self, action: &A, now: Moment) -> Reply<A::Answer> {
         self.state.advance(now);
         let (effect, delay) = self.faults.strike(A::NAME).unwrap_or((Effect::Slow, Duration::ZERO));
+        let mut tokens_left = None;
         let outcome = match effect {
             Effect::Refuse(error) => Err(Failure::Refused(error)),
             Effect::DropBefore => Err(Failure::NoReply),
             Effect::DropAfter => {
                 // Whether it went well or not is lost with the reply.
-                drop(self.apply(action));
+                drop(self.admit(action, &mut tokens_left).and_then(|()| self.apply(action)));
                 Err(Failure::NoReply)
             }
-            Effect::Slow => self.apply(action).map_err(Failure::Refused),
+            Effect::Slow => {
+                self.admit(action, &mut tokens_left).and_then(|()| self.apply(action)).map_err(Failure::Refused)
+            }
         };
         self.log.push(LogEntry {
             at: now,
             action: A::NAME,
             error: outcome.as_ref().err().map(|failure| failure.code().to_owned()),
+            tokens_left,
             request: format!("{action:?}"),
         });
         self.assert_invariants(false);
         Reply { outcome, delay }
+    }
+
+    /// Does what `action` says for whoever arranges the scene, or acts behind the caller's back: as of `now`, without a budget, a
+    /// permission, a fault or a line in the log.
+    ///
+    /// # Errors
+    /// EC2's refusal.
+    ///
+    /// # Panics
+    /// As [`World::call`].
+    pub fn arrange<A: Action>(&mut self, action: &A, now: Moment) -> Result<A::Answer, ApiError> {
+        self.state.advance(now);
+        let answer = self.apply(action);
+        self.assert_invariants(false);
+        answer
+    }
+
+    /// Lets a request in, or not: the account's budget first, then the caller's permission.
+    fn admit<A: Action>(&mut self, action: &A, tokens_left: &mut Option<u64>) -> Result<(), ApiError> {
+        let requests = if action.is_unbounded() { Charge::Unbounded } else { Charge::Requests };
+        let charges = [(requests, 1), (Charge::Resources, action.resources())];
+        *tokens_left = self.budgets.spend(A::NAME, &charges, self.state.now)?;
+        if self.denied.contains(A::NAME) {
+            return Err(ApiError::unauthorized());
+        }
+        Ok(())
     }
 
     fn apply<A: Action>(&mut self, action: &A) -> Result<A::Answer, ApiError> {
@@ -146,6 +182,16 @@ impl World {
     /// Takes all faults back.
     pub fn clear_faults(&mut self) {
         self.faults.clear();
+    }
+
+    /// Takes the permission for an action away, as `AttachNetworkInterface`, until [`World::allow`].
+    pub fn deny(&mut self, action: &str) {
+        self.denied.insert(action.to_owned());
+    }
+
+    /// Gives the permission for an action back.
+    pub fn allow(&mut self, action: &str) {
+        self.denied.remove(action);
     }
 
     /// What was asked so far.

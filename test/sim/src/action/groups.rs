@@ -68,6 +68,11 @@ impl Action for DescribeSecurityGroups {
         let found = super::select(&state.groups, &self.ids, &self.filters)?;
         Ok(self.paging.cut(found, |group| group.id.clone()))
     }
+
+    /// A list of ids counts as asking for all: EC2 does not say that it is a filter.
+    fn is_unbounded(&self) -> bool {
+        self.filters.is_empty() && self.paging.max_results.is_none()
+    }
 }
 
 pub(super) fn no_default_vpc() -> ApiError {

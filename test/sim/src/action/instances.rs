@@ -102,6 +102,10 @@ impl Action for RunInstances {
         }
         Ok(describe(state, &ids))
     }
+
+    fn resources(&self) -> u32 {
+        self.count.into()
+    }
 }
 
 impl RunInstances {
@@ -207,6 +211,11 @@ impl Action for DescribeInstances {
         }
         Ok(self.paging.cut(found, |description| description.instance.id.clone()))
     }
+
+    /// A list of ids counts as asking for all: EC2 does not say that it is a filter.
+    fn is_unbounded(&self) -> bool {
+        self.filters.is_empty() && self.paging.max_results.is_none()
+    }
 }
 
 /// Ends instances.
@@ -252,6 +261,10 @@ impl Action for TerminateInstances {
             changes.push(StateChange { id, previous, current });
         }
         Ok(changes)
+    }
+
+    fn resources(&self) -> u32 {
+        u32::try_from(self.ids.len()).unwrap_or(u32::MAX)
     }
 }
 

@@ -243,6 +243,11 @@ impl Action for DescribeNetworkInterfaces {
         };
         Ok(self.paging.cut(found, |eni| eni.id.clone()))
     }
+
+    /// A list of ids counts as asking for all: EC2 does not say that it is a filter.
+    fn is_unbounded(&self) -> bool {
+        self.filters.is_empty() && self.paging.max_results.is_none()
+    }
 }
 
 impl DescribeNetworkInterfaces {

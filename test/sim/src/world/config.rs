@@ -79,6 +79,8 @@ pub struct WorldConfig {
     pub seed: u64,
     /// How long changes take.
     pub delays: Delays,
+    /// How much of EC2's documented request budgets the account has, in percent. Absent: no limit. Default: 100.
+    pub budget_percent: Option<u32>,
     /// Which free addresses are given first. Default: any.
     pub order: Order,
     /// Region; its zones are this and a letter.
@@ -92,6 +94,7 @@ impl Default for WorldConfig {
         Self {
             seed: 1,
             delays: Delays::default(),
+            budget_percent: Some(100),
             order: Order::Random,
             region: "us-east-1".to_owned(),
             log_capacity: 4096,

@@ -16,13 +16,16 @@ pub struct LogEntry {
     pub action: &'static str,
     /// Error code, or `NoReply`. Absent: it went well.
     pub error: Option<String>,
+    /// What was left in the bucket that was nearest to empty. Absent: it was not charged.
+    pub tokens_left: Option<u64>,
     /// The request in full, for people.
     pub request: String,
 }
 
 impl fmt::Display for LogEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} -> {}", self.at, self.request, self.error.as_deref().unwrap_or("ok"))
+        write!(f, "{} {} -> {}", self.at, self.request, self.error.as_deref().unwrap_or("ok"))?;
+        self.tokens_left.map_or(Ok(()), |left| write!(f, ", {left} tokens left"))
     }
 }
 

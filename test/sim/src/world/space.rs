@@ -22,7 +22,7 @@ pub(crate) const PREFIX_LENGTH: u8 = 28;
 const BLOCK: u32 = 16;
 
 /// The addresses of one subnet. A bit stands for an address, a word for a block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Space {
     cidr: Cidr4,
     /// Given to an ENI, or one of the five that EC2 keeps.

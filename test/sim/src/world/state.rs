@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Everything there is. Actions read and change it; nobody else does.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct State {
     pub(crate) config: WorldConfig,
     pub(crate) now: Moment,

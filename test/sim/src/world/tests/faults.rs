@@ -3,7 +3,8 @@ use std::time::Duration;
 use super::Fixture;
 use crate::{
     Failure, FaultRule,
-    action::{DescribeNetworkInterfaces, DescribeVpcs},
+    action::{CreateNetworkInterface, DescribeNetworkInterfaces, DescribeVpcs, DryRun},
+    world::Filter,
 };
 
 #[test]
@@ -52,4 +53,60 @@ fn the_log_tells_who_asked_what_when_and_how_it_ended() {
     );
     assert_eq!((cloud.world.log().count("DescribeNetworkInterfaces"), cloud.world.log().total()), (1, 3));
     assert!(cloud.world.log().tail(1).starts_with("1.500s DescribeNetworkInterfaces"));
+}
+
+#[test]
+fn an_account_that_asks_too_often_is_refused_until_it_has_waited() {
+    let mut cloud = Fixture::new("10.0.0.0/20");
+    let (new, mut passed) = (cloud.new_eni(), 0);
+    while cloud.call(&new).is_ok() {
+        passed += 1;
+    }
+    assert_eq!((passed, cloud.refusal(&new)), (100, "RequestLimitExceeded".to_owned()));
+    assert_eq!(cloud.world.enis().count(), 100);
+    assert_eq!(cloud.at(199).refusal(&new), "RequestLimitExceeded");
+    assert!(cloud.at(200).call(&new).is_ok());
+    // A clock that goes backwards brings no tokens.
+    assert_eq!(cloud.at(0).refusal(&new), "RequestLimitExceeded");
+    let last = cloud.world.log().entries().rev().nth(1).unwrap();
+    assert_eq!((last.tokens_left, last.error.as_deref()), (Some(0), None));
+}
+
+#[test]
+fn a_description_of_everything_has_a_smaller_budget() {
+    let mut cloud = Fixture::new("10.0.0.0/24");
+    let all = DescribeNetworkInterfaces::default();
+    let filtered = DescribeNetworkInterfaces { filters: vec![Filter::new("status", "available")], ..all.clone() };
+    let passed = |cloud: &mut Fixture, describe| (0..200).filter(|_| cloud.call(describe).is_ok()).count();
+    assert_eq!((passed(&mut cloud, &all), passed(&mut cloud, &filtered)), (50, 100));
+}
+
+#[test]
+fn whoever_arranges_the_scene_has_no_budget() {
+    let mut cloud = Fixture::new("10.0.0.0/20");
+    for _ in 0..300 {
+        cloud.world.arrange(&cloud.new_eni(), cloud.now).unwrap();
+    }
+    assert_eq!(cloud.world.log().count("CreateNetworkInterface"), 0);
+}
+
+#[test]
+fn an_action_without_permission_is_not_done() {
+    let mut cloud = Fixture::new("10.0.0.0/24");
+    cloud.world.deny("CreateNetworkInterface");
+    assert_eq!(cloud.refusal(&cloud.new_eni()), "UnauthorizedOperation");
+    assert_eq!(cloud.refusal(&DryRun(cloud.new_eni())), "UnauthorizedOperation");
+    cloud.world.allow("CreateNetworkInterface");
+    assert!(cloud.call(&cloud.new_eni()).is_ok());
+}
+
+#[test]
+fn a_dry_run_says_what_would_have_happened_and_does_nothing() {
+    let mut cloud = Fixture::new("10.0.0.0/28");
+    assert_eq!(cloud.refusal(&DryRun(cloud.new_eni())), "DryRunOperation");
+    let nowhere = CreateNetworkInterface { subnet: "subnet-00000000000000000".into(), ..Default::default() };
+    assert_eq!(cloud.refusal(&DryRun(nowhere)), "InvalidSubnetID.NotFound");
+    let many = CreateNetworkInterface { secondary_count: Some(11), ..cloud.new_eni() };
+    assert_eq!(cloud.refusal(&DryRun(many)), "InsufficientFreeAddressesInSubnet");
+    assert_eq!((cloud.free_addresses(), cloud.world.enis().count()), (11, 0));
 }

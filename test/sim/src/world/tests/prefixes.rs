@@ -25,7 +25,8 @@ impl Fixture {
     fn reserve(&mut self, cidr: &str, kind: ReservationKind) -> Result<String, Failure> {
         let (subnet, cidr) = (self.subnet.to_string(), cidr.to_owned());
         let (description, tags) = (String::new(), Default::default());
-        let made = self.call(&CreateSubnetCidrReservation { subnet, cidr, kind, description, tags })?;
+        let create = CreateSubnetCidrReservation { subnet, cidr, kind, description, tags };
+        let made = self.world.arrange(&create, self.now)?;
         Ok(made.id.to_string())
     }
 }

@@ -9,7 +9,7 @@ IPAMD  := $(CARGO_TARGET_DIR)/debug/ipamd
 CLOUD  ?= sim
 SAY    := @printf '\n== %s\n'
 
-.PHONY: help demo test bench setup lint unit build plugin size clean
+.PHONY: help demo test bench setup lint unit build plugin simulate size clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ bench: setup plugin ## Measures against the floor; writes target/bench/report.js
 	cargo build --release -p ipamd -p e2e
 	$(SAY) "benchmarks"
 	@ulimit -n 8192; $(CARGO_TARGET_DIR)/release/bench --ipamd $(CARGO_TARGET_DIR)/release/ipamd --plugin $(PLUGIN) --report target/bench/report.json
+
+simulate: ## A cluster in virtual time. NODES=150 PODS=10 SEED=1 TRACE=start INSTANCE=m5.xlarge MANAGER=eni,aws-eni PLOT=file.svg OUTPUT=json.
+	$(SAY) "building the simulation"
+	cargo build --release -p simulate
+	$(SAY) "simulating: trace $(or $(TRACE),start), seed $(or $(SEED),1)"
+	@$(CARGO_TARGET_DIR)/release/simulate --trace $(or $(TRACE),start) --seed $(or $(SEED),1) $(if $(NODES),--nodes $(NODES)) $(if $(PODS),--pods $(PODS)) $(if $(INSTANCE),--instance $(INSTANCE)) $(if $(MANAGER),--manager $(MANAGER)) $(if $(PLOT),--plot $(PLOT)) $(if $(OUTPUT),--output $(OUTPUT))
 
 size: plugin
 	cargo build --release -p ipamd

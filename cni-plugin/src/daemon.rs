@@ -1,14 +1,14 @@
 //! The one call to ipamd. A daemon that is just restarting is waited for, within the caller's deadline.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use eni_proto::{
-    PodNetwork,
+    InvalidNetwork, PodKey, PodNetwork,
     wire::{self, ipam_client::IpamClient},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
-    Code, Status,
+    Code, Response, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -21,10 +21,12 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// A hundred waiting ADDs must not keep the node busy, and none may be late when the daemon is back.
 const LONGEST_PAUSE: Duration = Duration::from_millis(160);
-/// What an ADD may take beyond its wait for an address: the daemon answers at the end of that wait.
+/// What an ADD that the daemon has taken may take beyond its wait for an address: the daemon answers at the end of that wait.
 const ADD_MARGIN: Duration = Duration::from_secs(3);
-/// How long a DEL or STATUS waits for an answer. A DEL leaves a note after that.
+/// How long a DEL, CHECK or STATUS waits for an answer. A DEL leaves a note after that.
 const SHORT: Duration = Duration::from_secs(2);
+/// How long a GC waits for the daemon to release what may be all of a node's leases.
+const LONG: Duration = Duration::from_secs(10);
 
 /// Why an ADD got no network.
 #[derive(Debug)]
@@ -39,12 +41,13 @@ pub(crate) struct NoNetwork {
 /// Repeated while the daemon is away: the same key gets the same answer.
 pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -> Result<PodNetwork, NoNetwork> {
     let wait = Duration::from_secs(config.add_wait_seconds.into());
-    let deadline = Instant::now() + wait + ADD_MARGIN;
+    let patience = Instant::now() + wait;
+    let deadline = patience + ADD_MARGIN;
     let mut last = "nobody listens".to_owned();
     let mut asked = false;
     let mut pause = FIRST_PAUSE;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(ADD_MARGIN);
+        let left = patience.saturating_duration_since(Instant::now());
         let request = wire::AddRequest {
             key: Some((&attachment.key).into()),
             netns: netns.to_owned(),
@@ -63,7 +66,7 @@ pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -
             Ok(Ok(reply)) => return network(reply.into_inner()),
             Ok(Err(status)) if may_come_back(&status) => {
                 status.message().clone_into(&mut last);
-                (daemon_away(&config.socket, &last), Instant::now() + pause >= deadline)
+                (daemon_away(&config.socket, &last), Instant::now() + pause >= patience)
             }
             Ok(Err(status)) => (daemon_trouble(status.message()), true),
             Err(_) if listens => (daemon_silent(&config.socket, wait + ADD_MARGIN), true),
@@ -78,28 +81,45 @@ pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -
 }
 
 /// Gives the attachment's address back. An error means that the daemon may not have heard of it.
-pub(crate) async fn del(config: &Config, attachment: &Attachment) -> Result<(), String> {
-    let request = wire::DelRequest { key: Some((&attachment.key).into()) };
-    let asked = async { connect(config).await?.del(request).await.map(drop) };
-    match timeout_at(Instant::now() + SHORT, asked).await {
-        Ok(answer) => answer.map_err(|status: Status| status.message().to_owned()),
-        Err(_) => Err(format!("no answer within {} s", SHORT.as_secs())),
-    }
+pub(crate) async fn del(config: &Config, key: &PodKey) -> Result<(), String> {
+    let request = wire::DelRequest { key: Some(key.into()) };
+    let asked = async { connect(config).await?.del(request).await };
+    soon(SHORT, asked).await.map(drop)
+}
+
+/// Asks what the daemon has on record for the attachment; nothing when there is no lease.
+pub(crate) async fn lease(config: &Config, key: &PodKey) -> Result<Option<PodNetwork>, CniError> {
+    let request = wire::CheckRequest { key: Some(key.into()) };
+    let asked = async { connect(config).await?.check(request).await };
+    let reply = soon(SHORT, asked).await.map_err(|reason| daemon_away(&config.socket, &reason))?;
+    let network = reply.network.map(TryInto::try_into).transpose();
+    network.map_err(|error: InvalidNetwork| daemon_trouble(&error.to_string()))
+}
+
+/// Has the daemon release every lease of the network that is not `valid`. An error means that it may not have done all of it.
+pub(crate) async fn gc(config: &Config, valid: &[PodKey]) -> Result<u32, String> {
+    let request = wire::GcRequest { network: config.name.clone(), valid: valid.iter().map(Into::into).collect() };
+    let asked = async { connect(config).await?.gc(request).await };
+    soon(LONG, asked).await.map(|reply| reply.released)
 }
 
 /// Asks whether an ADD could be served.
 pub(crate) async fn status(config: &Config) -> Result<(), CniError> {
     let asked = async { connect(config).await?.status(wire::StatusRequest {}).await };
-    let answer = match timeout_at(Instant::now() + SHORT, asked).await {
-        Ok(answer) => answer.map_err(|status: Status| status.message().to_owned()),
-        Err(_) => Err(format!("no answer within {} s", SHORT.as_secs())),
-    };
-    match answer.map(tonic::Response::into_inner) {
+    match soon(SHORT, asked).await {
         Ok(reply) if reply.ready => Ok(()),
         Ok(reply) => {
             Err(CniError::new(code::NOT_AVAILABLE, format!("IPAM-205 ipamd is not ready: {}", reply.waiting_for), ""))
         }
         Err(reason) => Err(CniError { code: code::NOT_AVAILABLE, ..daemon_away(&config.socket, &reason) }),
+    }
+}
+
+/// The answer, or in words why there is none within `limit`.
+async fn soon<T>(limit: Duration, asked: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, String> {
+    match timeout_at(Instant::now() + limit, asked).await {
+        Ok(answer) => answer.map(Response::into_inner).map_err(|status| status.message().to_owned()),
+        Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
     }
 }
 
@@ -119,7 +139,7 @@ fn network(reply: wire::AddReply) -> Result<PodNetwork, NoNetwork> {
     let senseless = |reason: &str| NoNetwork { error: daemon_trouble(reason), may_be_leased: true };
     match reply.outcome {
         Some(wire::add_reply::Outcome::Network(network)) => {
-            network.try_into().map_err(|error: eni_proto::InvalidNetwork| senseless(&error.to_string()))
+            network.try_into().map_err(|error: InvalidNetwork| senseless(&error.to_string()))
         }
         Some(wire::add_reply::Outcome::Refusal(refusal)) => {
             Err(NoNetwork { error: refused(refusal), may_be_leased: false })

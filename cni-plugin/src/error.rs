@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use eni_datapath::{NetnsError, WireError};
+use eni_proto::PodKey;
 use serde_json::json;
 
 /// Codes of the CNI specification 1.1.0, and our own from 100 on, which are the number behind `IPAM-`.
 pub(crate) mod code {
     pub(crate) const INCOMPATIBLE_VERSION: u32 = 1;
+    pub(crate) const UNSUPPORTED_FIELD: u32 = 2;
     pub(crate) const INVALID_ENVIRONMENT: u32 = 4;
     pub(crate) const IO: u32 = 5;
     pub(crate) const UNDECODABLE: u32 = 6;
@@ -15,11 +17,12 @@ pub(crate) mod code {
     pub(crate) const INVALID_NETNS: u32 = 8;
     pub(crate) const TRY_AGAIN: u32 = 11;
     pub(crate) const NOT_AVAILABLE: u32 = 50;
+    pub(crate) const PODS_IMPAIRED: u32 = 51;
     pub(crate) const WIRING: u32 = 102;
     pub(crate) const INTERFACE_IN_USE: u32 = 104;
     pub(crate) const DAEMON_TROUBLE: u32 = 105;
-    pub(crate) const NOT_BUILT: u32 = 106;
     pub(crate) const NOT_RELEASED: u32 = 107;
+    pub(crate) const DIFFERENT: u32 = 108;
 }
 
 /// One error object.
@@ -100,6 +103,38 @@ pub(crate) fn not_removed(error: &WireError) -> CniError {
         code::WIRING,
         format!("IPAM-102 the pod's network could not be removed: {}", chain(error)),
         "Its address stays held, because the kernel still leads to it. The runtime will try again.",
+    )
+}
+
+/// The kernel could not be looked at.
+pub(crate) fn unseen(error: &dyn std::error::Error) -> CniError {
+    CniError::new(
+        code::WIRING,
+        format!("IPAM-102 the pods' network could not be looked at: {}", chain(error)),
+        "Nothing was changed. The runtime will try again.",
+    )
+}
+
+/// CHECK could not look at the pod's interface.
+pub(crate) fn not_checked(error: &WireError) -> CniError {
+    if let WireError::Netns(error) = error { netns(error) } else { unseen(error) }
+}
+
+/// CHECK found something that is not as ADD reported it.
+pub(crate) fn different(key: &PodKey, differences: &[String]) -> CniError {
+    CniError::new(
+        code::DIFFERENT,
+        format!("IPAM-108 {key} is not as ADD reported it: {}", differences.join("; ")),
+        "Nothing was changed. ipamd mends the host's side by itself; a pod that lost its interface has to be made anew.",
+    )
+}
+
+/// All pods of the node are cut off.
+pub(crate) fn impaired(what: &str) -> CniError {
+    CniError::new(
+        code::PODS_IMPAIRED,
+        format!("IPAM-109 the pods of this node are cut off: {what}"),
+        "ipamd mends this when it runs: look whether the ipamd pod of this node does, and what its log says.",
     )
 }
 

@@ -13,6 +13,9 @@ use crate::version::Version;
 
 /// The result object of an ADD. Interface 0 is the host's end, interface 1 the pod's.
 pub(crate) fn to_json(version: Version, key: &PodKey, netns: &Path, network: &PodNetwork, wired: &Wired) -> Value {
+    if version < Version::V0_3_0 {
+        return old_shape(version, network, wired);
+    }
     let mut host = json!({ "name": wired.host_link, "mac": wired.host_mac.to_string() });
     let mut pod =
         json!({ "name": key.interface(), "mac": wired.pod_mac.to_string(), "sandbox": netns.to_string_lossy() });
@@ -29,6 +32,16 @@ pub(crate) fn to_json(version: Version, key: &PodKey, netns: &Path, network: &Po
         "interfaces": [host, pod],
         "ips": [address],
         "routes": routes(version, wired.pod_table),
+    })
+}
+
+/// The shape before version 0.3.0: no interfaces, and one address of each family.
+fn old_shape(version: Version, network: &PodNetwork, wired: &Wired) -> Value {
+    let routes = routes(version, wired.pod_table);
+    json!({
+        "cniVersion": version.as_str(),
+        "ip4": { "ip": format!("{}/32", network.ipv4), "gateway": POD_GATEWAY, "routes": routes },
+        "dns": {},
     })
 }
 
@@ -73,7 +86,7 @@ mod tests {
 
     #[test]
     fn each_version_has_its_shape() {
-        for version in Version::ALL {
+        for version in Version::ALL.into_iter().filter(|version| *version >= Version::V0_3_0) {
             let result = result(version);
             assert_eq!(result["cniVersion"], version.as_str());
             assert_eq!(result["ips"][0]["address"], "10.0.3.7/32");
@@ -83,6 +96,21 @@ mod tests {
                 (version >= Version::V1_1_0).then_some(9001),
                 "{version:?}"
             );
+        }
+    }
+
+    #[test]
+    fn before_0_3_0_there_is_one_address_of_a_family_and_no_interface() {
+        for version in [Version::V0_1_0, Version::V0_2_0] {
+            let wanted = json!({
+                "cniVersion": version.as_str(),
+                "ip4": {
+                    "ip": "10.0.3.7/32", "gateway": "169.254.1.1",
+                    "routes": [{ "dst": "0.0.0.0/0", "gw": "169.254.1.1" }],
+                },
+                "dns": {},
+            });
+            assert_eq!(result(version), wanted);
         }
     }
 

@@ -1,38 +1,46 @@
-//! ADD, DEL and STATUS.
+//! ADD, DEL and STATUS; CHECK and GC have files of their own.
 //!
 //! Promises, each held by a test of its name in `tests/attach.rs`:
 //! - `a_failed_add_leaves_nothing_and_returns_its_lease`
 //! - `a_failed_repeat_never_takes_the_address_of_the_attachment_that_lives`
 //! - `a_late_del_does_not_touch_a_newer_sandbox`
 
+mod check;
+mod gc;
+
 use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use eni_datapath::{Netns, PodWiring, add_pod, del_pod, find_pod};
-use eni_proto::ReleaseNote;
+use eni_datapath::{Netns, PodWiring, add_pod, del_pod, find_pod, impairment};
+use eni_proto::{PodKey, ReleaseNote};
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, AtFlags, OFlag},
+    unistd::linkat,
+};
 use serde_json::Value;
 
 use crate::{
     daemon,
     error::{self, CniError, chain, code},
-    request::{Attachment, Config, Request, Verb},
+    request::{Attachment, Config, Request, Task},
     result,
 };
 
 /// Does what was asked. Returns what goes to standard output, if anything.
 pub(crate) async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let config = &request.config;
-    match (request.verb, &request.attachment) {
-        (Verb::Add, Some(attachment)) => add(config, attachment).await.map(Some),
-        (Verb::Del, Some(attachment)) => del(config, attachment).await.map(|()| None),
-        (Verb::Status, _) => daemon::status(config).await.map(|()| None),
-        (Verb::Check | Verb::Gc | Verb::Add | Verb::Del, _) => Err(CniError::new(
-            code::NOT_BUILT,
-            format!("IPAM-106 {} is not built yet", request.verb.as_str()),
-            "Nothing was checked or changed. ADD, DEL, STATUS and VERSION work.",
-        )),
+    match &request.task {
+        Task::Add(attachment) => add(config, attachment).await.map(Some),
+        Task::Del(attachment) => del(config, attachment).await.map(|()| None),
+        Task::Check(attachment, previous) => check::check(config, attachment, previous).await.map(|()| None),
+        Task::Gc(valid) => gc::gc(config, valid.as_deref()).await.map(|()| None),
+        Task::Status => status(config).await.map(|()| None),
     }
 }
 
@@ -41,7 +49,7 @@ async fn add(config: &Config, attachment: &Attachment) -> Result<Value, CniError
     // Looked at before an address is asked for, so that a wrong path costs none.
     drop(Netns::open_other(netns).map_err(|error| error::netns(&error))?);
     // A note of an earlier DEL would end the lease that this ADD is about to get: a runtime may start a sandbox again.
-    let _ = std::fs::remove_file(config.released_dir.join(note(attachment).file_name()));
+    let _ = std::fs::remove_file(config.released_dir.join(note(&attachment.key).file_name()));
     let network = match daemon::add(config, attachment, &netns.to_string_lossy()).await {
         Ok(network) => network,
         Err(none) if none.may_be_leased => {
@@ -67,7 +75,7 @@ async fn add(config: &Config, attachment: &Attachment) -> Result<Value, CniError
 async fn given_back(config: &Config, attachment: &Attachment, mut error: CniError) -> CniError {
     let fate = match find_pod(&attachment.key).map(|link| link.and_then(|link| link.alias)) {
         Ok(Some(_)) => "The attachment that an earlier ADD made lives on and keeps its address.".to_owned(),
-        Ok(None) => match release(config, attachment).await {
+        Ok(None) => match release(config, &attachment.key).await {
             Ok(()) => "The address was returned.".to_owned(),
             Err(reason) => format!("The address could not be returned: {}", reason.msg),
         },
@@ -82,18 +90,31 @@ async fn del(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
     let netns = attachment.netns.as_deref();
     let removed = del_pod(&config.veth_prefix, &attachment.key, &attachment.pod, netns);
     removed.map_err(|error| error::not_removed(&error))?;
-    release(config, attachment).await
+    release(config, &attachment.key).await
+}
+
+/// Whether an ADD could be served, and whether those that were are well served. Changes nothing.
+async fn status(config: &Config) -> Result<(), CniError> {
+    match impairment() {
+        Ok(None) => daemon::status(config).await,
+        Ok(Some(what)) => Err(error::impaired(&what)),
+        Err(error) => Err(CniError { code: code::NOT_AVAILABLE, ..error::unseen(&error) }),
+    }
 }
 
 /// Returns the lease, or leaves a note for a daemon that is away.
-async fn release(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
-    let Err(reason) = daemon::del(config, attachment).await else { return Ok(()) };
-    leave_note(&config.released_dir, attachment).map_err(|error| {
+async fn release(config: &Config, key: &PodKey) -> Result<(), CniError> {
+    let Err(reason) = daemon::del(config, key).await else {
+        // A DEL before this one may have left it: it was killed, or the daemon was away.
+        let _ = std::fs::remove_file(config.released_dir.join(note(key).file_name()));
+        return Ok(());
+    };
+    leave_note(&config.released_dir, key).map_err(|error| {
         CniError::new(
             code::NOT_RELEASED,
             format!(
                 "IPAM-107 the address of {} could not be released: ipamd is away ({reason}), and no note can be left in {}: {}",
-                attachment.key,
+                key,
                 config.released_dir.display(),
                 chain(&error),
             ),
@@ -102,18 +123,24 @@ async fn release(config: &Config, attachment: &Attachment) -> Result<(), CniErro
     })
 }
 
-/// Writes the note under another name first, so that the daemon never reads half of it.
-fn leave_note(folder: &Path, attachment: &Attachment) -> std::io::Result<()> {
-    let note = note(attachment);
+/// Makes the note whole before it has a name, so that nobody reads half of it and nothing is left of one that was never finished.
+fn leave_note(folder: &Path, key: &PodKey) -> io::Result<()> {
+    let note = note(key);
     std::fs::create_dir_all(folder)?;
-    let unfinished = folder.join(format!(".{}-{}", note.file_name(), std::process::id()));
-    std::fs::write(&unfinished, note.to_string())?;
-    std::fs::rename(&unfinished, folder.join(note.file_name()))
+    let mut nameless = OpenOptions::new().write(true).custom_flags(OFlag::O_TMPFILE.bits()).open(folder)?;
+    nameless.write_all(note.to_string().as_bytes())?;
+    let open = format!("/proc/self/fd/{}", nameless.as_raw_fd());
+    let named = folder.join(note.file_name());
+    match linkat(AT_FDCWD, open.as_str(), AT_FDCWD, &named, AtFlags::AT_SYMLINK_FOLLOW) {
+        // The note of a DEL before this one says the same: an ADD in between would have removed it.
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// The note that the attachment ended now.
-fn note(attachment: &Attachment) -> ReleaseNote {
+fn note(key: &PodKey) -> ReleaseNote {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let at_milliseconds = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-    ReleaseNote { key: attachment.key.clone(), at_milliseconds }
+    ReleaseNote { key: key.clone(), at_milliseconds }
 }

@@ -159,7 +159,7 @@ fn a_namespace_that_is_none_costs_no_address() {
 fn a_failed_add_leaves_nothing_and_returns_its_lease() {
     #[rustfmt::skip]
     let table = [
-        (Manner::Unprepared, 102, "IPAM-102"),
+        (Manner::Secondary, 102, "IPAM-102"),
         (Manner::Senseless,   11, "IPAM-105"),
     ];
     for (manner, code, name) in table {

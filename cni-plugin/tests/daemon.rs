@@ -21,8 +21,8 @@ fn text(value: &Value) -> &str {
 #[test]
 fn the_lease_of_a_failed_add_is_noted_when_it_cannot_be_returned() {
     let node = Node::new();
-    let daemon = Daemon::start_as(&node.socket(), Manner::Unprepared);
-    daemon.book().refuses_del = true;
+    let daemon = Daemon::start_as(&node.socket(), Manner::Secondary);
+    daemon.book().starting = true;
     let pod = Netns::fresh().unwrap();
     let sandbox = Sandbox::new("c1", "web-0", &pod);
     assert_eq!(node.add(&sandbox).error()["code"], 102);
@@ -122,7 +122,7 @@ fn a_del_leaves_a_note_for_a_daemon_that_is_away_or_starting() {
     node.add(&first).result();
     node.add(&second).result();
 
-    daemon.book().refuses_del = true;
+    daemon.book().starting = true;
     node.del(&first).is_silent_success();
     drop(daemon);
     node.del(&second).is_silent_success();
@@ -154,7 +154,7 @@ fn status_says_what_the_daemon_says() {
     config["cniVersion"] = "1.1.0".into();
     let status = || stage::run(&node.netns, &[("CNI_COMMAND".into(), "STATUS".into())], &config.to_string());
     status().is_silent_success();
-    daemon.book().refuses_del = true;
+    daemon.book().starting = true;
     let error = status().error();
     assert_eq!(error["code"], 50, "{error}");
     assert_eq!(error["msg"], "IPAM-205 ipamd is not ready: EC2 to answer");

@@ -34,8 +34,11 @@ pub use host::{HostError, HostPlan, prepare_host};
 pub use net::{Cidr, InvalidNet, MacAddress};
 pub use netns::{Netns, NetnsError};
 pub use nft::NftError;
-pub use observe::{ObserveError, PodLink, PodState, observe_pods};
-pub use pod::{PodWiring, WireError, Wired, add_pod, del_pod, find_pod, forget_address};
+pub use observe::{ObserveError, PodLink, PodState, impairment, labelled_pods, observe_pods};
+pub use pod::{
+    Difference, ExpectedEnd, ExpectedPod, PodWiring, WireError, Wired, add_pod, check_pod, del_pod, find_pod,
+    forget_address,
+};
 pub use socket::Refusal;
 pub use sysctl::SysctlError;
 pub use watch::{WatchError, wait_for_link};

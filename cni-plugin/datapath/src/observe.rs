@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeMap, io, net::Ipv4Addr};
 
-use eni_proto::{EniMark, LinkAlias, VethPrefix, numbers::TABLE_PODS};
+use eni_proto::{
+    EniMark, LinkAlias, PodKey, VethPrefix,
+    numbers::{NFT_TABLE, RULE_TO_POD, TABLE_PODS},
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::{
     MacAddress, NftError,
     nft::Nft,
-    ops::{Address, Route, Rule},
+    ops::{Address, Neighbour, Route, Rule},
     route::{self, Link},
     socket::{NetlinkSocket, Refusal},
 };
@@ -20,7 +23,7 @@ pub enum ObserveError {
     /// The kernel refused a dump.
     #[error("cannot list {what}")]
     Refused {
-        /// Links, addresses, routes or rules.
+        /// Links, addresses, routes, rules or neighbours.
         what: &'static str,
         /// Why.
         source: Refusal,
@@ -106,10 +109,60 @@ pub fn observe_pods(prefix: &VethPrefix) -> Result<PodState, ObserveError> {
 pub(crate) fn observe_host(socket: &mut NetlinkSocket) -> Result<HostState, ObserveError> {
     Ok(HostState {
         links: links(socket)?,
-        addresses: dump(socket, "addresses", &route::all_addresses(), route::read_address)?,
+        addresses: addresses(socket)?,
         routes: routes(socket, None)?,
-        rules: dump(socket, "rules", &route::all_rules(), route::read_rule)?,
+        rules: rules(socket)?,
     })
+}
+
+/// Returns the attachments that links of this node say they belong to, whatever the links' names; sorted, each once.
+///
+/// # Errors
+/// [`ObserveError`]; then nothing may be concluded.
+pub fn labelled_pods() -> Result<Vec<PodKey>, ObserveError> {
+    let links = links(&mut NetlinkSocket::open(NETLINK_ROUTE)?)?.into_iter().filter(|link| link.kind == "veth");
+    let mut keys: Vec<PodKey> = links.filter_map(|link| Some(link.alias.parse::<LinkAlias>().ok()?.key)).collect();
+    keys.sort();
+    keys.dedup();
+    Ok(keys)
+}
+
+/// Says by what all pods of this node are cut off; nothing when nothing is missing, or there is no pod.
+///
+/// Quick: asks for our routes, rules and table, whose number does not depend on anything but pods.
+///
+/// # Errors
+/// [`ObserveError`].
+pub fn impairment() -> Result<Option<String>, ObserveError> {
+    let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
+    let pods = routes(&mut socket, Some(TABLE_PODS))?.len();
+    if pods == 0 {
+        return Ok(None);
+    }
+    if !rules(&mut socket)?.iter().any(|rule| rule.priority == RULE_TO_POD && rule.table == TABLE_PODS) {
+        return Ok(Some(format!(
+            "rule {RULE_TO_POD} (lookup {TABLE_PODS}) is missing, so nothing reaches the {pods} pods"
+        )));
+    }
+    if !Nft::open()?.has_table()? {
+        return Ok(Some(format!("nf_tables table ip {NFT_TABLE} is missing, so the {pods} pods do not get far")));
+    }
+    Ok(None)
+}
+
+/// With whether each is stamped as ours.
+pub(crate) fn addresses(socket: &mut NetlinkSocket) -> Result<Vec<(Address, bool)>, ObserveError> {
+    dump(socket, "addresses", &route::all_addresses(), route::read_address)
+}
+
+/// Ours only.
+pub(crate) fn rules(socket: &mut NetlinkSocket) -> Result<Vec<Rule>, ObserveError> {
+    dump(socket, "rules", &route::all_rules(), route::read_rule)
+}
+
+/// Permanent ones only.
+pub(crate) fn neighbours(socket: &mut NetlinkSocket) -> Result<Vec<Neighbour>, ObserveError> {
+    dump(socket, "neighbours", &route::all_neighbours(), route::read_neighbour)
 }
 
 pub(crate) fn links(socket: &mut NetlinkSocket) -> Result<Vec<Link>, ObserveError> {

@@ -6,6 +6,7 @@
 //! - a late DEL never hurts a newer sandbox
 //! - a second interface of a pod works beside the first, and neither disturbs the other
 
+mod check;
 mod inside;
 mod plan;
 mod remove;
@@ -33,6 +34,7 @@ use crate::{
     sysctl,
 };
 
+pub use check::{Difference, ExpectedEnd, ExpectedPod, check_pod};
 pub use remove::{del_pod, find_pod};
 
 /// How often an ADD clears a taken name away: two ADDs of one pod may meet, but not for ever.

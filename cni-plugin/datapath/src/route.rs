@@ -188,6 +188,12 @@ pub(crate) fn all_rules() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetRule(message)
 }
 
+pub(crate) fn all_neighbours() -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    RouteNetlinkMessage::GetNeighbour(message)
+}
+
 fn setting_message(link: u32, setting: Setting) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = link;
@@ -338,6 +344,22 @@ pub(crate) fn read_route(kind: u16, payload: &[u8]) -> Option<Route> {
         }
     }
     Some(route)
+}
+
+/// A permanent neighbour; nothing for one that the kernel learnt.
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+pub(crate) fn read_neighbour(kind: u16, payload: &[u8]) -> Option<Neighbour> {
+    let RouteNetlinkMessage::NewNeighbour(message) = decode(kind, payload)? else { return None };
+    let (mut address, mut mac) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(found),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.try_into().ok().map(MacAddress),
+            _ => {}
+        }
+    }
+    let permanent = message.header.state == NeighbourState::Permanent;
+    permanent.then_some(Neighbour { link: message.header.ifindex, address: address?, mac: mac? })
 }
 
 /// A rule of ours; nothing for any other.

@@ -1,3 +1,8 @@
+use std::ffi::OsString;
+
+use eni_proto::numbers;
+use serde_json::json;
+
 use super::*;
 
 const CONFIG: &str = r#"{"cniVersion":"1.0.0","name":"pods","type":"eni-cni"}"#;
@@ -5,6 +10,13 @@ const CONFIG: &str = r#"{"cniVersion":"1.0.0","name":"pods","type":"eni-cni"}"#;
 fn asked(verb: Verb, environment: &[(&str, &str)], stdin: &str) -> Result<Request, CniError> {
     let lookup = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, text)| OsString::from(text));
     read(verb, lookup, stdin.as_bytes())
+}
+
+fn attachment(request: Request) -> Attachment {
+    match request.task {
+        Task::Add(attachment) | Task::Del(attachment) | Task::Check(attachment, _) => attachment,
+        task @ (Task::Gc(_) | Task::Status) => panic!("{task:?}"),
+    }
 }
 
 const FULL: &[(&str, &str)] = &[
@@ -17,10 +29,10 @@ const FULL: &[(&str, &str)] = &[
 #[test]
 fn a_full_request_is_read_with_the_pod_from_arguments_in_any_order() {
     let request = asked(Verb::Add, FULL, CONFIG).unwrap();
-    let attachment = request.attachment.unwrap();
+    assert_eq!(request.config.socket, numbers::DEFAULT_SOCKET);
+    let attachment = attachment(request);
     assert_eq!(attachment.key.to_string(), "pods/c1/eth0");
     assert_eq!(attachment.pod, Pod { namespace: "default".into(), name: "web-0".into(), uid: "u".into() });
-    assert_eq!(request.config.socket, numbers::DEFAULT_SOCKET);
 }
 
 #[test]
@@ -57,7 +69,7 @@ fn mistakes_of_environment_and_configuration_come_back_together() {
 fn a_del_needs_no_namespace() {
     let request =
         asked(Verb::Del, &[("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "")], CONFIG).unwrap();
-    assert_eq!(request.attachment.unwrap().netns, None);
+    assert_eq!(attachment(request).netns, None);
 }
 
 #[test]
@@ -72,7 +84,7 @@ fn each_mistake_is_told_once() {
 
 #[test]
 fn a_del_does_not_fail_for_a_setting_that_it_does_not_need() {
-    let config = r#"{"cniVersion":"1.0.0","name":"n","addWaitSeconds":"long","prevResult":7}"#;
+    let config = r#"{"cniVersion":"1.0.0","name":"n","addWaitSeconds":"long","vethPrefix":7,"prevResult":7,"runtimeConfig":{"ips":["10.0.0.9"]}}"#;
     assert!(asked(Verb::Del, FULL, config).is_ok());
 }
 
@@ -98,8 +110,8 @@ fn each_kind_of_bad_configuration_has_its_code() {
         (Verb::Add,    "[]",                                                            code::UNDECODABLE,          "not a JSON object"),
         (Verb::Add,    r#"{"cniVersion":"1.0.0"}"#,                                     code::INVALID_CONFIG,       "`name`"),
         (Verb::Add,    r#"{"cniVersion":1,"name":"n"}"#,                                code::INVALID_CONFIG,       "`cniVersion` is 1"),
-        (Verb::Add,    r#"{"name":"n"}"#,                                               code::INCOMPATIBLE_VERSION, "0.1.0 is not supported"),
-        (Verb::Add,    r#"{"cniVersion":"2.0.0","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"),
+        (Verb::Check,  r#"{"name":"n"}"#,                                               code::INCOMPATIBLE_VERSION, "version 0.1.0 does not allow CHECK"),
+        (Verb::Add,    r#"{"cniVersion":"2.0.0","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"),
         (Verb::Check,  r#"{"cniVersion":"0.3.1","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "does not allow CHECK"),
         (Verb::Gc,     r#"{"cniVersion":"1.0.0","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "does not allow GC"),
         (Verb::Status, r#"{"cniVersion":"1.0.0","name":"n"}"#,                          code::INCOMPATIBLE_VERSION, "does not allow STATUS"),
@@ -125,5 +137,123 @@ fn names_that_the_kernel_or_the_specification_refuse_are_refused() {
         let environment = [("CNI_CONTAINERID", container), ("CNI_IFNAME", interface), ("CNI_NETNS", "/n")];
         let error = asked(Verb::Add, &environment, CONFIG).unwrap_err();
         assert_eq!(error.code, code::INVALID_ENVIRONMENT, "{container} {interface}");
+    }
+}
+
+#[test]
+fn a_version_that_is_absent_or_empty_is_the_first() {
+    for config in [json!({ "name": "n" }), json!({ "name": "n", "cniVersion": "" })] {
+        let request = asked(Verb::Add, FULL, &config.to_string()).unwrap();
+        assert_eq!(request.config.version.as_str(), "0.1.0");
+    }
+}
+
+#[test]
+fn the_configurations_arguments_count_more_than_the_environments() {
+    let config =
+        json!({ "cniVersion": "1.0.0", "name": "n", "args": { "cni": { "K8S_POD_NAME": "other", "labels": [] } } });
+    let pod = attachment(asked(Verb::Add, FULL, &config.to_string()).unwrap()).pod;
+    assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("default", "other"));
+}
+
+#[test]
+fn an_address_of_the_callers_choice_is_refused_with_key_and_value() {
+    let plain = json!({ "cniVersion": "1.0.0", "name": "n" });
+    let with = |key: &str, value: Value| {
+        let mut config = plain.clone();
+        config[key] = value;
+        config.to_string()
+    };
+    let mut arguments = FULL.to_vec();
+    arguments[3] = ("CNI_ARGS", "IP=10.0.0.9;IgnoreUnknown=1");
+    #[rustfmt::skip]
+    let table = [
+        (FULL,        with("runtimeConfig", json!({ "ips": ["10.0.0.9/24"] })),            "`runtimeConfig.ips` is [\"10.0.0.9/24\"]"),
+        (FULL,        with("runtimeConfig", json!({ "IPs": ["10.0.0.9"] })),               "`runtimeConfig.IPs` is "),
+        (FULL,        with("runtimeConfig", json!({ "Mac": "02:00:00:00:00:01" })),        "`runtimeConfig.Mac` is "),
+        (FULL,        with("args", json!({ "cni": { "ips": ["10.0.0.9"] } })),             "`args.cni.ips` is "),
+        (&*arguments, plain.to_string(),                                                  "`CNI_ARGS IP` is 10.0.0.9"),
+    ];
+    for (environment, config, part) in table {
+        let error = asked(Verb::Add, environment, &config).unwrap_err();
+        assert_eq!(error.code, code::UNSUPPORTED_FIELD, "{config}");
+        assert!(error.msg.contains(part), "{config}: {}", error.msg);
+        assert!(asked(Verb::Del, environment, &config).is_ok(), "{config}");
+    }
+}
+
+#[test]
+fn an_empty_wish_is_none() {
+    for empty in [json!({ "ips": null, "mac": null }), json!({ "IPs": [], "MAC": "" }), json!(null), json!([])] {
+        let config = json!({ "cniVersion": "1.0.0", "name": "n", "runtimeConfig": empty });
+        assert!(asked(Verb::Add, FULL, &config.to_string()).is_ok(), "{config}");
+    }
+}
+
+#[test]
+fn a_list_of_valid_attachments_is_read_whole_or_not_at_all() {
+    let read = |key: &str, list: Value| {
+        let mut config = json!({ "cniVersion": "1.1.0", "name": "n" });
+        config[key] = list;
+        asked(Verb::Gc, &[], &config.to_string()).map(|request| request.task)
+    };
+    let list = json!([{ "containerID": "c1", "ifname": "eth0" }]);
+    let keys = vec![PodKey::new("n", "c1", "eth0").unwrap()];
+    for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+        assert_eq!(read(key, list.clone()), Ok(Task::Gc(Some(keys.clone()))));
+        assert_eq!(read(key, json!([])), Ok(Task::Gc(Some(Vec::new()))));
+        assert_eq!(read(key, json!(null)), Ok(Task::Gc(None)));
+        for bad in [
+            json!({}),
+            json!("c1"),
+            json!([{ "containerID": "c1" }]),
+            json!([{ "containerID": "-", "ifname": "e" }]),
+            json!([7]),
+        ] {
+            let error = read(key, bad.clone()).unwrap_err();
+            assert_eq!(error.code, code::INVALID_CONFIG, "{bad}");
+            assert!(error.msg.contains(key), "{bad}: {}", error.msg);
+        }
+    }
+    assert_eq!(read("other", list), Ok(Task::Gc(None)));
+}
+
+#[test]
+fn a_previous_result_is_read_as_far_as_it_is_compared() {
+    let read = |previous: Value| {
+        let config = json!({ "cniVersion": "1.1.0", "name": "n", "prevResult": previous });
+        match asked(Verb::Check, FULL, &config.to_string()).map(|request| request.task) {
+            Ok(Task::Check(_, previous)) => Ok(previous),
+            Ok(task) => panic!("{task:?}"),
+            Err(error) => Err((error.code, error.msg)),
+        }
+    };
+    let host = json!({ "name": "eni1", "mac": "02:00:00:00:00:01", "mtu": 9001 });
+    let pod = json!({ "name": "eth0", "sandbox": "/run/netns/x" });
+    let previous = read(json!({
+        "interfaces": [host, pod, { "name": "bwp1" }],
+        "ips": [{ "address": "10.0.0.9/24", "interface": 0 }, { "address": "10.0.3.7/32", "interface": 1 }],
+        "routes": [{ "dst": "0.0.0.0/0", "gw": "169.254.1.1" }],
+    }));
+    let previous = previous.unwrap();
+    assert_eq!((previous.address, previous.default_route), ([10, 0, 3, 7].into(), true));
+    let host = End { name: Some("eni1".into()), mac: "02:00:00:00:00:01".parse().ok(), mtu: Some(9001) };
+    assert_eq!(previous.host, host);
+    assert_eq!(previous.pod, End { name: Some("eth0".into()), ..End::default() });
+
+    let ips = json!([{ "address": "10.0.3.7/32" }]);
+    for routes in [json!(null), json!([]), json!([{ "dst": "0.0.0.0/0", "table": 20_002 }])] {
+        assert!(!read(json!({ "interfaces": [pod], "ips": ips, "routes": routes })).unwrap().default_route);
+    }
+    for (bad, part) in [
+        (json!(null), "`prevResult` is missing"),
+        (json!({ "interfaces": null, "ips": ips }), "has no `eth0` inside a sandbox"),
+        (json!({ "interfaces": [pod], "ips": [] }), "no IPv4 address"),
+        (json!({ "interfaces": [pod], "ips": 7 }), "`prevResult.ips` is 7"),
+        (json!("text"), "has no `eth0`"),
+    ] {
+        let (code, text) = read(bad.clone()).unwrap_err();
+        assert_eq!(code, code::INVALID_CONFIG, "{bad}");
+        assert!(text.contains(part), "{bad}: {text}");
     }
 }

@@ -21,8 +21,8 @@ pub enum Manner {
     /// Properly, with an address of the primary interface.
     #[default]
     Proper,
-    /// With an address of a secondary interface, for which the node of these tests is not prepared.
-    Unprepared,
+    /// With an address of a secondary interface, for which only [`super::Node::prepared`] is prepared.
+    Secondary,
     /// With an address that is none.
     Senseless,
     /// With a refusal.
@@ -35,13 +35,30 @@ pub enum Manner {
 #[derive(Debug, Default)]
 pub struct Book {
     pub manner: Manner,
-    /// Whether a DEL finds a daemon that is still starting.
-    pub refuses_del: bool,
+    /// Whether all calls but ADD find a daemon that is still starting.
+    pub starting: bool,
     /// Addresses by key.
     pub leases: BTreeMap<String, Ipv4Addr>,
     /// Every call, as `ADD pods/c1/eth0`.
     pub calls: Vec<String>,
+    /// A key that a GC keeps although it is not listed, because its ADD came while the runtime made the list.
+    pub given_meanwhile: Option<String>,
     given: u8,
+}
+
+impl Book {
+    fn is_up(&self) -> Result<(), Status> {
+        if self.starting { Err(Status::unavailable("IPAM-205 the daemon is starting")) } else { Ok(()) }
+    }
+
+    fn network(&self, address: Ipv4Addr) -> wire::PodNetwork {
+        let ipv4 = match self.manner {
+            Manner::Senseless => "nowhere".to_owned(),
+            Manner::Proper | Manner::Refuse(_) | Manner::Secondary | Manner::Silent => address.to_string(),
+        };
+        let eni_mark = if matches!(self.manner, Manner::Secondary) { 2 } else { 0 };
+        wire::PodNetwork { ipv4, eni: "eni-1".to_owned(), eni_mark, mtu: 9001, veth_prefix: "eni".to_owned() }
+    }
 }
 
 /// A daemon that listens until it is dropped.
@@ -121,14 +138,12 @@ impl Service {
         let next = Ipv4Addr::new(10, 0, 0, book.given + 1);
         let address = *book.leases.entry(key).or_insert(next);
         book.given += u8::from(address == next);
-        let (ipv4, eni_mark) = match book.manner {
-            Manner::Silent => return None,
-            Manner::Senseless => ("nowhere".to_owned(), 0),
-            Manner::Unprepared => (address.to_string(), 2),
-            Manner::Proper | Manner::Refuse(_) => (address.to_string(), 0),
-        };
-        let (eni, veth_prefix) = ("eni-1".to_owned(), "eni".to_owned());
-        Some(wire::add_reply::Outcome::Network(wire::PodNetwork { ipv4, eni, eni_mark, mtu: 9001, veth_prefix }))
+        match book.manner {
+            Manner::Silent => None,
+            Manner::Proper | Manner::Refuse(_) | Manner::Senseless | Manner::Secondary => {
+                Some(wire::add_reply::Outcome::Network(book.network(address)))
+            }
+        }
     }
 }
 
@@ -143,23 +158,35 @@ impl Ipam for Service {
 
     async fn del(&self, request: Request<wire::DelRequest>) -> Result<Response<wire::DelReply>, Status> {
         let (key, mut book) = self.hear("DEL", request.into_inner().key);
-        if book.refuses_del {
-            return Err(Status::unavailable("IPAM-205 the daemon is starting"));
-        }
+        book.is_up()?;
         let released_ipv4 = book.leases.remove(&key).map_or_else(String::new, |address| address.to_string());
         Ok(Response::new(wire::DelReply { released_ipv4 }))
     }
 
-    async fn check(&self, _: Request<wire::CheckRequest>) -> Result<Response<wire::CheckReply>, Status> {
-        Err(Status::unimplemented("not part of these tests"))
+    async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckReply>, Status> {
+        let (key, book) = self.hear("CHECK", request.into_inner().key);
+        book.is_up()?;
+        let network = book.leases.get(&key).map(|address| book.network(*address));
+        Ok(Response::new(wire::CheckReply { network }))
     }
 
-    async fn gc(&self, _: Request<wire::GcRequest>) -> Result<Response<wire::GcReply>, Status> {
-        Err(Status::unimplemented("not part of these tests"))
+    async fn gc(&self, request: Request<wire::GcRequest>) -> Result<Response<wire::GcReply>, Status> {
+        let request = request.into_inner();
+        let key = |key: wire::PodKey| eni_proto::PodKey::try_from(key).unwrap().to_string();
+        let mut valid: Vec<_> = request.valid.into_iter().map(key).collect();
+        let mut book = self.book.lock().unwrap();
+        book.calls.push(format!("GC {} {}", request.network, valid.join(" ")));
+        book.is_up()?;
+        valid.extend(book.given_meanwhile.take());
+        let before = book.leases.len();
+        let network = format!("{}/", request.network);
+        book.leases.retain(|key, _| !key.starts_with(&network) || valid.contains(key));
+        let released = u32::try_from(before - book.leases.len()).unwrap();
+        Ok(Response::new(wire::GcReply { released }))
     }
 
     async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
-        let ready = !self.book.lock().unwrap().refuses_del;
+        let ready = !self.book.lock().unwrap().starting;
         let waiting_for = if ready { String::new() } else { "EC2 to answer".to_owned() };
         Ok(Response::new(wire::StatusReply { ready, waiting_for, ..Default::default() }))
     }

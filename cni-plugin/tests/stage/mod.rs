@@ -11,7 +11,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use eni_datapath::Netns;
+use eni_datapath::{EniPlan, HostPlan, MacAddress, Netns, prepare_eni, prepare_host};
 use serde_json::{Value, json};
 
 /// What the plugin answered.
@@ -85,6 +85,32 @@ pub fn path(netns: &Netns) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd())
 }
 
+const PRIMARY: MacAddress = MacAddress([0x02, 0, 0, 0, 0, 0x10]);
+const SECONDARY: MacAddress = MacAddress([0x02, 0, 0, 0, 0, 0x11]);
+
+fn host_plan() -> HostPlan {
+    HostPlan {
+        primary_mac: PRIMARY,
+        primary_address: [10, 0, 255, 10].into(),
+        direct: vec!["10.0.0.0/16".parse().unwrap()],
+        external_snat: false,
+        veth_prefix: eni_proto::VethPrefix::default(),
+        mtu: 9001,
+    }
+}
+
+fn eni_plan() -> EniPlan {
+    EniPlan {
+        mac: SECONDARY,
+        primary: [10, 0, 255, 11].into(),
+        subnet: "10.0.0.0/16".parse().unwrap(),
+        device_index: 1,
+        card: 0,
+        mark: eni_proto::EniMark::of_device(1),
+        mtu: 9001,
+    }
+}
+
 /// A node: its network, and the folder with the daemon's socket and the release notes.
 pub struct Node {
     pub netns: Netns,
@@ -94,6 +120,23 @@ pub struct Node {
 impl Node {
     pub fn new() -> Self {
         Self { netns: Netns::fresh().unwrap(), folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// A node with a primary and a secondary interface on which ipamd has prepared everything.
+    pub fn prepared() -> Self {
+        let node = Self::new();
+        for (name, mac) in [("eth0", PRIMARY), ("eth1", SECONDARY)] {
+            ip(&node.netns, &format!("link add {name} address {mac} type veth peer name far-{name}"));
+            ip(&node.netns, &format!("link set {name} up"));
+        }
+        ip(&node.netns, "address add 10.0.255.10/16 dev eth0");
+        ip(&node.netns, "route add default via 10.0.0.1");
+        let prepare = || {
+            prepare_host(&host_plan()).unwrap();
+            prepare_eni(&eni_plan()).unwrap();
+        };
+        node.netns.inside(prepare).unwrap();
+        node
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -196,12 +239,21 @@ pub fn ip_json(netns: &Netns, arguments: &str) -> Value {
 
 /// Runs `ip` in the namespace; fails the test when `ip` fails.
 pub fn ip(netns: &Netns, arguments: &str) -> String {
-    let output = netns.inside(|| Command::new("ip").args(arguments.split_whitespace()).output().unwrap()).unwrap();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    output(netns, "ip", arguments)
+}
+
+/// Runs a program in the namespace; fails the test when the program fails.
+pub fn run_in(netns: &Netns, program: &str, arguments: &str) {
+    output(netns, program, arguments);
+}
+
+fn output(netns: &Netns, program: &str, arguments: &str) -> String {
+    let output = netns.inside(|| Command::new(program).args(arguments.split_whitespace()).output().unwrap()).unwrap();
+    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Links, addresses, routes, neighbours and rules of the namespace, without the operational state, which settles after each change.
+/// Links, addresses, routes, neighbours, rules and map elements of the namespace, without the operational state, which settles after each change.
 pub fn snapshot(netns: &Netns) -> String {
     let (links, addresses) = (ip_json(netns, "link"), ip_json(netns, "-4 address"));
     let links = links.as_array().unwrap().iter().map(|link| {
@@ -211,5 +263,6 @@ pub fn snapshot(netns: &Netns) -> String {
     let addresses =
         addresses.as_array().unwrap().iter().map(|link| format!("{} {}", link["ifname"], link["addr_info"]));
     let others = ["-4 route show table all", "-4 neighbour", "-4 rule"].map(|list| ip(netns, list));
-    links.chain(addresses).chain(others).collect::<Vec<_>>().join("\n")
+    let elements = netns.inside(|| eni_datapath::pod_leftovers().unwrap()).unwrap();
+    links.chain(addresses).chain(others).chain(elements).collect::<Vec<_>>().join("\n")
 }

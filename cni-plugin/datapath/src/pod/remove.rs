@@ -57,7 +57,8 @@ fn own_link(host: &mut NetlinkSocket, name: &str, key: &PodKey) -> Result<Option
     }
 }
 
-fn search(host: &mut NetlinkSocket, key: &PodKey) -> Result<Option<Link>, WireError> {
+/// The key's own link among all links of the host.
+pub(super) fn search(host: &mut NetlinkSocket, key: &PodKey) -> Result<Option<Link>, WireError> {
     let links = observe::links(host)?;
     Ok(links.into_iter().find(|link| link.kind == "veth" && plan::owner(link, key) != Owner::Other))
 }

@@ -23,14 +23,15 @@ pub(crate) struct WorkerPlan {
 }
 
 /// A node with the real daemon and the real plugin on it.
+// Fields are dropped in this order: the daemon may be one of the node's own processes, which end with the node.
 #[derive(Debug)]
 pub struct Worker {
-    node: Arc<Node>,
+    daemon: Mutex<Option<Daemon>>,
+    gate: Mutex<Option<Ec2Gate>>,
     binaries: Binaries,
     settings: Vec<(String, String)>,
     endpoint: Endpoint,
-    gate: Mutex<Option<Ec2Gate>>,
-    daemon: Mutex<Option<Daemon>>,
+    node: Arc<Node>,
 }
 
 impl Worker {

@@ -83,6 +83,14 @@ impl Daemon {
         self.child.try_wait()
     }
 
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// As the operating system's `wait`.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
+    }
+
     /// Sends it a signal, as SIGTERM. Does not wait.
     ///
     /// # Errors

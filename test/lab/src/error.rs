@@ -43,6 +43,15 @@ pub enum LabError {
         /// EC2's message.
         message: String,
     },
+    /// A node cannot have processes and mounts of its own here.
+    #[error(
+        "lab: a container runtime cannot run here: {why}. It needs root, the mount and pid namespaces, overlayfs and control \
+         groups in /sys/fs/cgroup"
+    )]
+    NoMachine {
+        /// What failed.
+        why: String,
+    },
     /// The kernel does not let this user make namespaces.
     #[error(
         "lab: this user may not make network namespaces ({what}). Run as root, or allow unprivileged user namespaces \

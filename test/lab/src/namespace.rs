@@ -20,6 +20,14 @@ use crate::LabError;
 pub struct Namespace {
     name: String,
     file: File,
+    machine: Option<MachineFiles>,
+}
+
+/// The mounts and processes that go with a network.
+#[derive(Debug)]
+struct MachineFiles {
+    mounts: File,
+    processes: File,
 }
 
 impl Namespace {
@@ -33,9 +41,15 @@ impl Namespace {
                 .map_err(|errno| LabError::NoNamespaces { what: "unshare", source: errno.into() })?;
             File::open("/proc/thread-self/ns/net").map_err(LabError::os("open /proc/thread-self/ns/net"))
         })?;
-        let namespace = Self { name: name.to_owned(), file };
+        let namespace = Self { name: name.to_owned(), file, machine: None };
         namespace.ip("link set lo up\n")?;
         Ok(namespace)
+    }
+
+    /// The same network together with other mounts and a process table, given as opened files of `/proc/PID/ns`.
+    pub(crate) fn within(&self, mounts: File, processes: File) -> Result<Self, LabError> {
+        let file = self.file.try_clone().map_err(LabError::os(format!("keep namespace {} open", self.name)))?;
+        Ok(Self { name: self.name.clone(), file, machine: Some(MachineFiles { mounts, processes }) })
     }
 
     /// Its name in messages.
@@ -74,8 +88,14 @@ impl Namespace {
 
     /// Moves the calling thread, and what it starts from now on, into the namespace. There is no way back.
     pub(crate) fn enter(&self) -> Result<(), LabError> {
-        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
-            .map_err(LabError::os(format!("enter namespace {}", self.name)))
+        let failed = || LabError::os(format!("enter namespace {}", self.name));
+        if let Some(machine) = &self.machine {
+            // Until then a thread shares its root directory with the others, and the kernel refuses it other mounts.
+            unshare(CloneFlags::CLONE_FS).map_err(failed())?;
+            setns(machine.mounts.as_fd(), CloneFlags::CLONE_NEWNS).map_err(failed())?;
+            setns(machine.processes.as_fd(), CloneFlags::CLONE_NEWPID).map_err(failed())?;
+        }
+        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(failed())
     }
 
     /// Opens a TCP listener inside the namespace, usable from everywhere in this process.

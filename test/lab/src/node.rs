@@ -3,12 +3,12 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use ipam_core::InstanceId;
 
-use crate::{Daemon, Ec2Gate, LabError, Namespace};
+use crate::{Daemon, Ec2Gate, LabError, Machine, Namespace};
 
 /// Where the metadata service answers inside a node.
 pub const IMDS_ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169, 254), 80);
@@ -26,6 +26,7 @@ pub struct Node {
     name: String,
     namespace: Arc<Namespace>,
     directory: PathBuf,
+    machine: OnceLock<Machine>,
 }
 
 impl Node {
@@ -38,7 +39,8 @@ impl Node {
             IMDS_ADDRESS.ip(),
             EC2_ADDRESS.ip()
         ))?;
-        Ok(Self { instance, name: name.to_owned(), namespace: Arc::new(namespace), directory })
+        let (name, namespace) = (name.to_owned(), Arc::new(namespace));
+        Ok(Self { instance, name, namespace, directory, machine: OnceLock::new() })
     }
 
     /// The instance that it is.
@@ -82,8 +84,27 @@ impl Node {
         Ok(Ec2Gate::open(listener, endpoint))
     }
 
+    /// Gives the node processes and mounts of its own, for a container runtime. Daemons that run already stay outside.
+    /// Repeatable.
+    ///
+    /// # Errors
+    /// [`LabError::NoMachine`] with what this machine does not allow or have.
+    pub async fn boot(&self) -> Result<&Machine, LabError> {
+        if let Some(machine) = self.machine.get() {
+            return Ok(machine);
+        }
+        let machine = Machine::boot(&self.namespace, &self.directory).await?;
+        Ok(self.machine.get_or_init(|| machine))
+    }
+
+    /// The node's own processes and mounts. Absent: it has not been booted.
+    #[must_use]
+    pub fn machine(&self) -> Option<&Machine> {
+        self.machine.get()
+    }
+
     /// Starts a program on the node that cannot outlive the lab; it writes to `NAME.log` in the node's directory.
-    /// It sees `environment` and PATH and nothing else.
+    /// On a node that was booted it sees the node's processes and mounts. It sees `environment` and PATH and nothing else.
     ///
     /// # Errors
     /// [`LabError::Os`] when it cannot be started.
@@ -93,6 +114,7 @@ impl Node {
         command_line: &[String],
         environment: &[(String, String)],
     ) -> Result<Daemon, LabError> {
-        Daemon::start(&self.namespace, command_line, environment, &self.directory.join(format!("{name}.log")))
+        let namespace = self.machine.get().map_or(&self.namespace, Machine::namespace);
+        Daemon::start(namespace, command_line, environment, &self.directory.join(format!("{name}.log")))
     }
 }

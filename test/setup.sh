@@ -5,12 +5,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # command -> Debian package that has it
-declare -A needed=([ip]=iproute2 [nft]=nftables [ping]=iputils-ping [curl]=curl [cc]=gcc)
+declare -A needed=([ip]=iproute2 [nft]=nftables [ping]=iputils-ping [curl]=curl [cc]=gcc
+  [containerd]=containerd [runc]=runc [podman]=podman)
 missing=()
 for command in "${!needed[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${needed[$command]}")
 done
 [ -x /usr/lib/cni/ptp ] || missing+=(containernetworking-plugins)
+# The command may also be the one that needs a dynamic linker, which an image made of it alone has not.
+dpkg-query -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
 if ((${#missing[@]})); then
   echo "== installing Debian packages: ${missing[*]}"
   sudo=(); [ "$(id -u)" = 0 ] || sudo=(sudo)

@@ -14,6 +14,7 @@ mod localstack;
 pub mod observe;
 pub mod pings;
 pub mod plugin;
+pub mod runtime;
 pub mod trouble;
 pub mod worker;
 

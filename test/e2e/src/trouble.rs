@@ -27,6 +27,12 @@ pub enum Trouble {
         /// How to name another.
         option: &'static str,
     },
+    /// A program of a Debian package is not installed.
+    #[error("{program} is not installed; `make setup` installs what the tests need")]
+    NoProgram {
+        /// Its name.
+        program: &'static str,
+    },
     /// The database of a daemon could not be read.
     #[error("cannot read the database {path}")]
     Database {

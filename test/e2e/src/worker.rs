@@ -146,14 +146,23 @@ impl Worker {
         }
     }
 
+    /// Sends the daemon a signal, as SIGSTOP, after which it does nothing until SIGCONT. Does not wait.
+    ///
+    /// # Errors
+    /// When there is no daemon.
+    pub fn signal_daemon(&self, signal: Signal) -> Result<(), Trouble> {
+        match &*self.daemon() {
+            Some(daemon) => daemon.signal(signal).map_err(Trouble::os("signal ipamd")),
+            None => Err(Trouble::Broken("there is no daemon to signal".to_owned())),
+        }
+    }
+
     /// Asks the daemon to stop by SIGTERM and waits for its end. Returns whether it ended well.
     ///
     /// # Errors
     /// When it does not end in time.
     pub async fn stop_daemon(&self, deadline: Duration) -> Result<bool, Trouble> {
-        if let Some(daemon) = &*self.daemon() {
-            daemon.signal(Signal::SIGTERM).map_err(Trouble::os("signal ipamd"))?;
-        }
+        self.signal_daemon(Signal::SIGTERM)?;
         let status = wait::until(deadline, "ipamd to stop", || async {
             match self.daemon().as_mut().map(Daemon::ended) {
                 None => Err("there is no daemon".to_owned()),

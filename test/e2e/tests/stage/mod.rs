@@ -13,9 +13,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A cluster on the simulator; no daemon runs yet.
 pub(crate) async fn cluster(workers: usize, settings: &[(&str, &str)]) -> Cluster {
+    cluster_of("m5.xlarge", workers, settings).await
+}
+
+/// The same with workers of another type.
+pub(crate) async fn cluster_of(instance_type: &str, workers: usize, settings: &[(&str, &str)]) -> Cluster {
     let binaries = Binaries::from_environment().unwrap_or_else(|trouble| panic!("{}", trouble.chain()));
     let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let plan = ClusterPlan { workers, settings, ..ClusterPlan::small(binaries) };
+    let instance_type = instance_type.to_owned();
+    let plan = ClusterPlan { workers, instance_type, settings, ..ClusterPlan::small(binaries) };
     Cluster::start(Cloud::start(CloudKind::Sim).await.unwrap(), &plan).await.unwrap()
 }
 

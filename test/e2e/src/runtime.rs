@@ -1,0 +1,12 @@
+//! Real container runtimes as clients of the plugin: containerd through the CRI, and podman.
+//!
+//! Each runs on a worker that was booted, so that what it leaves in `/run`, `/var/lib` and the process table ends with the
+//! worker. Images are made here; nothing is fetched.
+
+pub mod containerd;
+pub mod cri;
+mod image;
+pub mod site;
+
+pub use containerd::{Containerd, PodStatus};
+pub use site::{Call, Site};

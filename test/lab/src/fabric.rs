@@ -7,11 +7,15 @@ use ipam_core::{EniId, InstanceId, ports::Interface};
 use crate::{LabError, Namespace, internet::Internet};
 
 pub(crate) mod counters;
+mod outside;
 mod ports;
 mod script;
+mod ways;
 
+pub use outside::NAT_GATEWAY;
 use ports::Ports;
 pub(crate) use ports::Surroundings;
+pub use ways::{Carried, Direction};
 
 /// IPv6 is off so that a node's neighbour discovery makes no noise; proxy ARP answers for every address that has an owner.
 const SYSCTLS: &[(&str, &str)] = &[
@@ -27,17 +31,23 @@ const SYSCTLS: &[(&str, &str)] = &[
 
 const RULES: &str = "table ip fabric {
   set owned { type ifname . ipv4_addr; }
+  set outside { type ifname; elements = { \"lo\", \"igw\" } }
   set public { type ipv4_addr; }
   set wrong_source { type ifname . ipv4_addr; size 65535; flags dynamic; counter; }
   set no_public_address { type ipv4_addr; size 65535; flags dynamic; counter; }
   chain source_check {
     type filter hook prerouting priority -300; policy accept;
-    iifname { \"lo\", \"igw\" } accept
+    iifname @outside accept
     iifname . ip saddr @owned accept
     update @wrong_source { iifname . ip saddr } drop
   }
+  chain balanced { }
+  chain translated { }
+  chain private { jump balanced; jump translated; }
   chain internet_gateway {
     type filter hook forward priority 0; policy accept;
+    oifname \"igw\" ip saddr != @public jump private
+    iifname \"igw\" ip daddr != @public jump private
     oifname \"igw\" ip saddr != @public update @no_public_address { ip saddr } drop
     iifname \"igw\" ip daddr != @public update @no_public_address { ip daddr } drop
   }
@@ -102,6 +112,8 @@ pub(crate) struct Fabric {
     /// Which ENI each port stood for; ports that are gone still have counted drops.
     history: BTreeMap<String, EniId>,
     last_port: u32,
+    /// Whether the load balancer's rules are there.
+    balances: bool,
 }
 
 impl Fabric {
@@ -110,7 +122,7 @@ impl Fabric {
         namespace.sysctl(SYSCTLS)?;
         namespace.nft(RULES)?;
         let internet = Internet::behind(&namespace)?;
-        Ok(Self { namespace, internet, ports: Ports::new(), history: BTreeMap::new(), last_port: 0 })
+        Ok(Self { namespace, internet, ports: Ports::new(), history: BTreeMap::new(), last_port: 0, balances: false })
     }
 
     pub(crate) fn namespace(&self) -> &Arc<Namespace> {

@@ -1,6 +1,6 @@
 //! The internet: one host behind the VPC's gateway that answers and remembers who asked.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use crate::{LabError, Namespace, fabric::counters};
 
@@ -18,25 +18,28 @@ const RULES: &str = "table ip internet {
 /// The internet host.
 #[derive(Debug)]
 pub(crate) struct Internet {
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
 }
 
 impl Internet {
     /// Makes the host and hangs it on `fabric` by a link that is called `igw` at both ends.
     pub(crate) fn behind(fabric: &Namespace) -> Result<Self, LabError> {
-        let namespace = Namespace::fresh("internet")?;
+        let namespace = Arc::new(Namespace::fresh("internet")?);
         let path = namespace.path().display().to_string();
         fabric.ip(&format!(
-            "link add igw mtu 9001 type veth peer name igw mtu 9001 netns {path}\n\
+            "link add igw mtu 1500 type veth peer name igw mtu 1500 netns {path}\n\
              link set igw up\naddr add {GATEWAY}/24 dev igw\n"
         ))?;
-        namespace
-            .ip(&format!("link set igw up\naddr add {INTERNET_HOST}/24 dev igw\nroute add default via {GATEWAY}\n"))?;
+        // It offers the segments of a VPC's host, so that the path's MTU has to be found out and is not told by the handshake.
+        namespace.ip(&format!(
+            "link set igw up\naddr add {INTERNET_HOST}/24 dev igw\n\
+             route add default via {GATEWAY} advmss 8961\n"
+        ))?;
         namespace.nft(RULES)?;
         Ok(Self { namespace })
     }
 
-    pub(crate) fn namespace(&self) -> &Namespace {
+    pub(crate) fn namespace(&self) -> &Arc<Namespace> {
         &self.namespace
     }
 

@@ -32,7 +32,7 @@ mod xml;
 pub use daemon::Daemon;
 pub use entry::enter_user_namespace_if_not_root;
 pub use error::LabError;
-pub use fabric::{Drops, WrongSource};
+pub use fabric::{Carried, Direction, Drops, NAT_GATEWAY, WrongSource};
 pub use follow::{Follower, Nudge};
 pub use forward::Ec2Gate;
 pub use internet::INTERNET_HOST;

@@ -34,8 +34,9 @@ impl Node {
         std::fs::create_dir_all(&directory).map_err(LabError::os(format!("make {}", directory.display())))?;
         let namespace = Namespace::fresh(name)?;
         namespace.sysctl(SYSCTLS)?;
+        // Scope `host`, so that the kernel never picks one of them as the source of what leaves the node.
         namespace.ip(&format!(
-            "addr add {}/32 dev lo\naddr add {}/32 dev lo\n",
+            "addr add {}/32 dev lo scope host\naddr add {}/32 dev lo scope host\n",
             IMDS_ADDRESS.ip(),
             EC2_ADDRESS.ip()
         ))?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -14,7 +14,7 @@ use ipam_core::{
 use tempfile::TempDir;
 
 use crate::{
-    Drops, LabError, Namespace, Node,
+    Carried, Drops, LabError, Namespace, Node,
     fabric::{Fabric, Surroundings},
 };
 
@@ -25,6 +25,7 @@ use crate::{
 pub struct Lab {
     /// The fabric's network, also at hand without the lock.
     network: Arc<Namespace>,
+    internet: Arc<Namespace>,
     inner: Mutex<Inner>,
     directory: TempDir,
 }
@@ -48,6 +49,7 @@ impl Lab {
             tempfile::Builder::new().prefix("eni-lab-").tempdir().map_err(LabError::os("make a directory"))?;
         let fabric = Fabric::new()?;
         let network = Arc::clone(fabric.namespace());
+        let internet = Arc::clone(fabric.internet().namespace());
         let inner = Inner {
             fabric,
             nodes: BTreeMap::new(),
@@ -55,7 +57,7 @@ impl Lab {
             odd: Vec::new(),
             described: Vec::new(),
         };
-        Ok(Self { network, inner: Mutex::new(inner), directory })
+        Ok(Self { network, internet, inner: Mutex::new(inner), directory })
     }
 
     /// Tells the lab of a subnet; ENIs in other subnets are ignored.
@@ -129,6 +131,54 @@ impl Lab {
     #[must_use]
     pub fn fabric(&self) -> &Namespace {
         &self.network
+    }
+
+    /// The internet host's network, whose only link is `igw`.
+    #[must_use]
+    pub fn internet(&self) -> &Namespace {
+        &self.internet
+    }
+
+    /// Hangs a host on the VPC that is no ENI of it, as in a peered VPC or behind a VPN. The source check does not apply to it.
+    ///
+    /// `link` is the name of its link at both ends, `network` its network, whose first address is its router.
+    ///
+    /// # Errors
+    /// [`LabError::Tool`], as when the link's name is taken; [`LabError::Os`].
+    pub fn add_outside_host(&self, link: &str, address: Ipv4Addr, network: Cidr4) -> Result<Namespace, LabError> {
+        self.lock().fabric.add_outside_host(link, address, network)
+    }
+
+    /// Lets the internet reach `target` at `public` as through a load balancer that keeps the client's address.
+    ///
+    /// # Errors
+    /// [`LabError::Tool`].
+    pub fn balance(&self, public: SocketAddrV4, target: SocketAddrV4) -> Result<(), LabError> {
+        self.lock().fabric.balance(public, target)
+    }
+
+    /// Lets ENIs' addresses without a public one reach the internet as [`crate::NAT_GATEWAY`], as from a private subnet; or not any more.
+    ///
+    /// # Errors
+    /// [`LabError::Tool`].
+    pub fn set_nat_gateway(&self, there: bool) -> Result<(), LabError> {
+        self.lock().fabric.set_nat_gateway(there)
+    }
+
+    /// From now on the fabric counts what each ENI carries; what it counted before is forgotten.
+    ///
+    /// # Errors
+    /// [`LabError::Tool`].
+    pub fn count_ways(&self) -> Result<(), LabError> {
+        self.lock().fabric.count_ways()
+    }
+
+    /// What each ENI has carried since [`Lab::count_ways`], without what was dropped.
+    ///
+    /// # Errors
+    /// [`LabError::Tool`], as when nothing is counted; [`LabError::Answer`].
+    pub fn ways(&self) -> Result<Vec<Carried>, LabError> {
+        self.lock().fabric.ways()
     }
 
     /// The lab's directory; each node has one inside.

@@ -42,9 +42,14 @@ const ELEMENT_INTERVAL_END: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
 /// The only data register that our rules need: 16 bytes.
 const REGISTER: u32 = 1;
+const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
 const RETURN: i32 = -5;
+const FIB_LINK_NAME: u32 = 2;
+const FIB_TYPE: u32 = 3;
+const FIB_SOURCE: u32 = 1;
+const FIB_DESTINATION: u32 = 2;
 const FULLY_RANDOM: u32 = 1 << 4;
 
 /// A hook of a base chain.
@@ -62,11 +67,15 @@ pub(crate) enum Field {
     OutgoingName,
     Mark,
     ConnectionState,
+    /// One byte: 0 from who began the connection, 1 to them.
+    ConnectionDirection,
     ConnectionMark,
     Source,
     Destination,
     SourceType,
     DestinationType,
+    /// Name of the link by which the main routes, without any mark, lead to the destination.
+    LinkToDestination,
 }
 
 /// One expression of a rule. All work on the same register.
@@ -88,6 +97,8 @@ pub(crate) enum Expression {
     Follow(&'static str),
     Goto(String),
     Return,
+    /// Ends the base chain's work on the packet.
+    Accept,
     Put(Ipv4Addr),
     /// Source NAT to the address in the register, ports fully random.
     SourceNat,
@@ -309,6 +320,7 @@ fn expression(expression: &Expression) -> Attributes {
             ("lookup", Attributes::new().text(1, map).be32(2, REGISTER).be32(3, VERDICT_REGISTER))
         }
         Expression::Goto(chain) => immediate(VERDICT_REGISTER, verdict(GOTO, Some(chain))),
+        Expression::Accept => immediate(VERDICT_REGISTER, verdict(ACCEPT, None)),
         Expression::Return => immediate(VERDICT_REGISTER, verdict(RETURN, None)),
         Expression::Put(address) => immediate(REGISTER, value(&address.octets())),
         Expression::SourceNat => {
@@ -328,17 +340,18 @@ fn load(field: Field) -> (&'static str, Attributes) {
     let ct = |key| ("ct", Attributes::new().be32(1, REGISTER).be32(2, key));
     // Base 1: the network header; both addresses have four bytes.
     let ip = |offset| ("payload", Attributes::new().be32(1, REGISTER).be32(2, 1).be32(3, offset).be32(4, 4));
-    // Result 3: the type of the address.
-    let fib = |flags| ("fib", Attributes::new().be32(1, REGISTER).be32(2, 3).be32(3, flags));
+    let fib = |result, flags| ("fib", Attributes::new().be32(1, REGISTER).be32(2, result).be32(3, flags));
     match field {
         Field::IncomingName => meta(6),
         Field::OutgoingName => meta(7),
         Field::Mark => meta(3),
         Field::ConnectionState => ct(0),
+        Field::ConnectionDirection => ct(1),
         Field::ConnectionMark => ct(3),
         Field::Source => ip(12),
         Field::Destination => ip(16),
-        Field::SourceType => fib(1),
-        Field::DestinationType => fib(2),
+        Field::SourceType => fib(FIB_TYPE, FIB_SOURCE),
+        Field::DestinationType => fib(FIB_TYPE, FIB_DESTINATION),
+        Field::LinkToDestination => fib(FIB_LINK_NAME, FIB_DESTINATION),
     }
 }

@@ -7,12 +7,18 @@
 //!   prerouting   prerouting -90             iifname "eni*" goto from_pod
 //!   from_pod                                ct mark & 0x80: meta mark |= 0x80, return
 //!                                           ip daddr @direct ip saddr vmap @pod_eni
+//!                                           ct direction reply fib daddr oifname PRIMARY ip saddr vmap @pod_eni
 //!   output       route mangle (-150)        ip daddr @direct ip saddr vmap @pod_eni
 //!   postrouting  nat srcnat (100)           oifname PRIMARY fib saddr type != local ip daddr != @direct snat to ADDRESS
 //! ```
 //!
 //! Two chains hang on prerouting. What came in for the node itself (NodePort) must be seen *before* DNAT (-100), which turns the
 //! node's address into a pod's; which ENI a pod's packet leaves by must be decided *after* DNAT, when the real destination is known.
+//!
+//! A request that came in by a pod's own ENI, as from a load balancer that keeps its clients' addresses or from a peered VPC, is
+//! answered by that ENI, wherever the client is: nobody translates the source of a reply. But a reply to a network of the
+//! node's own, as a bridge for containers, takes the way that the main routes know.
+//!
 //! Only the first packet of a connection is looked at in `inbound`: the connection mark lives on, and replies to
 //! source-NATed flows, which also arrive for the node's address, are left alone.
 
@@ -35,6 +41,8 @@ const PRIORITY_SOURCE_NAT: i32 = 100;
 const TYPE_LOCAL: u32 = 2;
 /// Bit of a new connection in `ct state`. Source: `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const STATE_NEW: u32 = 8;
+/// Value of `ct direction` for what goes back to who began the connection. Source: `IP_CT_DIR_REPLY`.
+const DIRECTION_REPLY: u8 = 1;
 /// A message has room for 64 KiB of elements; a range takes up to 40 bytes.
 const RANGES_PER_MESSAGE: usize = 1000;
 
@@ -82,6 +90,7 @@ pub(crate) fn add_eni(mark: EniMark) -> Vec<Change> {
         Expression::Load(Field::Mark),
         Expression::Bits { mask: !ENI_MARK_MASK, xor: mark.value() },
         Expression::Store(Field::Mark),
+        Expression::Accept,
     ];
     vec![
         Change::AddChain { name: name.clone(), hook: None },
@@ -104,7 +113,7 @@ fn chains(shape: &Shape<'_>) -> Vec<Chain> {
     let from_pod = [Expression::Load(Field::IncomingName), Expression::Equal(shape.veth_prefix.as_str().into())];
     let goto = [from_pod.to_vec(), vec![Expression::Goto("from_pod".to_owned())]].concat();
     vec![
-        ("from_pod", None, vec![by_primary(), by_eni(shape.external_snat)]),
+        ("from_pod", None, from_pod_rules(shape)),
         ("inbound", hook("filter", HOOK_PREROUTING, PRIORITY_MANGLE), vec![remember_primary(shape.primary_link)]),
         ("prerouting", hook("filter", HOOK_PREROUTING, NFT_PREROUTING_PRIORITY), vec![goto]),
         ("output", hook("route", HOOK_OUTPUT, PRIORITY_MANGLE), vec![by_eni(shape.external_snat)]),
@@ -125,7 +134,27 @@ fn remember_primary(primary_link: &str) -> Vec<Expression> {
     rule
 }
 
-/// Replies leave the way the request came in.
+fn from_pod_rules(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
+    let mut rules = vec![by_primary(), by_eni(shape.external_snat)];
+    if !shape.external_snat {
+        rules.push(reply_by_eni(shape.primary_link));
+    }
+    rules
+}
+
+/// What came in by the pod's own ENI is answered by it, also outside of the direct networks.
+fn reply_by_eni(primary_link: &str) -> Vec<Expression> {
+    vec![
+        Expression::Load(Field::ConnectionDirection),
+        Expression::Equal(vec![DIRECTION_REPLY]),
+        Expression::Load(Field::LinkToDestination),
+        Expression::Equal(name(primary_link)),
+        Expression::Load(Field::Source),
+        Expression::Follow(NFT_POD_MAP),
+    ]
+}
+
+/// What came in for the node itself by the primary ENI is answered by it.
 fn by_primary() -> Vec<Expression> {
     let mut rule = vec![
         Expression::Load(Field::ConnectionMark),

@@ -1,0 +1,86 @@
+//! Servers that tell each asker as whom they saw it, and the asking.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+use crate::services::PORT;
+
+/// How long an answer may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// How long to wait for an answer that shall not come.
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
+/// A question begins with how many bytes shall follow the answer.
+const HEAD: usize = 8;
+
+/// Answers on `address` over TCP and UDP until the process ends, from the calling thread's namespace.
+pub(crate) fn serve(name: &'static str, address: Ipv4Addr) {
+    let listener = TcpListener::bind((address, PORT)).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || answer_stream(name, stream?));
+        }
+    });
+    let socket = UdpSocket::bind((address, PORT)).unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(format!("{name} {}", from.ip()).as_bytes(), from);
+        }
+    });
+}
+
+fn answer_stream(name: &str, mut stream: TcpStream) -> io::Result<()> {
+    let mut question = Vec::new();
+    stream.read_to_end(&mut question)?;
+    let head = question.first_chunk::<HEAD>().copied().unwrap_or_default();
+    writeln!(stream, "{name} {}", stream.peer_addr()?.ip())?;
+    stream.write_all(&vec![b'.'; usize::try_from(u64::from_be_bytes(head)).map_err(io::Error::other)?])
+}
+
+/// Who answered, and as whom it saw the asker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) server: String,
+    pub(crate) seen_as: Ipv4Addr,
+}
+
+impl Answer {
+    fn parse(text: &str) -> io::Result<Self> {
+        let parts = text.trim().split_once(' ');
+        let (server, seen_as) = parts.ok_or_else(|| io::Error::other(format!("odd answer `{text}`")))?;
+        Ok(Self { server: server.to_owned(), seen_as: seen_as.parse().map_err(io::Error::other)? })
+    }
+}
+
+/// Asks over TCP, with `bytes` more in both directions. Returns when both sides have closed.
+pub(crate) fn ask_tcp(target: SocketAddrV4, bytes: usize, patience: Duration) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(target), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    stream.write_all(&(bytes as u64).to_be_bytes())?;
+    stream.write_all(&vec![b'.'; bytes])?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (line, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    if rest.len() != bytes {
+        return Err(io::Error::other(format!("{} bytes came back instead of {bytes}", rest.len())));
+    }
+    Answer::parse(line)
+}
+
+/// Asks over UDP with one packet.
+pub(crate) fn ask_udp(target: SocketAddrV4, patience: Duration) -> io::Result<Answer> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // A connected socket takes the answer only from where the question went, and hears of ICMP errors.
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.send(&[0; HEAD])?;
+    let mut buffer = [0; 64];
+    let length = socket.recv(&mut buffer)?;
+    Answer::parse(&String::from_utf8_lossy(&buffer[..length]))
+}

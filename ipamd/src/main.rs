@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod conflist;
 mod folders;
 mod gc;
 mod history;
 mod host;
+mod install;
 mod orphans;
 mod reconcile;
 mod released;
@@ -37,6 +39,19 @@ enum Verb {
     /// Runs the daemon until SIGTERM or SIGINT.
     #[command(after_help = settings_help())]
     Serve(Places),
+    /// Puts the CNI plugin where the container runtime looks for it (HOST_CNI_BIN_PATH).
+    #[command(after_help = INSTALL_HELP)]
+    Install {
+        /// The plugin; absent: the `eni-cni` beside this program.
+        #[arg(long)]
+        plugin: Option<PathBuf>,
+    },
+    /// Takes plugin, CNI configuration, rules, routes and nf_tables table off this node. The daemon must not run.
+    Uninstall {
+        /// Also when pods are still there; they lose their network.
+        #[arg(long)]
+        force: bool,
+    },
     /// Shows how the pool of the running daemon stands.
     Status {
         #[command(flatten)]
@@ -58,6 +73,12 @@ enum Verb {
     },
 }
 
+const INSTALL_HELP: &str = "Example:
+  HOST_CNI_BIN_PATH=/host/opt/cni/bin ipamd install
+
+The plugin is run once before it is put in place. The former one stays beside it as eni-cni.previous.
+The CNI configuration is written later, by the daemon, once it can serve.";
+
 const HISTORY_HELP: &str = "Examples:
   ipamd history --ip 10.0.3.7 --at 2026-11-20T14:02Z
   ipamd history --pod web/shop-7d9f
@@ -66,7 +87,7 @@ const HISTORY_HELP: &str = "Examples:
 A record of a VPC flow log belongs to the JSON line with the same interface-id and pkt-srcaddr whose time from start to end
 (seconds since 1970; end is null while the pod lives) overlaps the record's. IPAMD_HISTORY_DAYS and IPAMD_HISTORY_ROWS bound what is kept.";
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 struct Places {
     /// Socket that the plugin talks to; goes before IPAMD_SOCKET.
     #[arg(long)]
@@ -92,6 +113,12 @@ enum Output {
 async fn main() -> ExitCode {
     match Arguments::parse().verb {
         Verb::Serve(places) => Box::pin(serve(&places)).await,
+        Verb::Install { plugin } => with_settings(|settings| {
+            let plugin = plugin.unwrap_or_else(install::shipped_plugin);
+            let versions = install::install(&plugin, settings)?;
+            Ok(vec![format!("{} is in {}: {versions}", plugin.display(), settings.plugin_dir.display())])
+        }),
+        Verb::Uninstall { force } => with_settings(|settings| install::uninstall(settings, force)),
         Verb::Status { places, output } => match read_settings(&places) {
             Ok(settings) => status::show(&settings.socket, output == Output::Json).await,
             Err(code) => code,
@@ -109,8 +136,27 @@ async fn serve(places: &Places) -> ExitCode {
         Err(code) => return code,
     };
     begin_logging(&settings.log_level);
-    match start::serve(settings).await {
+    match Box::pin(start::serve(settings)).await {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&reconcile::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command that tells what it did, one thing a line.
+#[allow(clippy::print_stdout, reason = "a command for people")]
+fn with_settings(command: impl FnOnce(&Settings) -> Result<Vec<String>, install::InstallError>) -> ExitCode {
+    let settings = match read_settings(&Places::default()) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    match command(&settings) {
+        Ok(lines) => {
+            lines.iter().for_each(|line| println!("{line}"));
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             complain(&reconcile::chain(&error));
             ExitCode::FAILURE

@@ -17,6 +17,12 @@ pub(crate) struct Settings {
     pub(crate) database: PathBuf,
     /// `IPAMD_RELEASED_DIR`: where the plugin leaves release notes while we are away.
     pub(crate) released_dir: PathBuf,
+    /// `HOST_CNI_CONFDIR_PATH`: where the runtime looks for the CNI configuration. Absent: none is written.
+    pub(crate) conf_dir: Option<PathBuf>,
+    /// `HOST_CNI_BIN_PATH`: where the runtime looks for CNI plugins.
+    pub(crate) plugin_dir: PathBuf,
+    /// `ADD_WAIT_SECONDS`: how long an ADD waits for an address; goes into the CNI configuration.
+    pub(crate) add_wait_seconds: u32,
     /// Pool targets: `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `MAX_ENI`, `IP_COOLDOWN_PERIOD`.
     pub(crate) policy: Policy,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`: first characters of host interfaces' names.
@@ -61,6 +67,9 @@ pub(crate) const REFERENCE: &[(&str, &str, &str)] = &[
     ("IPAMD_SOCKET", numbers::DEFAULT_SOCKET, "socket that the CNI plugin talks to"),
     ("IPAMD_DATABASE", numbers::DEFAULT_DATABASE, "lease database (SQLite)"),
     ("IPAMD_RELEASED_DIR", numbers::DEFAULT_RELEASED_DIR, "release notes of a plugin that found no daemon"),
+    ("HOST_CNI_CONFDIR_PATH", "", "folder for the CNI configuration; absent: none is written"),
+    ("HOST_CNI_BIN_PATH", "/opt/cni/bin", "folder of the CNI plugins"),
+    ("ADD_WAIT_SECONDS", "20", "seconds that an ADD waits for an address that is on its way, 0 to 200"),
     ("WARM_ENI_TARGET", "1", "whole ENIs to keep free, 0 to 15; ignored when an address target is set"),
     ("WARM_IP_TARGET", "0", "free addresses to keep, 0 to 1000; 0: not set"),
     ("MINIMUM_IP_TARGET", "0", "addresses to hold at least, 0 to 1000; 0: not set"),
@@ -87,6 +96,9 @@ impl Settings {
             socket: reader.path("IPAMD_SOCKET", numbers::DEFAULT_SOCKET),
             database: reader.path("IPAMD_DATABASE", numbers::DEFAULT_DATABASE),
             released_dir: reader.path("IPAMD_RELEASED_DIR", numbers::DEFAULT_RELEASED_DIR),
+            conf_dir: reader.folder("HOST_CNI_CONFDIR_PATH"),
+            plugin_dir: reader.path("HOST_CNI_BIN_PATH", "/opt/cni/bin"),
+            add_wait_seconds: reader.number("ADD_WAIT_SECONDS", numbers::DEFAULT_ADD_WAIT_SECONDS, 0, 200),
             policy: Policy {
                 warm_enis: reader.number("WARM_ENI_TARGET", 1, 0, 15),
                 warm_addresses: reader.number("WARM_IP_TARGET", 0, 0, 1000),
@@ -134,6 +146,10 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             self.wrong(name, &path.display().to_string(), "give an absolute path");
         }
         path
+    }
+
+    fn folder(&mut self, name: &str) -> Option<PathBuf> {
+        self.text(name).map(|_| self.path(name, "/"))
     }
 
     fn number<N>(&mut self, name: &str, default: N, least: N, most: N) -> N

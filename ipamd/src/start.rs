@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    clock,
+    clock, conflist,
     host::{HostNet, KernelPod},
     orphans,
     reconcile::{self, Outside, chain},
@@ -197,8 +197,12 @@ async fn begin(
     let history = settings.history;
     let (granted, new_leases) = mpsc::unbounded_channel();
     let prefix = settings.veth_prefix.clone();
+    let (conf_dir, told) = (settings.conf_dir.clone(), settings.clone());
     let outside = Outside { ec2, store: store.clone(), host: host.clone(), node, settings, granted };
     let handle = reconcile::start(engine, outside);
+    if let Some(folder) = conf_dir {
+        tokio::spawn(conflist::publish(folder, told, handle.clone()));
+    }
     released::honour(&released_dir, &handle).await;
     tokio::spawn(orphans::follow(handle.clone(), host, prefix, new_leases));
     tokio::spawn(released::follow(released_dir, handle.clone()));

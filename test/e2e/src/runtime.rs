@@ -6,7 +6,9 @@
 pub mod containerd;
 pub mod cri;
 mod image;
+pub mod podman;
 pub mod site;
 
 pub use containerd::{Containerd, PodStatus};
+pub use podman::Podman;
 pub use site::{Call, Site};

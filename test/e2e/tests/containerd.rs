@@ -320,6 +320,9 @@ async fn a_pod_can_be_stopped_and_removed_again_and_again() {
     let calls = stage.calls_of(&pod.id);
     assert_eq!(calls[..2], [("ADD".to_owned(), true), ("DEL".to_owned(), true)]);
     assert!(calls[2..].iter().all(|call| *call == ("DEL".to_owned(), false)), "{calls:?}");
+    let calls = stage.containerd().site().calls().into_iter().filter(|call| call.container_id == pod.id);
+    let with_result: Vec<bool> = calls.map(|call| call.with_result).collect();
+    assert!(with_result[1] && !with_result[2..].contains(&true), "only the first DEL has what ADD answered");
     stage.until_only(&[&other]).await;
 }
 

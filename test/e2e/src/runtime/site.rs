@@ -15,10 +15,14 @@ use crate::{Trouble, Worker, plugin::NETWORK};
 
 /// Where Debian's containernetworking-plugins are.
 const OTHER_PLUGINS: &str = "/usr/lib/cni";
-/// Writes down each call, then becomes the plugin.
+/// Writes down each call, then becomes the plugin: who kills it kills the plugin.
 const RECORDER: &str = r#"#!/bin/sh
-printf '%s\t%s\t%s\t%s\n' "$CNI_COMMAND" "$CNI_CONTAINERID" "$CNI_IFNAME" "$CNI_NETNS" >> "CALLS"
-exec "PLUGIN" "$@"
+input=$(cat)
+case $input in *'"prevResult"'*) previous=with ;; *) previous=without ;; esac
+printf '%s\t%s\t%s\t%s\t%s\n' "$CNI_COMMAND" "$CNI_CONTAINERID" "$CNI_IFNAME" "$CNI_NETNS" "$previous" >> "CALLS"
+exec "PLUGIN" <<END
+$input
+END
 "#;
 
 /// One call of the plugin by the runtime.
@@ -32,6 +36,8 @@ pub struct Call {
     pub interface: String,
     /// `CNI_NETNS`. Empty: the sandbox has none any more.
     pub netns: String,
+    /// Whether the runtime handed back what an earlier call had answered.
+    pub with_result: bool,
 }
 
 /// A worker made ready for a container runtime.
@@ -188,7 +194,8 @@ impl Site {
 fn call(line: &str) -> Option<Call> {
     let mut words = line.split('\t').map(str::to_owned);
     let mut next = || words.next();
-    Some(Call { verb: next()?, container_id: next()?, interface: next()?, netns: next()? })
+    let (verb, container_id, interface, netns) = (next()?, next()?, next()?, next()?);
+    Some(Call { verb, container_id, interface, netns, with_result: next()? == "with" })
 }
 
 fn require(program: &'static str) -> Result<(), Trouble> {

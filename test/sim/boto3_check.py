@@ -101,7 +101,7 @@ def interfaces(subnet, group):
     assert [(tag["Key"], tag["Value"]) for tag in tags] == [("more", "")], tags
     EC2.delete_network_interface(NetworkInterfaceId=eni)
     refused("InvalidNetworkInterfaceID.NotFound", EC2.delete_network_interface, NetworkInterfaceId=eni)
-    refused("InvalidNetworkInterfaceID.Malformed", EC2.delete_network_interface, NetworkInterfaceId="eni-x")
+    refused("InvalidNetworkInterfaceId.Malformed", EC2.delete_network_interface, NetworkInterfaceId="eni-x")
     EC2.terminate_instances(InstanceIds=[instance])
     wait("terminated", lambda: EC2.describe_instances(InstanceIds=[instance])[
         "Reservations"][0]["Instances"][0]["State"]["Name"] == "terminated")

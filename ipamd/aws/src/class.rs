@@ -33,6 +33,7 @@ const TABLE: &[(&str, &str, RefusalClass)] = &[
     ("InvalidAttachment.NotFound",               "", NotFound),
     ("InvalidInstanceID.NotFound",               "", NotFound),
     ("InvalidSubnetID.NotFound",                 "", NotFound),
+    ("InvalidVpcID.NotFound",                    "", NotFound),
     ("InvalidSecurityGroupID.NotFound",          "", NotFound),
     ("InvalidGroup.NotFound",                    "", NotFound),
 
@@ -80,6 +81,8 @@ const TABLE: &[(&str, &str, RefusalClass)] = &[
     ("InvalidInstanceID.Malformed",              "", BadRequest),
     ("InvalidSubnetID.Malformed",                "", BadRequest),
     ("InvalidGroupId.Malformed",                 "", BadRequest),
+    ("InvalidInstanceType",                      "", BadRequest),
+    ("InvalidNextToken",                         "", BadRequest),
     ("InvalidID",                                "", BadRequest),
     ("InvalidTagKey.Malformed",                  "", BadRequest),
     ("InvalidAddress.NotFound",                  "", BadRequest),

@@ -4,10 +4,14 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use aws_sdk_ec2::{
     operation::assign_private_ip_addresses::AssignPrivateIpAddressesOutput,
-    types::{AttachmentStatus, InstanceType, InstanceTypeInfo, NetworkInterface, NetworkInterfaceType, Tag},
+    types::{
+        AttachmentStatus, InstanceType, InstanceTypeHypervisor, InstanceTypeInfo, NetworkInterface,
+        NetworkInterfaceType, Tag,
+    },
 };
 use ipam_core::{
     Limits, SecurityGroupId,
+    policy::MAX_CARDS,
     ports::{Attachment, Cidr4, Holdings, Interface, InterfaceKind, Subnet},
 };
 
@@ -112,18 +116,33 @@ pub(crate) fn assigned(answer: &AssignPrivateIpAddressesOutput) -> Result<Holdin
 
 /// Reads what an instance type can carry.
 pub(crate) fn limits(info: &InstanceTypeInfo) -> Result<Limits, BadAnswer> {
-    let network = info.network_info();
-    let card = network.and_then(|network| network.network_cards().first());
-    let enis = card.and_then(|card| card.maximum_network_interfaces());
-    let enis = enis.or_else(|| network.and_then(|network| network.maximum_network_interfaces()));
-    let addresses = network.and_then(|network| network.ipv4_addresses_per_interface()).map(u16::try_from);
-    let read = || {
-        let max_enis = small("MaximumNetworkInterfaces", enis)?;
-        let bad = || ("Ipv4AddressesPerInterface", "absent or out of range".to_owned());
-        let addresses_per_eni = addresses.and_then(Result::ok).ok_or_else(bad)?;
-        Ok(Limits { max_enis, addresses_per_eni, ..Limits::default() })
-    };
-    read().map_err(|field| of(info.instance_type().map(InstanceType::as_str), field))
+    read_limits(info).map_err(|field| of(info.instance_type().map(InstanceType::as_str), field))
+}
+
+fn read_limits(info: &InstanceTypeInfo) -> Result<Limits, BadField> {
+    let network = info.network_info().ok_or(("NetworkInfo", "absent".to_owned()))?;
+    let default = small("DefaultNetworkCardIndex", network.default_network_card_index().or(Some(0)))?;
+    // Without a list of cards there is one, which carries all.
+    let mut max_enis = network.network_cards().is_empty().then(|| network.maximum_network_interfaces()).flatten();
+    let mut other_cards = [0; MAX_CARDS];
+    for card in network.network_cards() {
+        let index = small("NetworkCardIndex", card.network_card_index())?;
+        if index == default {
+            max_enis = card.maximum_network_interfaces();
+        } else {
+            // More cards than any type has today are nobody's loss: they are not managed.
+            let most = small("MaximumNetworkInterfaces", card.maximum_network_interfaces())?;
+            other_cards.get_mut(usize::from(index)).into_iter().for_each(|place| *place = most);
+        }
+    }
+    let addresses = network.ipv4_addresses_per_interface().and_then(|most| u16::try_from(most).ok());
+    Ok(Limits {
+        max_enis: small("MaximumNetworkInterfaces", max_enis)?,
+        addresses_per_eni: addresses
+            .ok_or_else(|| ("Ipv4AddressesPerInterface", "absent or out of range".to_owned()))?,
+        prefixes: info.bare_metal() == Some(true) || info.hypervisor() == Some(&InstanceTypeHypervisor::Nitro),
+        other_cards,
+    })
 }
 
 /// Reads how an ENI hangs on an instance. One that is attached to something else than an instance counts as elsewhere.

@@ -5,6 +5,7 @@ mod attachments;
 mod groups;
 mod instances;
 mod interfaces;
+mod launch;
 mod modify;
 mod networks;
 mod reservations;
@@ -17,8 +18,9 @@ pub use self::{
     addresses::{AssignPrivateIpAddresses, AssignedAddresses, UnassignPrivateIpAddresses},
     attachments::{AttachNetworkInterface, DetachNetworkInterface},
     groups::{CreateSecurityGroup, DescribeSecurityGroups},
-    instances::{DescribeInstances, InstanceDescription, RunInstances, StateChange, TerminateInstances},
+    instances::{DescribeInstances, InstanceDescription, StateChange, TerminateInstances},
     interfaces::{CreateNetworkInterface, DeleteNetworkInterface, DescribeNetworkInterfaces},
+    launch::{LaunchInterface, RunInstances},
     modify::{Change, ModifyNetworkInterfaceAttribute},
     networks::{CreateSubnet, CreateVpc, DescribeSubnets, DescribeVpcs},
     reservations::{CreateSubnetCidrReservation, DeleteSubnetCidrReservation, GetSubnetCidrReservations},

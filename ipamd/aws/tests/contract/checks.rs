@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Debug, future::Future, net::Ipv4Addr, pin:
 
 use eni_proto::numbers::TAG_INSTANCE;
 use ipam_core::{
-    EniId, InstanceId,
+    EniId, InstanceId, Limits,
     ports::{
         Amount, Change, Cidr4, Ec2, Ec2Error, Ec2Result, Holdings, Interface, NewInterface,
         RefusalClass::{self, BadRequest, LimitReached, NotFound, SubnetFull, WrongState},
@@ -64,6 +64,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     only_interfaces_of_the_node_are_listed:                    Same,
     a_subnet_counts_its_free_addresses:                        Same,
     a_full_subnet_says_so:                                     Wrong("addresses are given out twice instead"),
+    an_instance_type_has_the_limits_of_our_table:              Same,
     a_long_list_comes_in_pages:                                Wrong("MaxResults is ignored: everything comes at once"),
 ];
 
@@ -331,6 +332,14 @@ async fn a_full_subnet_says_so(world: &World) -> Checked {
     refused(SubnetFull, world.ec2.assign(&eni.id, Amount::Addresses(3)).await)?;
     world.ec2.assign(&eni.id, Amount::Addresses(2)).await?;
     refused(SubnetFull, world.ec2.create_interface(&new("token-3", 0)).await)
+}
+
+async fn an_instance_type_has_the_limits_of_our_table(world: &World) -> Checked {
+    for name in ["m5.xlarge", "t3.small", "m4.large", "p4d.24xlarge", "m5.metal"] {
+        let told = world.ec2.limits(name).await?;
+        ensure!(Some(told) == Limits::of(name), "{name}: {told:?}");
+    }
+    refused(BadRequest, world.ec2.limits("m99.huge").await)
 }
 
 async fn a_long_list_comes_in_pages(world: &World) -> Checked {

@@ -59,6 +59,43 @@ async fn each_answer_has_its_meaning_and_nothing_is_sent_twice() {
 }
 
 #[tokio::test]
+async fn both_ports_tell_the_same_story_of_each_code() {
+    let world = World::simulated().await.unwrap();
+    let sim = world.sim.as_ref().unwrap();
+    let eni = primary(&world).await;
+    for (code, status) in [
+        ("RequestLimitExceeded", 503),
+        ("InsufficientFreeAddressesInSubnet", 400),
+        ("InsufficientCidrBlocks", 400),
+        ("PrivateIpAddressLimitExceeded", 400),
+        ("AttachmentLimitExceeded", 400),
+        ("NetworkInterfaceLimitExceeded", 400),
+        ("InvalidNetworkInterfaceID.NotFound", 400),
+        ("InvalidNetworkInterfaceId.Malformed", 400),
+        ("InvalidNetworkInterface.InUse", 400),
+        ("InvalidParameterValue", 400),
+        ("InvalidInstanceType", 400),
+        ("UnsupportedOperation", 400),
+        ("IncorrectInstanceState", 400),
+        ("OperationNotPermitted", 400),
+        ("IdempotentParameterMismatch", 400),
+        ("Resource.AlreadyAssigned", 400),
+        ("DryRunOperation", 412),
+        ("UnauthorizedOperation", 403),
+        ("InternalError", 500),
+        ("ServiceUnavailable", 503),
+        ("Unavailable", 503),
+        ("SomethingNewIn2031", 400),
+        ("SomethingNewIn2031", 500),
+    ] {
+        sim.with(|cloud, _| cloud.inject(FaultRule::refuse(ASSIGN, 2, code, status)));
+        let amount = Amount::Addresses(1);
+        let (over_http, in_process) = (world.ec2.assign(&eni, amount).await, sim.assign(&eni, amount).await);
+        assert_eq!(outcome(over_http), outcome(in_process), "{code} with status {status}");
+    }
+}
+
+#[tokio::test]
 async fn a_lost_reply_is_unknown_whether_or_not_it_was_done() {
     for (rule, done) in [(FaultRule::drop_after(ASSIGN, 1), 2), (FaultRule::drop_before(ASSIGN, 1), 0)] {
         let world = World::simulated().await.unwrap();

@@ -44,6 +44,9 @@ impl Action for AssignPrivateIpAddresses {
 
     fn apply(&self, state: &mut State) -> Result<AssignedAddresses, ApiError> {
         let eni = lookup::find(&state.enis, &self.interface)?;
+        if eni.primary.is_none() {
+            return Err(ApiError::new("UnsupportedOperation", "An EFA-only network interface has no addresses"));
+        }
         let new = self.check_wish(eni)?;
         if eni.slots() + new > usize::from(state.address_limit(eni)) {
             return Err(limit_exceeded());
@@ -102,9 +105,11 @@ impl AssignPrivateIpAddresses {
         for address in &self.addresses {
             space.check_usable(*address)?;
             let owner = space.owners.get(address).and_then(|owner| state.enis.get(owner));
-            let movable =
-                owner.map_or(space.is_free(*address), |owner| self.allow_reassignment && owner.primary != *address);
-            if owner.is_some_and(|owner| owner.id == eni.id && eni.primary != *address) || wanted.contains(address) {
+            let movable = owner
+                .map_or(space.is_free(*address), |owner| self.allow_reassignment && owner.primary != Some(*address));
+            if owner.is_some_and(|owner| owner.id == eni.id && eni.primary != Some(*address))
+                || wanted.contains(address)
+            {
                 continue;
             } else if movable {
                 wanted.push(*address);
@@ -182,8 +187,8 @@ impl UnassignPrivateIpAddresses {
             }
             (true, false) | (false, true) => {}
         }
-        if self.addresses.contains(&eni.primary) {
-            let message = format!("The primary address {} of {} cannot be unassigned", eni.primary, eni.id);
+        if let Some(primary) = eni.primary.filter(|primary| self.addresses.contains(primary)) {
+            let message = format!("The primary address {primary} of {} cannot be unassigned", eni.id);
             return Err(ApiError::invalid_value(message));
         }
         let all_there = self.addresses.iter().all(|address| eni.secondary.contains(address))

@@ -6,7 +6,7 @@ use crate::{
     Action, ApiError,
     world::{
         Due, State, catalogue, lookup,
-        model::{Attachment, AttachmentState, Eni, Instance, InstanceState},
+        model::{Attachment, AttachmentState, Eni, EniKind, Instance, InstanceState},
     },
 };
 
@@ -47,6 +47,16 @@ impl Action for AttachNetworkInterface {
 
 impl AttachNetworkInterface {
     fn check_instance(&self, eni: &Eni, instance: &Instance) -> Result<(), ApiError> {
+        match eni.kind {
+            EniKind::Interface | EniKind::Trunk => {}
+            EniKind::Efa | EniKind::EfaOnly => {
+                let message = format!("Instance '{}' is not 'stopped', as it must be for an EFA.", instance.id);
+                return Err(ApiError::new("IncorrectInstanceState", message));
+            }
+            EniKind::Branch => {
+                return Err(ApiError::invalid_value(format!("'{}' is a branch and cannot be attached", eni.id)));
+            }
+        }
         if instance.state != InstanceState::Running {
             let message = format!("Instance '{}' is not 'running' or 'stopped'.", instance.id);
             return Err(ApiError::new("IncorrectInstanceState", message));

@@ -12,7 +12,7 @@ use crate::{
         Due, Filter, Page, Paging, State, catalogue,
         filter::{self, Filterable},
         lookup,
-        model::{Eni, GroupName, Tags},
+        model::{Eni, EniKind, GroupName, Tags},
         space::Choice,
     },
 };
@@ -24,6 +24,8 @@ pub struct CreateNetworkInterface {
     pub subnet: String,
     /// Its description.
     pub description: String,
+    /// What it is for.
+    pub kind: EniKind,
     /// Its groups. Empty: the VPC's default.
     pub groups: Vec<String>,
     /// Its primary address. Absent: any.
@@ -67,7 +69,7 @@ impl Action for CreateNetworkInterface {
         let picked = self.pick(state, &subnet, &wanted)?;
         let delay = state.draw(state.config.delays.create);
         let ready_at = state.now.after(delay);
-        let birth = Birth { subnet, vpc, groups, picked, ready_at, ready: false };
+        let birth = Birth { kind: self.kind, subnet, vpc, groups, picked, ready_at, ready: false };
         let id = birth.bear(state, self.description.clone(), self.tags.clone());
         state.schedule(ready_at, Due::Ready(id.clone()));
         if let Some(token) = &self.client_token {
@@ -88,6 +90,13 @@ impl CreateNetworkInterface {
         if 1 + wanted.slots() > usize::from(catalogue::most_addresses()) {
             return Err(super::addresses::limit_exceeded());
         }
+        if self.kind == EniKind::EfaOnly {
+            return if self.primary.is_none() && wanted.slots() == 0 {
+                Ok(Picked::default())
+            } else {
+                Err(ApiError::invalid_combination("An EFA-only network interface has no addresses"))
+            };
+        }
         let space = state.spaces.get(subnet).ok_or_else(|| lookup::not_found::<SubnetId>(subnet.as_str()))?;
         let mut choice = Choice::new(space, state.config.order);
         for address in self.primary.iter().chain(&self.secondary) {
@@ -95,7 +104,7 @@ impl CreateNetworkInterface {
         }
         let (mut addresses, prefixes) =
             wanted.choose(&mut choice, usize::from(self.primary.is_none()), &mut state.rng)?;
-        let primary = self.primary.or_else(|| addresses.pop()).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let primary = self.primary.or_else(|| addresses.pop());
         addresses.splice(0..0, self.secondary.iter().copied());
         Ok(Picked { primary, secondary: addresses, prefixes })
     }
@@ -145,14 +154,16 @@ impl Wanted<'_> {
 }
 
 /// The addresses of a new ENI: free until it is born.
+#[derive(Default)]
 pub(super) struct Picked {
-    pub(super) primary: Ipv4Addr,
+    pub(super) primary: Option<Ipv4Addr>,
     pub(super) secondary: Vec<Ipv4Addr>,
     pub(super) prefixes: Vec<Cidr4>,
 }
 
 /// All that a new ENI needs; nothing can be refused any more.
 pub(super) struct Birth {
+    pub(super) kind: EniKind,
     pub(super) subnet: SubnetId,
     pub(super) vpc: VpcId,
     pub(super) groups: Vec<GroupName>,
@@ -168,7 +179,7 @@ impl Birth {
         let mac = state.new_mac();
         let Picked { primary, secondary, prefixes } = self.picked;
         state.in_space(&self.subnet, |space| {
-            for address in secondary.iter().chain([&primary]) {
+            for address in secondary.iter().chain(&primary) {
                 space.take(*address, &id);
             }
             prefixes.iter().for_each(|prefix| space.take_prefix(*prefix, &id));
@@ -182,6 +193,7 @@ impl Birth {
             availability_zone: zone.unwrap_or_default(),
             description,
             groups: self.groups,
+            kind: self.kind,
             primary,
             secondary,
             prefixes,
@@ -241,7 +253,10 @@ impl Action for DescribeNetworkInterfaces {
             Some(instances) if self.ids.is_empty() => self.of_instances(state, instances)?,
             Some(_) | None => super::select(&state.enis, &self.ids, &self.filters)?,
         };
-        Ok(self.paging.cut(found, |eni| eni.id.clone()))
+        // EC2 pages by 1,000 even when it is not asked to.
+        let max_results = self.paging.max_results.or(self.ids.is_empty().then_some(1000));
+        let paging = Paging { max_results, next_token: self.paging.next_token.clone() };
+        Ok(paging.cut(found, |eni| eni.id.clone()))
     }
 
     /// A list of ids counts as asking for all: EC2 does not say that it is a filter.
@@ -284,7 +299,7 @@ impl Filterable for Eni {
             }
             "group-id" => self.groups.iter().map(|group| group.id.to_string()).collect(),
             "group-name" => self.groups.iter().map(|group| group.name.clone()).collect(),
-            "interface-type" => vec!["interface".to_owned()],
+            "interface-type" => vec![self.kind.name().to_owned()],
             "source-dest-check" => vec![self.source_dest_check.to_string()],
             "requester-managed" => vec!["false".to_owned()],
             "owner-id" => vec![crate::ACCOUNT.to_owned()],

@@ -14,7 +14,7 @@ use crate::{
 pub struct DescribeInstanceTypes {
     /// Only these. Empty: all.
     pub names: Vec<String>,
-    /// Only what passes: `instance-type`, `hypervisor`, `bare-metal`.
+    /// Only what passes: `instance-type`, `hypervisor`, `bare-metal`, `network-info.*`.
     pub filters: Vec<Filter>,
     /// Which page.
     pub paging: Paging,
@@ -48,6 +48,8 @@ impl Filterable for InstanceType {
         Some(match name {
             "instance-type" => vec![self.name.to_owned()],
             "hypervisor" => self.hypervisor.iter().map(|&hypervisor| hypervisor.to_owned()).collect(),
+            "network-info.maximum-network-cards" => vec![self.cards.len().to_string()],
+            "network-info.ipv4-addresses-per-interface" => vec![self.addresses_per_eni.to_string()],
             "bare-metal" => vec![self.bare_metal.to_string()],
             _ => return None,
         })

@@ -7,7 +7,7 @@ use ipam_core::{
     AttachmentId, EniId, InstanceId, Limits, SecurityGroupId, VpcId,
     ports::{
         self as port, Amount, Attachment, Cidr4, Ec2, Ec2Error, Ec2Result, Holdings, Interface, InterfaceKind,
-        NewInterface, RefusalClass, Scope, Subnet,
+        NewInterface, Scope, Subnet,
     },
 };
 
@@ -15,13 +15,13 @@ use crate::{
     Action, SimCloud,
     action::{
         AssignPrivateIpAddresses, AttachNetworkInterface, Change, CreateNetworkInterface, DeleteNetworkInterface,
-        DescribeNetworkInterfaces, DescribeSubnets, DetachNetworkInterface, ModifyNetworkInterfaceAttribute,
-        UnassignPrivateIpAddresses,
+        DescribeInstanceTypes, DescribeNetworkInterfaces, DescribeSubnets, DetachNetworkInterface,
+        ModifyNetworkInterfaceAttribute, UnassignPrivateIpAddresses,
     },
     cloud::refusal,
     world::{
-        Filter,
-        model::{AttachmentState, Eni},
+        Filter, InstanceType,
+        model::{AttachmentState, Eni, EniKind},
     },
 };
 
@@ -43,7 +43,7 @@ impl Ec2 for SimCloud {
             Scope::Tagged => Filter::new(&format!("tag:{TAG_INSTANCE}"), instance.as_str()),
         };
         let describe = DescribeNetworkInterfaces { filters: vec![filter], ..DescribeNetworkInterfaces::default() };
-        Ok(self.ask(&describe).await?.items.into_iter().map(to_port).collect())
+        Ok(self.ask(&describe).await?.items.into_iter().filter_map(to_port).collect())
     }
 
     async fn subnets(&self, vpc: &VpcId, zone: &str) -> Ec2Result<Vec<Subnet>> {
@@ -57,12 +57,10 @@ impl Ec2 for SimCloud {
     }
 
     async fn limits(&self, instance_type: &str) -> Ec2Result<Limits> {
-        Limits::of(instance_type).ok_or_else(|| Ec2Error::Refused {
-            action: "DescribeInstanceTypes",
-            class: RefusalClass::BadRequest,
-            code: "InvalidInstanceType".to_owned(),
-            message: format!("The following supplied instance types do not exist: [{instance_type}]"),
-        })
+        let names = vec![instance_type.to_owned()];
+        let page = self.ask(&DescribeInstanceTypes { names, ..DescribeInstanceTypes::default() }).await?;
+        let found = page.items.first().map(InstanceType::limits);
+        found.ok_or(Ec2Error::Unknown { action: DescribeInstanceTypes::NAME, reason: "nothing was told".to_owned() })
     }
 
     async fn create_interface(&self, new: &NewInterface) -> Ec2Result<Interface> {
@@ -77,7 +75,10 @@ impl Ec2 for SimCloud {
             client_token: Some(new.token.clone()),
             ..CreateNetworkInterface::default()
         };
-        Ok(to_port(self.ask(&create).await?))
+        to_port(self.ask(&create).await?).ok_or(Ec2Error::Unknown {
+            action: CreateNetworkInterface::NAME,
+            reason: "the new ENI has no address".to_owned(),
+        })
     }
 
     async fn attach_interface(
@@ -130,18 +131,24 @@ fn counts(amount: Amount) -> (Option<u16>, Option<u16>) {
     }
 }
 
-fn to_port(eni: Eni) -> Interface {
+/// The ENI in the port's words. Absent: it has no address, so it is not for pods.
+fn to_port(eni: Eni) -> Option<Interface> {
     let secondary: BTreeSet<Ipv4Addr> = eni.secondary.into_iter().collect();
     let prefixes: BTreeSet<Cidr4> = eni.prefixes.into_iter().collect();
     let groups: BTreeSet<SecurityGroupId> = eni.groups.into_iter().map(|group| group.id).collect();
-    Interface {
+    Some(Interface {
         id: eni.id,
         mac: eni.mac,
         subnet: eni.subnet,
-        primary: eni.primary,
+        primary: eni.primary?,
         secondary: secondary.into_iter().collect(),
         prefixes: prefixes.into_iter().collect(),
-        kind: InterfaceKind::Plain,
+        kind: match eni.kind {
+            EniKind::Interface => InterfaceKind::Plain,
+            EniKind::Efa => InterfaceKind::Efa,
+            EniKind::Trunk => InterfaceKind::Trunk,
+            EniKind::EfaOnly | EniKind::Branch => InterfaceKind::Other,
+        },
         security_groups: groups.into_iter().collect(),
         attachment: eni.attachment.map(|attachment| Attachment {
             id: attachment.id,
@@ -152,5 +159,5 @@ fn to_port(eni: Eni) -> Interface {
             delete_on_termination: attachment.delete_on_termination,
         }),
         tags: eni.tags,
-    }
+    })
 }

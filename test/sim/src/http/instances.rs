@@ -2,7 +2,7 @@
 
 use super::{
     Wire,
-    interfaces::{dns_name, write_addresses, write_attachment, write_groups, write_prefixes},
+    interfaces::{read_kind, write_addresses, write_attachment, write_groups, write_prefixes, write_primary},
     params::Params,
     tags::write_tags,
     xml::Xml,
@@ -10,7 +10,8 @@ use super::{
 use crate::{
     ACCOUNT, ApiError,
     action::{
-        DescribeInstanceTypes, DescribeInstances, InstanceDescription, RunInstances, StateChange, TerminateInstances,
+        DescribeInstanceTypes, DescribeInstances, InstanceDescription, LaunchInterface, RunInstances, StateChange,
+        TerminateInstances,
     },
     clock::rfc3339,
     world::{
@@ -22,13 +23,20 @@ use crate::{
 impl Wire for RunInstances {
     fn read(params: &Params) -> Result<Self, ApiError> {
         let defaults = Self::default();
-        let interfaces = params.structures("NetworkInterface");
+        let mut interfaces = params.structures("NetworkInterface");
         let unknown = |i: &Params| i.text("NetworkInterfaceId").is_some() || !i.structures("Ipv4Prefix").is_empty();
-        if interfaces.len() > 1 || interfaces.iter().any(unknown) {
-            let message = "Launch with several ENIs, existing ones or named prefixes is not simulated";
+        if interfaces.iter().any(unknown) {
+            let message = "Launch with existing ENIs or named prefixes is not simulated";
             return Err(ApiError::new("UnsupportedOperation", message));
         }
-        let interface = interfaces.into_iter().next().unwrap_or_default();
+        let at = interfaces.iter().position(|i| {
+            matches!(i.text("DeviceIndex"), None | Some("0")) && matches!(i.text("NetworkCardIndex"), None | Some("0"))
+        });
+        let interface = at.map(|at| interfaces.remove(at));
+        if interface.is_none() && !interfaces.is_empty() {
+            return Err(ApiError::invalid_value("One network interface must have device index 0 on network card 0"));
+        }
+        let interface = interface.unwrap_or_default();
         let count = params.parsed("MaxCount")?.unwrap_or(1);
         if count == 0 || params.parsed::<u16>("MinCount")?.is_some_and(|min| min == 0 || min > count) {
             return Err(ApiError::invalid_value(
@@ -44,6 +52,7 @@ impl Wire for RunInstances {
             groups: if groups.is_empty() { params.list("SecurityGroupId") } else { groups },
             secondary_count: interface.parsed("SecondaryPrivateIpAddressCount")?.unwrap_or(0),
             prefix_count: interface.parsed("Ipv4PrefixCount")?.unwrap_or(0),
+            more: interfaces.iter().map(read_interface).collect::<Result<_, _>>()?,
             tags: params.tags_for("instance")?,
             interface_tags: params.tags_for("network-interface")?,
             client_token: params.owned("ClientToken"),
@@ -57,6 +66,16 @@ impl Wire for RunInstances {
         xml.leaf("ownerId", ACCOUNT);
         xml.list("instancesSet", instances, |xml, instance| write_instance(instance, xml));
     }
+}
+
+fn read_interface(params: &Params) -> Result<LaunchInterface, ApiError> {
+    Ok(LaunchInterface {
+        kind: read_kind(params)?,
+        card: params.parsed("NetworkCardIndex")?.unwrap_or(0),
+        device_index: params.parsed("DeviceIndex")?.ok_or_else(|| ApiError::missing("DeviceIndex"))?,
+        secondary_count: params.parsed("SecondaryPrivateIpAddressCount")?.unwrap_or(0),
+        prefix_count: params.parsed("Ipv4PrefixCount")?.unwrap_or(0),
+    })
 }
 
 impl Wire for DescribeInstances {
@@ -119,8 +138,7 @@ fn write_instance(described: &InstanceDescription, xml: &mut Xml) {
         xml.leaf("tenancy", "default");
     });
     if let Some(primary) = described.interfaces.first() {
-        xml.leaf("privateIpAddress", primary.primary);
-        xml.leaf("privateDnsName", dns_name(primary.primary));
+        write_primary(primary, xml);
         xml.leaf("sourceDestCheck", primary.source_dest_check);
         xml.leaf("subnetId", &instance.subnet);
         xml.leaf("vpcId", &instance.vpc);
@@ -139,10 +157,9 @@ fn write_interface(eni: &Eni, xml: &mut Xml) {
     xml.leaf("ownerId", ACCOUNT);
     xml.leaf("status", eni.status());
     xml.leaf("macAddress", eni.mac);
-    xml.leaf("privateIpAddress", eni.primary);
-    xml.leaf("privateDnsName", dns_name(eni.primary));
+    write_primary(eni, xml);
     xml.leaf("sourceDestCheck", eni.source_dest_check);
-    xml.leaf("interfaceType", "interface");
+    xml.leaf("interfaceType", eni.kind.name());
     write_groups(&eni.groups, xml);
     if let Some(attachment) = &eni.attachment {
         xml.element("attachment", |xml| write_attachment(attachment, xml));

@@ -15,7 +15,7 @@ use crate::{
     clock::rfc3339,
     world::{
         Page, cidr,
-        model::{Attachment, Eni, GroupName},
+        model::{Attachment, Eni, EniKind, GroupName},
     },
 };
 
@@ -34,6 +34,7 @@ impl Wire for CreateNetworkInterface {
         Ok(Self {
             subnet: params.required("SubnetId")?,
             description: params.owned("Description").unwrap_or_default(),
+            kind: read_kind(params)?,
             groups: params.list("SecurityGroupId"),
             primary,
             secondary,
@@ -171,10 +172,9 @@ pub(super) fn write_eni(eni: &Eni, xml: &mut Xml) {
     xml.leaf("requesterManaged", false);
     xml.leaf("status", eni.status());
     xml.leaf("macAddress", eni.mac);
-    xml.leaf("privateIpAddress", eni.primary);
-    xml.leaf("privateDnsName", dns_name(eni.primary));
+    write_primary(eni, xml);
     xml.leaf("sourceDestCheck", eni.source_dest_check);
-    xml.leaf("interfaceType", "interface");
+    xml.leaf("interfaceType", eni.kind.name());
     write_groups(&eni.groups, xml);
     if let Some(attachment) = &eni.attachment {
         xml.element("attachment", |xml| {
@@ -208,7 +208,7 @@ pub(super) fn write_addresses(eni: &Eni, xml: &mut Xml) {
     xml.list("privateIpAddressesSet", eni.addresses(), |xml, address| {
         xml.leaf("privateIpAddress", address);
         xml.leaf("privateDnsName", dns_name(address));
-        xml.leaf("primary", address == eni.primary);
+        xml.leaf("primary", Some(address) == eni.primary);
     });
 }
 
@@ -225,7 +225,22 @@ pub(super) fn write_prefixes(name: &str, prefixes: &[Cidr4], xml: &mut Xml) {
     }
 }
 
-pub(super) fn dns_name(address: Ipv4Addr) -> String {
+/// Writes an ENI's primary address, if it has one.
+pub(super) fn write_primary(eni: &Eni, xml: &mut Xml) {
+    if let Some(primary) = eni.primary {
+        xml.leaf("privateIpAddress", primary);
+        xml.leaf("privateDnsName", dns_name(primary));
+    }
+}
+
+/// `InterfaceType`; absent means an ordinary ENI.
+pub(super) fn read_kind(params: &Params) -> Result<EniKind, ApiError> {
+    let Some(name) = params.text("InterfaceType") else { return Ok(EniKind::Interface) };
+    EniKind::named(name)
+        .ok_or_else(|| ApiError::invalid_value(format!("Value ({name}) for parameter InterfaceType is invalid.")))
+}
+
+fn dns_name(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("ip-{a}-{b}-{c}-{d}.ec2.internal")
 }

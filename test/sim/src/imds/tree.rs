@@ -95,7 +95,9 @@ impl Tree {
         };
         add("device-number", &interface.device_number);
         add("interface-id", &interface.interface_id);
-        add("local-ipv4s", &addresses.join("\n"));
+        if !addresses.is_empty() {
+            add("local-ipv4s", &addresses.join("\n"));
+        }
         if !interface.ipv4_prefixes.is_empty() {
             add("ipv4-prefix", &interface.ipv4_prefixes.join("\n"));
         }

@@ -1,5 +1,6 @@
 //! What each instance type can carry, from the project's data file.
 
+use ipam_core::{Limits, policy::MAX_CARDS};
 use std::{collections::BTreeMap, sync::OnceLock};
 
 /// The network side of one instance type. Source: EC2 `DescribeInstanceTypes`.
@@ -20,12 +21,27 @@ pub struct InstanceType {
 }
 
 impl InstanceType {
+    /// The same in the words of the daemon.
+    pub(crate) fn limits(&self) -> Limits {
+        let mut other_cards = [0; MAX_CARDS];
+        for (card, enis) in self.cards.iter().filter(|(card, _)| **card != self.default_card) {
+            if let Some(place) = other_cards.get_mut(usize::from(*card)) {
+                *place = *enis;
+            }
+        }
+        let max_enis = self.cards.get(&self.default_card).copied().unwrap_or(0);
+        Limits { max_enis, addresses_per_eni: self.addresses_per_eni, prefixes: self.has_prefixes(), other_cards }
+    }
+
     /// Whether its ENIs can have prefixes: all but those on Xen.
     #[must_use]
     pub fn has_prefixes(&self) -> bool {
-        self.hypervisor != Some("xen")
+        self.bare_metal || self.hypervisor == Some("nitro")
     }
 }
+
+/// A type that came out after everybody's table was made.
+const NEWEST: &str = "x99.4xlarge\t4\t15\tnitro\tfalse\t0\t0:4,1:2";
 
 /// All instance types by name.
 pub(crate) fn all() -> &'static BTreeMap<&'static str, InstanceType> {
@@ -33,6 +49,7 @@ pub(crate) fn all() -> &'static BTreeMap<&'static str, InstanceType> {
     TYPES.get_or_init(|| {
         include_str!("../../../../ipamd/core/data/instance-limits.tsv")
             .lines()
+            .chain([NEWEST])
             .filter(|line| !line.starts_with('#'))
             .filter_map(parse)
             .map(|found| (found.name, found))
@@ -70,8 +87,16 @@ mod tests {
     #[test]
     fn every_line_of_the_data_file_is_understood() {
         let lines = include_str!("../../../../ipamd/core/data/instance-limits.tsv").lines();
-        assert_eq!(all().len(), lines.filter(|line| !line.starts_with('#')).count());
+        assert_eq!(all().len(), lines.filter(|line| !line.starts_with('#')).count() + 1);
         assert!(all().values().all(|found| found.cards.contains_key(&found.default_card)));
+    }
+
+    #[test]
+    fn the_daemon_is_told_what_its_own_table_says() {
+        for found in all().values().filter(|found| found.name != "x99.4xlarge") {
+            assert_eq!(Some(found.limits()), Limits::of(found.name), "{}", found.name);
+        }
+        assert_eq!(Limits::of("x99.4xlarge"), None);
     }
 
     #[test]

@@ -30,8 +30,8 @@ macro_rules! cloud_ids {
 }
 
 cloud_ids! {
-    EniId: "eni", "InvalidNetworkInterfaceID", "InvalidNetworkInterfaceID", "networkInterface";
-    AttachmentId: "eni-attach", "InvalidAttachmentID", "InvalidAttachmentID", "attachment";
+    EniId: "eni", "InvalidNetworkInterfaceID", "InvalidNetworkInterfaceId", "networkInterface";
+    AttachmentId: "eni-attach", "InvalidAttachmentID", "InvalidNetworkInterfaceAttachmentId", "attachment";
     InstanceId: "i", "InvalidInstanceID", "InvalidInstanceID", "instance";
     SubnetId: "subnet", "InvalidSubnetID", "InvalidSubnetID", "subnet";
     VpcId: "vpc", "InvalidVpcID", "InvalidVpcID", "vpc";

@@ -24,7 +24,7 @@ impl State {
             account: crate::ACCOUNT.to_owned(),
             region: self.config.region.clone(),
             availability_zone: instance.availability_zone.clone(),
-            local_ipv4: primary.primary,
+            local_ipv4: primary.primary?,
             mac: primary.mac,
             interfaces: plugged_in
                 .filter(|eni| eni.is_plugged_in())

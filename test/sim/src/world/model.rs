@@ -232,6 +232,43 @@ pub struct GroupName {
     pub name: String,
 }
 
+/// What an ENI is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EniKind {
+    /// Ordinary traffic.
+    #[default]
+    Interface,
+    /// Elastic Fabric Adapter with addresses.
+    Efa,
+    /// Elastic Fabric Adapter without addresses.
+    EfaOnly,
+    /// Carries branches.
+    Trunk,
+    /// Reached through a trunk; never attached itself.
+    Branch,
+}
+
+impl EniKind {
+    const ALL: [Self; 5] = [Self::Interface, Self::Efa, Self::EfaOnly, Self::Trunk, Self::Branch];
+
+    /// EC2's name of it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interface => "interface",
+            Self::Efa => "efa",
+            Self::EfaOnly => "efa-only",
+            Self::Trunk => "trunk",
+            Self::Branch => "branch",
+        }
+    }
+
+    /// The kind with this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
 /// An elastic network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eni {
@@ -249,8 +286,10 @@ pub struct Eni {
     pub description: String,
     /// Its groups, in the order they were given.
     pub groups: Vec<GroupName>,
-    /// Its primary address.
-    pub primary: Ipv4Addr,
+    /// What it is for.
+    pub kind: EniKind,
+    /// Its primary address. Absent: it is for EFA only.
+    pub primary: Option<Ipv4Addr>,
     /// Its secondary addresses, in the order they were assigned.
     pub secondary: Vec<Ipv4Addr>,
     /// Its prefixes, in the order they were assigned.
@@ -281,12 +320,12 @@ impl Eni {
     /// How much of the type's limit it uses: a prefix counts as one address.
     #[must_use]
     pub fn slots(&self) -> usize {
-        1 + self.secondary.len() + self.prefixes.len()
+        usize::from(self.primary.is_some()) + self.secondary.len() + self.prefixes.len()
     }
 
     /// All its addresses but those in prefixes, the primary first.
     pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
-        std::iter::once(self.primary).chain(self.secondary.iter().copied())
+        self.primary.into_iter().chain(self.secondary.iter().copied())
     }
 
     /// Whether its instance has a link for it: attached, or not yet fully detached.

@@ -6,6 +6,7 @@ mod describe;
 mod faults;
 mod instances;
 mod interfaces;
+mod kinds;
 mod networks;
 mod prefixes;
 mod random;

@@ -73,7 +73,7 @@ fn a_named_address_must_be_free_unless_reassignment_is_allowed() {
     let moved = AssignPrivateIpAddresses { allow_reassignment: true, ..named(&two, &address) };
     assert_eq!(cloud.call(&moved).unwrap().addresses, [ip(&address)]);
     assert_eq!((cloud.eni(&one).secondary.len(), cloud.eni(&two).secondary.len()), (0, 1));
-    let primary = cloud.eni(&one).primary.to_string();
+    let primary = cloud.eni(&one).primary.unwrap().to_string();
     let theft = AssignPrivateIpAddresses { allow_reassignment: true, ..named(&two, &primary) };
     assert_eq!(cloud.refusal(&theft), "Resource.AlreadyAssigned");
     assert_eq!(cloud.refusal(&named(&two, "10.0.7.7")), "InvalidParameterValue");
@@ -85,7 +85,7 @@ fn only_secondary_addresses_of_the_interface_can_be_unassigned_and_all_or_none()
     let eni = cloud.create(3);
     let before = cloud.eni(&eni);
     let unassign = |addresses| UnassignPrivateIpAddresses { interface: eni.to_string(), addresses, prefixes: vec![] };
-    assert_eq!(cloud.refusal(&unassign(vec![before.primary])), "InvalidParameterValue");
+    assert_eq!(cloud.refusal(&unassign(before.primary.into_iter().collect())), "InvalidParameterValue");
     assert_eq!(cloud.refusal(&unassign(vec![])), "MissingParameter");
     let mixed = unassign(vec![before.secondary[0], ip("10.9.9.9")]);
     assert_eq!(cloud.refusal(&mixed), "InvalidParameterValue");

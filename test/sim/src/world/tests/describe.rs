@@ -18,7 +18,7 @@ fn values_are_alternatives_and_filters_add_up() {
     }
     let id = cloud.world.enis().find(|eni| eni.description == "other").unwrap().id.clone();
     cloud.attach(&id, &instance.parse().unwrap(), 1).unwrap();
-    let (mac, second) = (cloud.eni(&id).mac.to_string(), cloud.at(1000).eni(&id).primary.to_string());
+    let (mac, second) = (cloud.eni(&id).mac.to_string(), cloud.at(1000).eni(&id).primary.unwrap().to_string());
     let attachment = cloud.eni(&id).attachment.unwrap().id.to_string();
     let subnet = cloud.subnet.to_string();
     #[rustfmt::skip]

@@ -60,7 +60,7 @@ fn instances_are_found_by_state_and_address() {
         DescribeInstances { filters: vec![Filter::new("instance-state-name", "running")], ..Default::default() };
     let found = cloud.call(&running).unwrap().items;
     assert_eq!(found.iter().map(|one| &one.instance.id).collect::<Vec<_>>(), [&two]);
-    let address = found[0].interfaces[0].primary.to_string();
+    let address = found[0].interfaces[0].primary.unwrap().to_string();
     let by_address =
         DescribeInstances { filters: vec![Filter::new("private-ip-address", &address)], ..Default::default() };
     assert_eq!(cloud.call(&by_address).unwrap().items[0].instance.id, two);

@@ -43,7 +43,7 @@ fn named_addresses_must_be_free_and_of_the_subnet() {
     };
     let base = cloud.new_eni();
     let eni = cloud.call(&named("10.0.0.9", &base)).unwrap();
-    assert_eq!(eni.primary, ip("10.0.0.9"));
+    assert_eq!(eni.primary, Some(ip("10.0.0.9")));
     #[rustfmt::skip]
     let table = [
         ("10.0.0.9",   "InvalidIPAddress.InUse"),
@@ -90,7 +90,7 @@ fn deleting_frees_the_addresses_and_works_once() {
     assert_eq!(cloud.free_addresses(), 251);
     assert_eq!(cloud.refusal(&delete), "InvalidNetworkInterfaceID.NotFound");
     let malformed = DeleteNetworkInterface { interface: "eni-xyz".into() };
-    assert_eq!(cloud.refusal(&malformed), "InvalidNetworkInterfaceID.Malformed");
+    assert_eq!(cloud.refusal(&malformed), "InvalidNetworkInterfaceId.Malformed");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{LabError, Namespace, internet::Internet};
 pub(crate) mod counters;
 mod outside;
 mod ports;
-mod script;
+pub(crate) mod script;
 mod ways;
 
 pub use outside::NAT_GATEWAY;
@@ -151,6 +151,7 @@ impl Fabric {
             for (instance, boot) in &scripts.nodes {
                 nodes[instance].ip(boot)?;
             }
+            self.namespace.ip(&scripts.settle)?;
             self.history.extend(next.iter().map(|(eni, port)| (port.name.clone(), eni.clone())));
             self.ports = next;
         }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
-use crate::{LabError, Namespace, fabric::counters};
+use crate::{
+    LabError, Namespace,
+    fabric::{counters, script::activate},
+};
 
 /// The internet host's address (TEST-NET-2, RFC 5737).
 pub const INTERNET_HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
@@ -33,8 +36,10 @@ impl Internet {
         // It offers the segments of a VPC's host, so that the path's MTU has to be found out and is not told by the handshake.
         namespace.ip(&format!(
             "link set igw up\naddr add {INTERNET_HOST}/24 dev igw\n\
-             route add default via {GATEWAY} advmss 8961\n"
+             route add default via {GATEWAY} advmss 8961\n{}",
+            activate("igw")
         ))?;
+        fabric.ip(&activate("igw"))?;
         namespace.nft(RULES)?;
         Ok(Self { namespace })
     }

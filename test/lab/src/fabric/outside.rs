@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipam_core::ports::Cidr4;
 
-use super::{Fabric, ports::router};
+use super::{Fabric, ports::router, script::activate};
 use crate::{LabError, Namespace};
 
 /// Targets answer to the client's own address, which the gateway would not let out.
@@ -53,8 +53,10 @@ add rule ip fabric translated ct status snat accept
              link set {link} up\naddr add {router}/{prefix} dev {link}\n"
         ))?;
         host.ip(&format!(
-            "link set {link} up\naddr add {address}/{prefix} dev {link}\nroute add default via {router}\n"
+            "link set {link} up\naddr add {address}/{prefix} dev {link}\nroute add default via {router}\n{}",
+            activate(link)
         ))?;
+        self.namespace.ip(&activate(link))?;
         Ok(host)
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Scripts {
     pub(crate) nft: String,
     /// `ip -batch` in nodes, after `ip`: what the operating system would do at boot.
     pub(crate) nodes: BTreeMap<InstanceId, String>,
+    /// `ip -batch` in the fabric, after `nodes`.
+    pub(crate) settle: String,
 }
 
 /// Returns the scripts that lead from `now` to `next`. `netns` is the path of each node's namespace.
@@ -42,6 +44,13 @@ pub(crate) fn write(now: &Ports, next: &Ports, netns: &BTreeMap<InstanceId, Stri
     scripts
 }
 
+/// Makes the kernel notice that both ends of a pair are up; by itself it does so some time later, and drops packets until then.
+///
+/// Asking for one link is enough: `rtnl_getlink` catches up with its carrier first.
+pub(crate) fn activate(link: &str) -> String {
+    format!("link show dev {link}\n")
+}
+
 impl Scripts {
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         let _ = writeln!(self.ip, "{line}");
@@ -60,8 +69,10 @@ impl Scripts {
             let _ = write!(
                 boot,
                 "link set {link} mtu 9001 up\naddr add {address}/{prefix} dev {link}\n\
-                 route add default via {router} dev {link}\n"
+                 route add default via {router} dev {link}\n{}",
+                activate(link)
             );
+            self.settle.push_str(&activate(name));
         }
     }
 

@@ -9,7 +9,7 @@ IPAMD  := $(CARGO_TARGET_DIR)/debug/ipamd
 CLOUD  ?= sim
 SAY    := @printf '\n== %s\n'
 
-.PHONY: help demo test bench setup lint unit build plugin simulate size clean
+.PHONY: help demo test bench soak setup lint unit build plugin simulate size clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ simulate: ## A cluster in virtual time. NODES=150 PODS=10 SEED=1 TRACE=start INS
 	cargo build --release -p simulate
 	$(SAY) "simulating: trace $(or $(TRACE),start), seed $(or $(SEED),1)"
 	@$(CARGO_TARGET_DIR)/release/simulate --trace $(or $(TRACE),start) --seed $(or $(SEED),1) $(if $(NODES),--nodes $(NODES)) $(if $(PODS),--pods $(PODS)) $(if $(INSTANCE),--instance $(INSTANCE)) $(if $(MANAGER),--manager $(MANAGER)) $(if $(PLOT),--plot $(PLOT)) $(if $(OUTPUT),--output $(OUTPUT))
+
+soak: setup plugin ## Long runs: 100 restarts of the daemon under load.
+	$(SAY) "building the daemon for speed (the first time: about 20 minutes on 2 cores)"
+	cargo build --release -p ipamd
+	$(SAY) "100 restarts in 60 s under 50 ADDs and 50 DELs a second"
+	SOAK=1 E2E_IPAMD=$(CARGO_TARGET_DIR)/release/ipamd E2E_PLUGIN=$(PLUGIN) cargo test -p e2e --test restarts -- --nocapture
 
 size: plugin
 	cargo build --release -p ipamd

@@ -14,7 +14,7 @@ use wire::ipam_server::{Ipam, IpamServer};
 
 use crate::{
     clock, gc,
-    reconcile::{AddAnswer, Handle},
+    reconcile::{AddAnswer, Handle, Stopped},
     settings::Settings,
 };
 
@@ -33,39 +33,43 @@ pub(crate) enum Stage {
 /// Why the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "IPAM-302 the socket {path} cannot be opened; check that its folder can be written and that the path has at most 107 bytes"
+    "IPAM-302 the socket {path} cannot be opened; check that its folder can be written and that the path has at most 106 bytes"
 )]
 pub(crate) struct SocketError {
     path: String,
     source: std::io::Error,
 }
 
-/// Opens the socket for root and our own user only.
-///
-/// A file left there by an earlier daemon is replaced: the lock on the database, which the caller holds, shows that it is dead.
+/// Opens the socket for root and our own user only, in one step for whoever looks at the path: it takes the place of the
+/// socket of an earlier daemon, of which the lock on the database, which the caller holds, shows that it is dead.
 pub(crate) fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     let failed = |source| SocketError { path: path.display().to_string(), source };
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    match std::fs::remove_file(path) {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push("~");
+    match std::fs::remove_file(&unfinished) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         Ok(()) | Err(_) => {}
     }
-    // Between bind and chmod the peer's uid is still checked at each call.
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let listener = UnixListener::bind(&unfinished).map_err(failed)?;
+    std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    std::fs::rename(&unfinished, path).map_err(failed)?;
     Ok(listener)
 }
 
 /// Serves until the future `stop` resolves; calls under way are finished first.
+///
+/// ADDs that wait for an address are sent away once `hurry` is true: the plugin asks the next daemon then.
 pub(crate) async fn serve(
     listener: UnixListener,
     settings: Settings,
     stage: watch::Receiver<Stage>,
+    hurry: watch::Receiver<bool>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let service = IpamServer::with_interceptor(Service { settings, stage }, check_peer);
+    let service = IpamServer::with_interceptor(Service { settings, stage, hurry }, check_peer);
     Server::builder().add_service(service).serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await
 }
 
@@ -85,9 +89,16 @@ fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
 struct Service {
     settings: Settings,
     stage: watch::Receiver<Stage>,
+    hurry: watch::Receiver<bool>,
 }
 
 impl Service {
+    /// Resolves once nobody may be waited for any more.
+    async fn must_hurry(&self) {
+        // Whoever could say so is gone: then so are we, in a moment.
+        drop(self.hurry.clone().wait_for(|hurry| *hurry).await);
+    }
+
     /// Waits until the start is complete, at most until `deadline`.
     async fn handle(&self, deadline: Moment) -> Result<Handle, Refusal> {
         let mut stage = self.stage.clone();
@@ -140,7 +151,11 @@ impl Service {
 #[tonic::async_trait]
 impl Ipam for Service {
     async fn add(&self, request: Request<wire::AddRequest>) -> Result<Response<wire::AddReply>, Status> {
-        let outcome = match self.add(request.into_inner()).await? {
+        let answer = tokio::select! {
+            answer = self.add(request.into_inner()) => answer?,
+            () = self.must_hurry() => return Err(stopping(Stopped)),
+        };
+        let outcome = match answer {
             Ok(lease) => wire::add_reply::Outcome::Network(self.network(&lease).into()),
             Err(refusal) => wire::add_reply::Outcome::Refusal(refusal.into()),
         };
@@ -201,7 +216,7 @@ fn checked_gc(request: wire::GcRequest) -> Result<(String, BTreeSet<PodKey>), St
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used with map_err")]
-fn stopping(error: crate::reconcile::Stopped) -> Status {
+fn stopping(error: Stopped) -> Status {
     Status::unavailable(error.to_string())
 }
 

@@ -1,7 +1,8 @@
 //! The daemon's start, step by step, and its end.
 //!
 //! Order matters: the lock first, so that nobody else touches the database; then the socket, so that ADDs wait instead of
-//! failing; then what needs the network. ADDs are served from the moment the loop runs.
+//! failing; then what needs the network. ADDs are served from the moment the loop runs. At the end, what is under way is finished,
+//! and ADDs that wait for an address are sent to the next daemon.
 
 use std::{
     fs::File,
@@ -16,7 +17,10 @@ use ipam_core::{
     engine::{self, Engine},
     ports::{Ec2, Imds, NodeIdentity, Scope},
 };
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -36,6 +40,13 @@ use crate::{
 /// Waits between two tries of something that the start cannot do without.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(5);
+/// How long calls under way may take after a signal to stop. A DEL takes milliseconds, but an ADD may wait for an address.
+const CALM_END: Duration = Duration::from_millis(200);
+/// How long after that the process may live on.
+const HURRIED_END: Duration = Duration::from_secs(2);
+/// How long a former daemon may take to end: longer than the two above.
+const LOCK_PATIENCE: Duration = Duration::from_secs(4);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How often the database is rid of what is over.
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(30);
 
@@ -88,43 +99,68 @@ pub(crate) enum StartError {
 /// # Errors
 /// What the operator has to mend; everything that can get better by itself is waited for instead.
 pub(crate) async fn serve(settings: Settings) -> Result<(), StartError> {
-    let _lock = lock(&settings.database)?;
+    let _lock = lock(&settings.database).await?;
     let boot_id = read_system("/proc/sys/kernel/random/boot_id")?;
     let (store, recorded) = open_store(&settings, boot_id.trim()).await?;
     let listener = server::listen(&settings.socket)?;
     tracing::info!(socket = %settings.socket.display(), leases = recorded.leases.len(), "listening");
     let (stage, stages) = watch::channel(Stage::Starting("the start has just begun".to_owned()));
-    let mut stop = signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "SIGTERM", source })?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|source| StartError::System { what: "SIGINT", source })?;
-    let stopped = async move {
-        tokio::select! { _ = stop.recv() => {}, _ = interrupt.recv() => {} }
-        tracing::info!("stopping: calls under way are finished first");
+    let (hurry, hurries) = watch::channel(false);
+    let server = server::serve(listener, settings.clone(), stages, hurries.clone(), told_to_stop(hurry)?);
+    let begun = async {
+        begin(settings, store, recorded, &stage).await?;
+        std::future::pending().await
     };
-    let server = server::serve(listener, settings.clone(), stages, stopped);
-    tokio::pin!(server);
     tokio::select! {
-        ended = &mut server => return ended.map_err(StartError::Server),
-        begun = begin(settings, store, recorded, &stage) => begun?,
+        ended = server => ended.map_err(StartError::Server),
+        failed = Box::pin(begun) => failed,
+        () = out_of_patience(hurries) => Ok(()),
     }
-    server.await.map_err(StartError::Server)
+}
+
+/// Resolves when a signal asks for the end; a moment later, who still waits is told to `hurry`.
+fn told_to_stop(hurry: watch::Sender<bool>) -> Result<impl Future<Output = ()>, StartError> {
+    let listen = |kind, what| signal(kind).map_err(|source| StartError::System { what, source });
+    let mut terminate = listen(SignalKind::terminate(), "SIGTERM")?;
+    let mut interrupt = listen(SignalKind::interrupt(), "SIGINT")?;
+    Ok(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("stopping: calls under way are finished first");
+        tokio::spawn(async move {
+            tokio::time::sleep(CALM_END).await;
+            hurry.send_replace(true);
+            hurry.closed().await;
+        });
+    })
+}
+
+/// Resolves some time after the hurry began.
+async fn out_of_patience(mut hurries: watch::Receiver<bool>) {
+    drop(hurries.wait_for(|hurry| *hurry).await);
+    tokio::time::sleep(HURRIED_END).await;
+    tracing::warn!("some calls did not end; stopping all the same");
 }
 
 /// Takes the lock that belongs to the database; it is held until the value is dropped or the process ends.
-fn lock(database: &Path) -> Result<Flock<File>, StartError> {
+///
+/// A daemon that is just ending is waited for.
+async fn lock(database: &Path) -> Result<Flock<File>, StartError> {
     let path = database.display().to_string();
     let failed = |source| StartError::Folder { path: path.clone(), source };
     if let Some(folder) = database.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    let file = File::options().create(true).append(true).open(beside(database, ".lock")).map_err(failed)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        if errno == nix::errno::Errno::EWOULDBLOCK {
-            StartError::Locked { path: path.clone() }
-        } else {
-            failed(errno.into())
+    let mut file = File::options().create(true).append(true).open(beside(database, ".lock")).map_err(failed)?;
+    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) if tokio::time::Instant::now() < deadline => file = back,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(StartError::Locked { path }),
+            Err((_, errno)) => return Err(failed(errno.into())),
         }
-    })
+        tokio::time::sleep(LOCK_RETRY).await;
+    }
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -5,12 +5,11 @@
 use std::{fs, process::Command};
 
 use e2e::Worker;
-use lab::wait;
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
 mod stage;
 
-use stage::{PATIENCE, cluster, ready_cluster};
+use stage::{PATIENCE, cluster, ready_cluster, until_waiting_for};
 
 /// Runs the worker's daemon in the foreground; it is expected to end by itself. Returns exit code and last words.
 fn run_daemon(worker: &Worker, extra: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -20,17 +19,6 @@ fn run_daemon(worker: &Worker, extra: &[(&str, &str)]) -> (Option<i32>, String) 
     command.env("PATH", std::env::var_os("PATH").unwrap());
     let output = worker.node().namespace().output(&mut command, &[]).unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-async fn until_waiting_for(worker: &Worker, what: &str) {
-    let waiting = || async {
-        match worker.status().await {
-            Ok(status) if !status.ready && status.waiting_for.contains(what) => Ok(()),
-            Ok(status) => Err(format!("{status:?}")),
-            Err(reason) => Err(reason),
-        }
-    };
-    wait::until(PATIENCE, what, waiting).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

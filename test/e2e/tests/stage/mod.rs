@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan, Sandbox, Worker, plugin::NETWORK};
 use eni_proto::wire::{self, ipam_client::IpamClient};
+use lab::wait;
 use tonic::transport::{Channel, Endpoint};
 
 /// Bound of every wait: far above what a loaded machine needs.
@@ -50,4 +51,24 @@ pub(crate) fn key(sandbox: &Sandbox) -> wire::PodKey {
         container_id: sandbox.container_id.clone(),
         interface: sandbox.interface.clone(),
     }
+}
+
+/// One instance of a type of one's own whose daemon runs and has at least `free` addresses.
+pub(crate) async fn ready_cluster_of(instance_type: &str, free: u32, settings: &[(&str, &str)]) -> Cluster {
+    let cluster = cluster_of(instance_type, 1, settings).await;
+    cluster.workers[0].start_daemon().unwrap();
+    cluster.workers[0].until_ready(free, PATIENCE).await.unwrap();
+    cluster
+}
+
+/// Waits until the daemon says that it waits for this.
+pub(crate) async fn until_waiting_for(worker: &Worker, what: &str) {
+    let waiting = || async {
+        match worker.status().await {
+            Ok(status) if !status.ready && status.waiting_for.contains(what) => Ok(()),
+            Ok(status) => Err(format!("{status:?}")),
+            Err(reason) => Err(reason),
+        }
+    };
+    wait::until(PATIENCE, what, waiting).await.unwrap();
 }

@@ -238,6 +238,7 @@ fn finish(
     }
     checkpoint(Step::MapDone)?;
     wired.pod_table = inside::set_up(pod, wired, wiring.network.ipv4)?;
+    activate(wiring, wired, host, pod)?;
     checkpoint(Step::PodDone)
 }
 
@@ -254,6 +255,21 @@ fn complete(
         Nft::open()?.add_pod(wiring.network.ipv4, wiring.network.eni_mark)?;
     }
     wired.pod_table = inside::complete(pod, wired, wiring.network.ipv4)?;
+    activate(wiring, wired, host, pod)
+}
+
+/// Makes both ends carry packets before the ADD is answered.
+///
+/// The kernel notices in the background that a new pair is up and drops what is sent until then, which takes the longer the more links
+/// change at the time. But it catches up with a link's carrier before it describes the link (`rtnl_getlink`).
+fn activate(
+    wiring: &PodWiring,
+    wired: &Wired,
+    host: &mut NetlinkSocket,
+    pod: &mut NetlinkSocket,
+) -> Result<(), WireError> {
+    look(pod, wiring.key.interface())?;
+    look(host, &wired.host_link)?;
     Ok(())
 }
 

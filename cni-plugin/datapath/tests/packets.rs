@@ -7,11 +7,12 @@ mod world;
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
-use eni_datapath::{Netns, add_pod, prepare_host};
+use eni_datapath::{Netns, add_pod, forget_address, prepare_host};
 use eni_proto::EniMark;
 use world::{MAC0, MAC1, MARK, NODE, World, host_plan, ip, ruleset, run, wiring};
 
@@ -209,6 +210,39 @@ fn a_reply_leaves_by_the_primary_when_the_request_came_in_there() {
     }
     server.join().unwrap();
     assert_eq!((pods.seen(NODE).as_str(), pods.seen(ON_SECONDARY).as_str()), ("f0", ""));
+}
+
+#[test]
+fn the_first_packet_of_a_new_pod_is_not_lost() {
+    let pods = Pods::new();
+    let churning = AtomicBool::new(true);
+    thread::scope(|scope| {
+        // Others change links all the time, so that the kernel's background work on new links has to wait.
+        scope.spawn(|| {
+            let elsewhere = Netns::fresh().unwrap();
+            while churning.load(Ordering::Relaxed) {
+                elsewhere.inside(|| ip("link add x type veth peer name y")).unwrap();
+                elsewhere.inside(|| ip("link del x")).unwrap();
+            }
+        });
+        pods.world.on_node(|| forget_address(ON_PRIMARY.into()).unwrap());
+        let lost: Vec<u32> = (0..30)
+            .filter(|round| {
+                let netns = Netns::fresh().unwrap();
+                let new = wiring(&format!("n{round}"), "new", ON_PRIMARY, EniMark::PRIMARY, &netns);
+                pods.world.on_node(|| add_pod(&new).unwrap());
+                netns
+                    .inside(|| {
+                        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                        ask_over(&socket, SocketAddrV4::new(REMOTE, PORT), SILENCE)
+                    })
+                    .unwrap()
+                    .is_none()
+            })
+            .collect();
+        churning.store(false, Ordering::Relaxed);
+        assert_eq!(lost, [0_u32; 0], "rounds whose first packet was lost");
+    });
 }
 
 #[test]

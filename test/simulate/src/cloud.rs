@@ -1,7 +1,7 @@
 //! A small EC2: only what decides how long a pool takes to grow and shrink. Budgets, delays, limits, attachments.
 //!
 //! Ten thousand nodes and some million calls have to pass in seconds, so subnets never fill up here, replies are never
-//! lost and descriptions never lag; `ec2-sim` has all that.
+//! lost and descriptions never lag; `ec2-sim` has all that. `tests/honest.rs` holds the two against each other.
 
 mod eni;
 

@@ -70,7 +70,7 @@ pub(crate) struct Outside {
 impl Outside {
     pub(crate) fn granted(&mut self, pod: usize, now: Moment) {
         let Some(pod) = self.pods.get_mut(pod) else { return };
-        if pod.granted.is_none() && !pod.gone {
+        if pod.granted.is_none() && pod.gone.is_none() {
             pod.granted = Some(now);
             self.waiting -= 1;
             self.used.add(now, 1);
@@ -79,7 +79,7 @@ impl Outside {
     }
 
     pub(crate) fn refused(&mut self, pod: usize, now: Moment) {
-        if self.pods.get(pod).is_some_and(|pod| !pod.gone && pod.granted.is_none()) {
+        if self.pods.get(pod).is_some_and(|pod| pod.gone.is_none() && pod.granted.is_none()) {
             self.refusals += 1;
             let at = kubelet::again(now, &mut self.random);
             self.agenda.put(at, Happening::Ask(pod));
@@ -224,7 +224,7 @@ impl Cluster {
                 self.outside.cloud.terminate(node, self.now);
             }
             Demand::PodUp { node } => {
-                let pod = Pod { node, asked: self.now, granted: None, gone: false, attempts: 0 };
+                let pod = Pod { node, asked: self.now, granted: None, gone: None, attempts: 0 };
                 self.outside.pods.push(pod);
                 self.outside.waiting += 1;
                 self.ask(self.outside.pods.len() - 1);
@@ -252,7 +252,8 @@ impl Cluster {
     }
 
     fn ask(&mut self, number: usize) {
-        let Some(pod) = self.outside.pods.get_mut(number).filter(|pod| !pod.gone && pod.granted.is_none()) else {
+        let Some(pod) = self.outside.pods.get_mut(number).filter(|pod| pod.gone.is_none() && pod.granted.is_none())
+        else {
             return;
         };
         pod.attempts = pod.attempts.saturating_add(1);
@@ -265,8 +266,8 @@ impl Cluster {
     }
 
     fn pod_down(&mut self, number: usize) {
-        let Some(pod) = self.outside.pods.get_mut(number).filter(|pod| !pod.gone) else { return };
-        pod.gone = true;
+        let Some(pod) = self.outside.pods.get_mut(number).filter(|pod| pod.gone.is_none()) else { return };
+        pod.gone = Some(self.now);
         let Pod { node, attempts, granted, .. } = *pod;
         if granted.is_some() {
             self.outside.used.add(self.now, -1);
@@ -283,7 +284,7 @@ impl Cluster {
     /// What has happened so far.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        let waits = |pod: &Pod| pod.granted.unwrap_or(self.now).since(pod.asked);
+        let waits = |pod: &Pod| pod.granted.or(pod.gone).unwrap_or(self.now).since(pod.asked);
         let mut nodes = vec![Duration::ZERO; self.nodes.len()];
         for pod in &self.outside.pods {
             if let Some(node) = nodes.get_mut(pod.node) {

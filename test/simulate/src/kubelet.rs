@@ -21,8 +21,8 @@ pub(crate) struct Pod {
     pub(crate) asked: Moment,
     /// When it got its address.
     pub(crate) granted: Option<Moment>,
-    /// Whether it has been deleted.
-    pub(crate) gone: bool,
+    /// When it was deleted.
+    pub(crate) gone: Option<Moment>,
     /// How often its kubelet has asked: each time for another sandbox.
     pub(crate) attempts: u16,
 }

@@ -18,21 +18,29 @@ const COLOURS: [&str; 7] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00
 /// More points than this on one line cannot be seen.
 const POINTS: usize = 600;
 
-/// One picture with two panels.
+/// One picture, with two panels for each comparison.
 #[must_use]
-pub fn svg(comparison: &Comparison) -> String {
-    let height = TOP + 2.0 * PANEL + 2.0 * GAP;
+pub fn svg(comparisons: &[Comparison]) -> String {
+    let each = TOP + 2.0 * PANEL + 2.0 * GAP;
+    let tops = || std::iter::successors(Some(0.0), |top| Some(top + each));
+    let height = tops().nth(comparisons.len()).unwrap_or(each);
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"{LEFT}\" y=\"24\" font-size=\"15\">{}</text>\n",
-        escape(&comparison.title)
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    let waiting = |point: &Point| to_float(i64::try_from(point.waiting).unwrap_or(i64::MAX));
-    panel(&mut out, comparison, TOP, "pods that wait for an address", &waiting, None);
-    let held = |point: &Point| to_float(point.held);
-    let used = |point: &Point| to_float(point.used);
-    panel(&mut out, comparison, TOP + PANEL + GAP, "addresses held for pods (dashed: used)", &held, Some(&used));
+    comparisons.iter().zip(tops()).for_each(|(comparison, top)| both_panels(&mut out, comparison, top));
     out.push_str("</svg>\n");
     out
+}
+
+fn both_panels(out: &mut String, comparison: &Comparison, top: f64) {
+    let title = escape(&comparison.title);
+    let _ = writeln!(out, "<text x=\"{LEFT}\" y=\"{:.1}\" font-size=\"15\">{title}</text>", top + 24.0);
+    let top = top + TOP;
+    let waiting = |point: &Point| to_float(i64::try_from(point.waiting).unwrap_or(i64::MAX));
+    panel(out, comparison, top, "pods that wait for an address", &waiting, None);
+    let held = |point: &Point| to_float(point.held);
+    let used = |point: &Point| to_float(point.used);
+    panel(out, comparison, top + PANEL + GAP, "addresses held for pods (dashed: used)", &held, Some(&used));
 }
 
 type Value<'a> = &'a dyn Fn(&Point) -> f64;

@@ -47,8 +47,8 @@ impl Comparison {
         let mut table = Table::default();
         let runs = || self.runs.iter().map(|run| &run.outcome);
         table.row("", self.runs.iter().map(|run| run.manager.clone()));
-        table.row("time until all pods run", runs().map(all_running));
         if self.runs.iter().any(|run| run.bounds.is_some()) {
+            table.row("time until all pods run", runs().map(all_running));
             let bounds = || self.runs.iter().map(|run| run.bounds.unwrap_or_default());
             table.row("  bound with the fewest calls", bounds().map(|bounds| seconds(bounds.fewest_calls)));
             table.row("    times it", runs().zip(bounds()).map(|(run, bounds)| ratio(run, bounds.fewest_calls)));

@@ -1,6 +1,6 @@
 //! Runs managers on a demand and puts them beside each other.
 
-use std::time::Duration;
+use std::{panic::resume_unwind, time::Duration};
 
 use ipam_core::{Limits, ports::PREFIX_SIZE};
 
@@ -82,7 +82,7 @@ impl Common {
                 "{nodes} nodes ({}) start at once, {pods} pods on each; seed {}",
                 self.instance_type, self.seed
             ),
-            runs: names.iter().filter_map(run).collect(),
+            runs: beside_each_other(names, run),
         }
     }
 
@@ -90,6 +90,15 @@ impl Common {
     pub fn compare_on(&self, names: &[String], trace: &Trace) -> Comparison {
         let run = |name: &String| Some(Run { manager: name.clone(), bounds: None, outcome: self.trace(name, trace)? });
         let title = format!("{} ({}); seed {}", trace.name, self.instance_type, self.seed);
-        Comparison { title, runs: names.iter().filter_map(run).collect() }
+        Comparison { title, runs: beside_each_other(names, run) }
     }
+}
+
+/// Runs each manager in a thread of its own; the runs do not depend on each other, so their order does not matter.
+fn beside_each_other(names: &[String], run: impl Fn(&String) -> Option<Run> + Sync) -> Vec<Run> {
+    let run = &run;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = names.iter().map(|name| scope.spawn(move || run(name))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }

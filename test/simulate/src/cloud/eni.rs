@@ -201,6 +201,10 @@ impl Names {
                 Ok(Done::Plain)
             }
             Action::Attach { device_index, .. } => {
+                if eni.interface.attachment.is_some() {
+                    let api = Api::AttachNetworkInterface;
+                    return Err(refused(api, RefusalClass::WrongState, "InvalidNetworkInterface.InUse"));
+                }
                 let attachment = self.attachment(node, *device_index);
                 eni.attached_at = Some(done_at);
                 let attachment_id = attachment.id.clone();
@@ -217,7 +221,16 @@ impl Names {
                 eni.interface.security_groups.clone_from(security_groups);
                 Ok(Done::Plain)
             }
-            Action::Detach { .. } => {
+            Action::Detach { attachment, .. } => {
+                let known = eni.interface.attachment.as_ref().filter(|known| known.id == *attachment);
+                let Some(known) = known else {
+                    let api = Api::DetachNetworkInterface;
+                    return Err(refused(api, RefusalClass::NotFound, "InvalidAttachmentID.NotFound"));
+                };
+                if known.device_index == 0 {
+                    let api = Api::DetachNetworkInterface;
+                    return Err(refused(api, RefusalClass::WrongState, "OperationNotPermitted"));
+                }
                 eni.detached_at = Some(done_at);
                 Ok(Done::Plain)
             }

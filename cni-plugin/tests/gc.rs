@@ -105,7 +105,7 @@ fn gc_goes_on_after_an_error_and_reports_them_together() {
     let node = Node::prepared();
     let daemon = Daemon::start(&node.socket());
     let before = node.snapshot();
-    drop(pods(&node).1);
+    let _pods = pods(&node);
     drop(daemon);
     std::fs::write(node.folder.path().join("released"), "a file where the folder should be").unwrap();
     let error = gc(&node, "pods", &[]).error();

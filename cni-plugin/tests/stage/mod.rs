@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part, and fails here")]
 
 pub mod daemon;
+pub mod fault;
 
 use std::{
     io::Write,
@@ -52,8 +53,16 @@ impl Answer {
     }
 }
 
-/// Starts the plugin on `node`.
+/// Starts the plugin on `node` and gives it its input.
 pub fn start(node: &Netns, environment: &[(String, String)], stdin: &str) -> Child {
+    let mut child = start_waiting(node, environment);
+    // It may end before it has read everything.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    child
+}
+
+/// Starts the plugin on `node`; it waits for its input.
+pub fn start_waiting(node: &Netns, environment: &[(String, String)]) -> Child {
     let started = node.inside(|| {
         Command::new(env!("CARGO_BIN_EXE_eni-cni"))
             .env_clear()
@@ -63,10 +72,7 @@ pub fn start(node: &Netns, environment: &[(String, String)], stdin: &str) -> Chi
             .spawn()
             .unwrap()
     });
-    let mut child = started.unwrap();
-    // It may end before it has read everything.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    child
+    started.unwrap()
 }
 
 /// Waits for the plugin's answer.
@@ -180,6 +186,17 @@ impl Node {
         start(&self.netns, &sandbox.environment(verb), &config.to_string())
     }
 
+    /// Runs the plugin and kills it before its step `nth`.
+    pub fn run_killed(&self, verb: &str, sandbox: &Sandbox, config: &Value, nth: usize) -> fault::Outcome {
+        fault::run_killed(start_waiting(&self.netns, &sandbox.environment(verb)), &config.to_string(), nth)
+    }
+
+    /// Names of all files in the folder of notes, whole or not.
+    pub fn files_of_notes(&self) -> Vec<std::ffi::OsString> {
+        let entries = std::fs::read_dir(self.released_dir()).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    }
+
     /// Everything about pods in the node's network.
     pub fn snapshot(&self) -> String {
         snapshot(&self.netns)
@@ -262,7 +279,7 @@ pub fn snapshot(netns: &Netns) -> String {
     });
     let addresses =
         addresses.as_array().unwrap().iter().map(|link| format!("{} {}", link["ifname"], link["addr_info"]));
-    let others = ["-4 route show table all", "-4 neighbour", "-4 rule"].map(|list| ip(netns, list));
+    let others = ["-4 route show table all", "-4 neighbour", "-4 rule"].map(|list| ip(netns, list).replace("linkdown ", ""));
     let elements = netns.inside(|| eni_datapath::pod_leftovers().unwrap()).unwrap();
     links.chain(addresses).chain(others).chain(elements).collect::<Vec<_>>().join("\n")
 }

@@ -16,16 +16,22 @@ use std::{
 
 use eni_proto::{Pod, PodKey, Refusal, RefusalCode};
 use ipam_core::{
-    Command, CoolDown, EniId, Event, Lease, Moment, Ticket,
+    Action, Command, CoolDown, EniId, Event, IntentId, Lease, Moment, Ticket,
     engine::{Engine, EngineStatus},
-    ports::{Attachment, Ec2, NodeIdentity},
+    ports::{Attachment, Ec2, Interface, NodeIdentity},
 };
 use tokio::{
     sync::{mpsc, oneshot},
     task::AbortHandle,
 };
 
-use crate::{clock, history::Ended, host::HostNet, settings::Settings, store::Store};
+use crate::{
+    clock,
+    history::Ended,
+    host::HostNet,
+    settings::Settings,
+    store::{KnownCloud, Store},
+};
 
 /// What the caller of an ADD hears.
 pub(crate) type AddAnswer = Result<Lease, Refusal>;
@@ -140,8 +146,15 @@ pub(crate) struct Outside<E> {
     pub(crate) granted: mpsc::UnboundedSender<String>,
 }
 
-/// Starts the loop and returns the way to it. It ends when the runtime does.
-pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>) -> Handle {
+/// A change at EC2 that is not settled in the database.
+struct Open {
+    action: Action,
+    /// What EC2 said, for people. Absent: it has not answered.
+    outcome: Option<String>,
+}
+
+/// Starts the loop with what an earlier run knew and returns the way to it. It ends when the runtime does.
+pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownCloud) -> Handle {
     let (messages, inbox) = mpsc::unbounded_channel();
     let handle = Handle { messages, tickets: Arc::default() };
     let reconciler = Reconciler {
@@ -151,8 +164,10 @@ pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>) -> Handle {
         adds: BTreeMap::new(),
         ends: BTreeMap::new(),
         prepared: BTreeMap::new(),
+        open: BTreeMap::new(),
+        kept: Vec::new(),
     };
-    tokio::spawn(reconciler.run(inbox));
+    tokio::spawn(reconciler.run(inbox, known));
     handle
 }
 
@@ -164,10 +179,14 @@ struct Reconciler<E> {
     ends: BTreeMap<Ticket, (Ended, oneshot::Sender<DelAnswer>)>,
     /// ENIs that the kernel was or is being prepared for: how they hang on the node, and how to stop the preparation.
     prepared: BTreeMap<EniId, (Option<Attachment>, AbortHandle)>,
+    open: BTreeMap<IntentId, Open>,
+    /// The ENIs as the database has them.
+    kept: Vec<Interface>,
 }
 
 impl<E: Ec2> Reconciler<E> {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>, known: KnownCloud) {
+        self.take_up(known);
         self.feed(Event::Tick);
         loop {
             let wake = self.engine.next_wake();
@@ -205,8 +224,15 @@ impl<E: Ec2> Reconciler<E> {
     }
 
     fn feed(&mut self, event: Event) {
+        if let Event::Settled { intent, outcome } = &event {
+            self.answered(intent, outcome);
+        }
+        let of_the_cloud = matches!(event, Event::Settled { .. } | Event::Observed { .. });
         for command in self.engine.handle(clock::now(), event) {
             self.carry_out(command);
+        }
+        if of_the_cloud {
+            self.write_down();
         }
     }
 

@@ -213,7 +213,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
 }
 
 /// Reads `a.b.c.d/n`; host bits must be zero.
-fn parse_cidr(text: &str) -> Option<Cidr4> {
+pub(crate) fn parse_cidr(text: &str) -> Option<Cidr4> {
     let (network, prefix) = text.split_once('/')?;
     let network: Ipv4Addr = network.parse().ok()?;
     let prefix: u8 = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;

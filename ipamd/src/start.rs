@@ -4,6 +4,8 @@
 //! failing; then what needs the network. ADDs are served from the moment the loop runs. At the end, what is under way is finished,
 //! and ADDs that wait for an address are sent to the next daemon.
 
+mod node;
+
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -13,9 +15,9 @@ use std::{
 
 use ipam_aws::{AwsEc2, AwsImds, AwsSettings};
 use ipam_core::{
-    Lease, Limits, Moment,
+    Lease, Moment,
     engine::{self, Engine},
-    ports::{Ec2, Imds, NodeIdentity, Scope},
+    ports::{Ec2, NodeIdentity, Scope},
 };
 use nix::{
     errno::Errno,
@@ -37,9 +39,6 @@ use crate::{
     store::{Recorded, Store, StoreError},
 };
 
-/// Waits between two tries of something that the start cannot do without.
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LAST_RETRY: Duration = Duration::from_secs(5);
 /// How long calls under way may take after a signal to stop. A DEL takes milliseconds, but an ADD may wait for an address.
 const CALM_END: Duration = Duration::from_millis(200);
 /// How long after that the process may live on.
@@ -75,12 +74,6 @@ pub(crate) enum StartError {
     /// The socket cannot be opened.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The instance type is not in the table of limits.
-    #[error("IPAM-306 the limits of instance type {instance_type} are not known; update eni-cni, or use a listed type")]
-    UnknownType {
-        /// As the metadata service names it.
-        instance_type: String,
-    },
     /// The gRPC server ended by itself.
     #[error("IPAM-302 the gRPC server on the socket ended")]
     Server(#[source] tonic::transport::Error),
@@ -211,13 +204,12 @@ async fn begin(
     recorded: Recorded,
     stage: &watch::Sender<Stage>,
 ) -> Result<(), StartError> {
-    let node = identity(stage).await;
-    let limits = Limits::of(&node.instance_type)
-        .ok_or_else(|| StartError::UnknownType { instance_type: node.instance_type.clone() })?;
-    tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
+    let node = node::identity(&AwsImds::new(), &recorded, stage).await;
     let ec2 = Arc::new(AwsEc2::connect(AwsSettings::for_region(&node.region)).await);
+    let known = node::known_cloud(&store, &node, recorded.cloud).await;
+    let limits = node::limits(&*ec2, &node, settings.policy.access, (&store, &known), stage).await;
+    tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
     let host = HostNet::start().map_err(|source| StartError::System { what: "a thread", source })?;
-    close_open_intents(&store, &recorded).await;
     let leases = recover(&settings, &host, &*ec2, &node, &store, recorded.leases, stage).await;
     let start = engine::Start {
         node: node.clone(),
@@ -226,7 +218,7 @@ async fn begin(
         leases,
         cooling: recorded.cooling,
         intent_prefix: format!("{}-{:x}", node.instance, clock::now().as_millis()),
-        intents_open: !recorded.open_intents.is_empty(),
+        intents_open: known.illegible || !known.open.is_empty(),
     };
     let engine = Engine::new(start, clock::now());
     let released_dir = settings.released_dir.clone();
@@ -235,7 +227,7 @@ async fn begin(
     let prefix = settings.veth_prefix.clone();
     let (conf_dir, told) = (settings.conf_dir.clone(), settings.clone());
     let outside = Outside { ec2, store: store.clone(), host: host.clone(), node, settings, granted };
-    let handle = reconcile::start(engine, outside);
+    let handle = reconcile::start(engine, outside, known);
     if let Some(folder) = conf_dir {
         tokio::spawn(conflist::publish(folder, told, handle.clone()));
     }
@@ -245,34 +237,6 @@ async fn begin(
     tokio::spawn(housekeeping(store, history));
     stage.send_replace(Stage::Serving(handle));
     Ok(())
-}
-
-/// Asks the metadata service who this node is, until it answers.
-async fn identity(stage: &watch::Sender<Stage>) -> NodeIdentity {
-    let imds = AwsImds::new();
-    let mut wait = FIRST_RETRY;
-    loop {
-        match imds.identity().await {
-            Ok(node) => return node,
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "IPAM-307 the metadata service does not answer; trying again");
-                stage.send_replace(Stage::Starting(format!("IPAM-307 {}", chain(&error))));
-            }
-        }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LAST_RETRY);
-    }
-}
-
-/// Settles what an earlier run left open. The engine looks at EC2 before it plans anything, so nothing is repeated blindly.
-async fn close_open_intents(store: &Store, recorded: &Recorded) {
-    for (intent, action) in &recorded.open_intents {
-        tracing::warn!(%intent, action, "an earlier run ended before EC2 answered; EC2 is looked at before anything is planned");
-        let outcome = "unknown: ipamd ended before the answer".to_owned();
-        if let Err(error) = store.settle(intent, outcome, clock::now()).await {
-            tracing::error!(%intent, error = %chain(&error), "open intent could not be settled");
-        }
-    }
 }
 
 /// Returns the leases that hold: those on record, and those that only the kernel knows.
@@ -317,17 +281,12 @@ async fn interfaces(
     node: &NodeIdentity,
     stage: &watch::Sender<Stage>,
 ) -> Vec<ipam_core::ports::Interface> {
-    let mut wait = FIRST_RETRY;
+    let mut waiting = node::Waiting::new(stage);
     loop {
         match ec2.interfaces(&node.instance, Scope::Attached).await {
             Ok(interfaces) => return interfaces,
-            Err(error) => {
-                tracing::warn!(error = %error, "IPAM-308 EC2 does not answer; pods of the kernel wait to be adopted");
-                stage.send_replace(Stage::Starting(format!("IPAM-308 {error}")));
-            }
+            Err(error) => waiting.after(format!("IPAM-308 pods of the kernel wait to be adopted: {error}")).await,
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LAST_RETRY);
     }
 }
 

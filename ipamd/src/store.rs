@@ -1,13 +1,20 @@
-//! The lease database: SQLite in WAL mode, one writer for leases, one connection for EC2 intents.
+//! The lease database: SQLite in WAL mode, one writer for leases, one for what concerns the cloud.
 //!
 //! Leases are committed without an fsync: they survive the death of this process, and after a reboot no sandbox lives
 //! that could need them (the boot id decides). Intents and migrations are committed with an fsync, because an ENI
 //! outlives the machine. Writes of leases that arrive together share one commit.
 
+mod cloud;
+mod forms;
+mod history;
+
 use std::{path::Path, time::Duration};
 
 use eni_proto::{EniMark, Pod, PodKey};
-use ipam_core::{Action, CoolDown, IntentId, Lease, Moment};
+use ipam_core::{
+    Action, CoolDown, IntentId, Lease, Limits, Moment,
+    ports::{Interface, NodeIdentity},
+};
 use sqlx::{
     ConnectOptions, Connection, Row, SqliteConnection,
     migrate::MigrateError,
@@ -15,11 +22,9 @@ use sqlx::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use self::{cloud::CloudWrite, forms::Form};
+pub(crate) use self::{cloud::KnownCloud, history::tenures};
 use crate::history::Ended;
-
-mod history;
-
-pub(crate) use history::tenures;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
@@ -79,15 +84,17 @@ pub(crate) struct Recorded {
     pub(crate) leases: Vec<Lease>,
     /// Cool-downs that may still run.
     pub(crate) cooling: Vec<CoolDown>,
-    /// Intents of an earlier run that were never settled: id and what they were to do.
-    pub(crate) open_intents: Vec<(IntentId, String)>,
+    /// Whether the earlier run was of this boot.
+    pub(crate) same_boot: bool,
+    /// What an earlier run knew of the cloud.
+    pub(crate) cloud: KnownCloud,
 }
 
 /// The open database. Cheap to clone; all clones share the two connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     leases: mpsc::UnboundedSender<(LeaseWrite, Acknowledge)>,
-    intents: mpsc::UnboundedSender<(IntentWrite, Acknowledge)>,
+    cloud: mpsc::UnboundedSender<(CloudWrite, Acknowledge)>,
 }
 
 type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
@@ -98,12 +105,6 @@ enum LeaseWrite {
     Release { key: PodKey, cooling: CoolDown, at: Moment, why: Ended },
     ForgetCooled { now: Moment },
     Prune { oldest: Moment, most_rows: u32 },
-}
-
-#[derive(Debug)]
-enum IntentWrite {
-    Begin { intent: IntentId, action: String, now: Moment },
-    Settle { intent: IntentId, outcome: String, now: Moment },
 }
 
 impl Store {
@@ -121,19 +122,19 @@ impl Store {
         now: Moment,
         cool_until: Moment,
     ) -> Result<(Self, Recorded), StoreError> {
-        let mut intents = connect(path, SqliteSynchronous::Full).await?;
-        migrate(&mut intents, path).await?;
+        let mut durable = connect(path, SqliteSynchronous::Full).await?;
+        migrate(&mut durable, path).await?;
         let damaged = |source: sqlx::Error| StoreError::Damaged { path: path.display().to_string(), source };
-        quick_check(&mut intents).await.map_err(damaged)?;
-        begin_boot(&mut intents, boot_id, now, cool_until).await.map_err(damaged)?;
-        let recorded = read_all(&mut intents).await.map_err(damaged)?;
+        quick_check(&mut durable).await.map_err(damaged)?;
+        let same_boot = begin_boot(&mut durable, boot_id, now, cool_until).await.map_err(damaged)?;
+        let recorded = read_all(&mut durable, same_boot).await.map_err(damaged)?;
         let mut leases = connect(path, SqliteSynchronous::Normal).await?;
         sqlx::query("PRAGMA wal_autocheckpoint = 0").execute(&mut leases).await.map_err(damaged)?;
         let (lease_sender, lease_receiver) = mpsc::unbounded_channel();
-        let (intent_sender, intent_receiver) = mpsc::unbounded_channel();
+        let (cloud_sender, cloud_receiver) = mpsc::unbounded_channel();
         tokio::spawn(write_leases(leases, lease_receiver));
-        tokio::spawn(write_intents(intents, intent_receiver));
-        Ok((Self { leases: lease_sender, intents: intent_sender }, recorded))
+        tokio::spawn(cloud::write_all(durable, cloud_receiver));
+        Ok((Self { leases: lease_sender, cloud: cloud_sender }, recorded))
     }
 
     /// Queues a lease; the future resolves once it is committed. Queued in the order of the calls. Repeatable.
@@ -174,18 +175,47 @@ impl Store {
         action: &Action,
         now: Moment,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        let write = IntentWrite::Begin { intent: intent.clone(), action: format!("{action:?}"), now };
-        Self::queue(&self.intents, write)
+        Self::queue(&self.cloud, CloudWrite::Begin { intent: intent.clone(), action: action.write(), now })
     }
 
-    /// Writes durably how an intent ended.
+    /// Writes durably how a change ended, together with the ENIs as they are now.
     pub(crate) fn settle(
         &self,
         intent: &IntentId,
         outcome: String,
         now: Moment,
+        interfaces: Vec<Interface>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        Self::queue(&self.intents, IntentWrite::Settle { intent: intent.clone(), outcome, now })
+        Self::queue(&self.cloud, CloudWrite::Settle { intent: intent.clone(), outcome, now, interfaces })
+    }
+
+    /// Keeps the ENIs as they are now for the next start.
+    pub(crate) fn remember(
+        &self,
+        interfaces: Vec<Interface>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.cloud, CloudWrite::Interfaces(interfaces))
+    }
+
+    /// Keeps who this node is.
+    pub(crate) fn remember_node(
+        &self,
+        node: &NodeIdentity,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.cloud, CloudWrite::Node(Box::new(node.clone())))
+    }
+
+    /// Keeps what EC2 said of the instance type.
+    pub(crate) fn remember_limits(
+        &self,
+        limits: Limits,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.cloud, CloudWrite::Limits(limits))
+    }
+
+    /// Forgets all that is known of the cloud: it was written by another instance.
+    pub(crate) fn forget_cloud(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.cloud, CloudWrite::Forget)
     }
 
     fn queue<W: Send + 'static>(
@@ -237,44 +267,44 @@ async fn quick_check(connection: &mut SqliteConnection) -> Result<(), sqlx::Erro
     if verdict == "ok" { Ok(()) } else { Err(sqlx::Error::Protocol(verdict)) }
 }
 
-/// Voids the leases of an earlier boot. When they really ended nobody knows; certainly before `now`.
+/// Voids the leases of an earlier boot; when they really ended nobody knows, certainly before `now`. Returns whether this is
+/// still the same boot.
 async fn begin_boot(
     connection: &mut SqliteConnection,
     boot_id: &str,
     now: Moment,
     cool_until: Moment,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     let before: Option<String> =
         sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'").fetch_optional(&mut *transaction).await?;
-    if before.as_deref() != Some(boot_id) {
+    let same = before.as_deref() == Some(boot_id);
+    if !same {
         sqlx::query("INSERT OR REPLACE INTO cooling SELECT address, ? FROM leases")
             .bind(millis(cool_until))
             .execute(&mut *transaction)
             .await?;
         history::keep(&mut transaction, None, now, Ended::Reboot).await?;
         sqlx::query("DELETE FROM leases").execute(&mut *transaction).await?;
+        // The instance may have another type.
+        sqlx::query("DELETE FROM facts WHERE name = 'limits'").execute(&mut *transaction).await?;
         sqlx::query("INSERT OR REPLACE INTO facts VALUES ('boot_id', ?)")
             .bind(boot_id)
             .execute(&mut *transaction)
             .await?;
     }
-    transaction.commit().await
+    transaction.commit().await?;
+    Ok(same)
 }
 
-async fn read_all(connection: &mut SqliteConnection) -> Result<Recorded, sqlx::Error> {
+async fn read_all(connection: &mut SqliteConnection, same_boot: bool) -> Result<Recorded, sqlx::Error> {
     let leases = sqlx::query("SELECT * FROM leases ORDER BY address").fetch_all(&mut *connection).await?;
     let cooling = sqlx::query("SELECT address, until_ms FROM cooling").fetch_all(&mut *connection).await?;
-    let open = sqlx::query("SELECT id, action FROM intents WHERE settled_ms IS NULL ORDER BY created_ms")
-        .fetch_all(connection)
-        .await?;
     Ok(Recorded {
+        same_boot,
         leases: leases.iter().map(read_lease).collect::<Result<_, _>>()?,
         cooling: cooling.iter().map(read_cooling).collect::<Result<_, _>>()?,
-        open_intents: open
-            .iter()
-            .map(|row| Ok((IntentId(row.try_get("id")?), row.try_get("action")?)))
-            .collect::<Result<_, sqlx::Error>>()?,
+        cloud: cloud::read(connection).await?,
     })
 }
 
@@ -393,52 +423,6 @@ async fn release(
         .bind(millis(cooling.until))
         .execute(connection)
         .await?;
-    Ok(())
-}
-
-/// Writes intents one by one: there are few, and each is worth its fsync.
-///
-/// Also moves the write-ahead log into the database from time to time, so that no ADD has to.
-async fn write_intents(
-    mut connection: SqliteConnection,
-    mut queue: mpsc::UnboundedReceiver<(IntentWrite, Acknowledge)>,
-) {
-    let mut checkpoint = tokio::time::interval(CHECKPOINT_PERIOD);
-    loop {
-        tokio::select! {
-            next = queue.recv() => {
-                let Some((write, caller)) = next else { return };
-                let outcome = write_intent(&mut connection, &write).await;
-                drop(caller.send(outcome.map_err(StoreError::Write)));
-            }
-            _ = checkpoint.tick() => {
-                if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut connection).await {
-                    tracing::warn!(error = %error, "the write-ahead log could not be moved into the database");
-                }
-            }
-        }
-    }
-}
-
-async fn write_intent(connection: &mut SqliteConnection, write: &IntentWrite) -> Result<(), sqlx::Error> {
-    match write {
-        IntentWrite::Begin { intent, action, now } => {
-            sqlx::query("INSERT OR REPLACE INTO intents (id, action, created_ms) VALUES (?, ?, ?)")
-                .bind(&intent.0)
-                .bind(action)
-                .bind(millis(*now))
-                .execute(connection)
-                .await?;
-        }
-        IntentWrite::Settle { intent, outcome, now } => {
-            sqlx::query("UPDATE intents SET settled_ms = ?, outcome = ? WHERE id = ?")
-                .bind(millis(*now))
-                .bind(outcome)
-                .bind(&intent.0)
-                .execute(connection)
-                .await?;
-        }
-    }
     Ok(())
 }
 

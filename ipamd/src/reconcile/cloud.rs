@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use eni_proto::numbers;
 use ipam_core::{
     Action, Done, Event, IntentId, SecurityGroupId, SubnetId,
+    pool::Phase,
     ports::{Amount, Change, Ec2, Ec2Error, Ec2Result, Interface, NewInterface, Scope},
 };
 
-use super::{Outside, Reconciler, chain};
-use crate::clock;
+use tokio::task::JoinSet;
+
+use super::{Open, Outside, Reconciler, chain};
+use crate::{clock, store::KnownCloud};
 
 impl<E: Ec2> Reconciler<E> {
     pub(super) fn observe(&self, scope: Scope) {
@@ -44,8 +47,9 @@ impl<E: Ec2> Reconciler<E> {
         });
     }
 
-    /// Writes the intent down, carries it out, settles it.
-    pub(super) fn start(&self, intent: IntentId, action: Action) {
+    /// Writes the intent down, then carries it out.
+    pub(super) fn start(&mut self, intent: IntentId, action: Action) {
+        self.open.insert(intent.clone(), Open { action: action.clone(), outcome: None });
         let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
         tokio::spawn(async move {
             let outcome = match outside.store.begin(&intent, &action, clock::now()).await {
@@ -58,19 +62,69 @@ impl<E: Ec2> Reconciler<E> {
                     message: chain(&error),
                 }),
             };
-            let text = match &outcome {
-                Ok(_) => "done".to_owned(),
-                Err(error) => error.to_string(),
-            };
             match &outcome {
                 Ok(_) => tracing::info!(%intent, ?action, "EC2 change done"),
                 Err(error) => tracing::warn!(%intent, ?action, error = %error, "EC2 change failed"),
             }
-            if let Err(error) = outside.store.settle(&intent, text, clock::now()).await {
-                tracing::error!(%intent, error = %chain(&error), "outcome of an EC2 change could not be stored");
-            }
             handle.tell(Event::Settled { intent, outcome });
         });
+    }
+
+    /// Takes up what an earlier run knew and left undone.
+    pub(super) fn take_up(&mut self, known: KnownCloud) {
+        self.kept.clone_from(&known.interfaces);
+        self.feed(Event::Remembered { interfaces: known.interfaces });
+        for (intent, action) in known.open {
+            tracing::warn!(%intent, ?action, "an earlier run ended before EC2 answered; what became of it is looked at first");
+            let outcome = Some("ipamd ended before the answer; EC2 was looked at".to_owned());
+            self.open.insert(intent, Open { action: action.clone(), outcome });
+            self.feed(Event::LeftOpen { action });
+        }
+    }
+
+    /// Notes how an intent ended; it stays open in the database until EC2 shows it.
+    pub(super) fn answered(&mut self, intent: &IntentId, outcome: &Result<Done, Ec2Error>) {
+        if let Some(open) = self.open.get_mut(intent) {
+            open.outcome = Some(outcome.as_ref().map_or_else(ToString::to_string, |_| "done".to_owned()));
+        }
+    }
+
+    /// Keeps the ENIs for the next start, and settles the intents about which nothing is left to ask: both in one step, so
+    /// that a start knows either the outcome or that it has to look.
+    pub(super) fn write_down(&mut self) {
+        let interfaces = self.interfaces_now();
+        let settled = self.open.extract_if(.., |_, open| open.outcome.is_some() && !self.engine.doubts(&open.action));
+        let mut writes = JoinSet::new();
+        for (intent, open) in settled {
+            let outcome = open.outcome.unwrap_or_default();
+            writes.spawn(self.outside.store.settle(&intent, outcome, clock::now(), interfaces.clone()));
+        }
+        if writes.is_empty() && interfaces != self.kept {
+            writes.spawn(self.outside.store.remember(interfaces.clone()));
+        }
+        self.kept = interfaces;
+        if writes.is_empty() {
+            return;
+        }
+        tokio::spawn(async move {
+            for outcome in writes.join_all().await {
+                if let Err(error) = outcome {
+                    tracing::error!(error = %chain(&error), "what became of an EC2 change could not be stored");
+                }
+            }
+        });
+    }
+
+    /// The ENIs as a start may believe them: one that is leaving serves nobody.
+    fn interfaces_now(&self) -> Vec<Interface> {
+        let enis = self.engine.pool().enis().map(|eni| {
+            let mut interface = eni.interface.clone();
+            if let Some(attachment) = &mut interface.attachment {
+                attachment.attached &= eni.phase != Phase::Leaving;
+            }
+            interface
+        });
+        enis.collect()
     }
 }
 

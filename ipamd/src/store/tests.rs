@@ -1,3 +1,5 @@
+use ipam_core::ports::{Attachment, Cidr4, InterfaceKind};
+
 use super::*;
 use crate::history::{Question, Span};
 
@@ -86,19 +88,93 @@ async fn after_a_reboot_leases_are_void_and_their_addresses_rest() {
     assert_eq!(recorded.cooling, [CoolDown { address: [10, 0, 0, 5].into(), until }]);
 }
 
+fn eni(name: &str) -> Interface {
+    Interface {
+        id: name.parse().unwrap(),
+        mac: "02:00:00:00:00:01".parse().unwrap(),
+        subnet: "subnet-1".parse().unwrap(),
+        primary: [10, 0, 0, 4].into(),
+        secondary: vec![[10, 0, 0, 5].into()],
+        prefixes: vec![Cidr4 { network: [10, 0, 0, 16].into(), prefix: 28 }],
+        kind: InterfaceKind::Plain,
+        security_groups: vec!["sg-1".parse().unwrap()],
+        attachment: Some(Attachment {
+            id: "eni-attach-1".parse().unwrap(),
+            instance: "i-1".parse().unwrap(),
+            device_index: 1,
+            card: 0,
+            attached: true,
+            delete_on_termination: true,
+        }),
+        tags: [("a".to_owned(), "b".to_owned())].into(),
+    }
+}
+
+fn node() -> NodeIdentity {
+    NodeIdentity {
+        instance: "i-1".parse().unwrap(),
+        instance_type: "m5.large".to_owned(),
+        region: "eu-central-1".to_owned(),
+        primary_mac: "02:00:00:00:00:01".parse().unwrap(),
+        primary_eni: "eni-1".parse().unwrap(),
+        subnet: "subnet-1".parse().unwrap(),
+        subnet_cidr: Cidr4 { network: [10, 0, 0, 0].into(), prefix: 20 },
+        zone: "eu-central-1a".to_owned(),
+        vpc: "vpc-1".parse().unwrap(),
+        vpc_cidrs: vec![Cidr4 { network: [10, 0, 0, 0].into(), prefix: 16 }],
+        security_groups: vec!["sg-1".parse().unwrap()],
+    }
+}
+
 #[tokio::test]
-async fn an_intent_is_open_until_it_is_settled() {
+async fn an_intent_is_open_until_it_is_settled_together_with_what_it_brought() {
     let folder = Folder::new();
     let (store, _) = folder.open("boot-1").await;
     let [first, second] = ["one", "two"].map(|id| IntentId(id.to_owned()));
     let action = Action::Delete { eni: "eni-1".parse().unwrap() };
     store.begin(&first, &action, Moment::from_millis(1)).await.unwrap();
     store.begin(&second, &action, Moment::from_millis(2)).await.unwrap();
-    store.settle(&first, "done".to_owned(), Moment::from_millis(3)).await.unwrap();
+    store.settle(&first, "done".to_owned(), Moment::from_millis(3), vec![eni("eni-2")]).await.unwrap();
 
     let (_store, recorded) = folder.open("boot-1").await;
 
-    assert_eq!(recorded.open_intents, [(second, format!("{action:?}"))]);
+    assert_eq!(recorded.cloud.open, [(second, action)]);
+    assert_eq!(recorded.cloud.interfaces, [eni("eni-2")]);
+}
+
+#[tokio::test]
+async fn what_is_known_of_the_cloud_outlives_a_reboot_but_not_a_move_to_another_instance() {
+    let folder = Folder::new();
+    let (store, _) = folder.open("boot-1").await;
+    let limits = Limits { max_enis: 4, addresses_per_eni: 15, ..Limits::default() };
+    store.remember(vec![eni("eni-1"), eni("eni-2")]).await.unwrap();
+    store.remember_node(&node()).await.unwrap();
+    store.remember_limits(limits).await.unwrap();
+
+    let known = folder.open("boot-1").await.1.cloud;
+    assert_eq!((known.interfaces.len(), known.node, known.limits), (2, Some(node()), Some(limits)));
+    let rebooted = folder.open("boot-2").await.1;
+    assert_eq!((rebooted.cloud.interfaces.len(), rebooted.same_boot), (2, false));
+    assert_eq!(rebooted.cloud.limits, None, "an instance can have another type after a stop");
+    store.forget_cloud().await.unwrap();
+    let known = folder.open("boot-2").await.1.cloud;
+    assert_eq!((known.interfaces.len(), known.node), (0, None));
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_understood_is_left_out() {
+    let folder = Folder::new();
+    let (store, _) = folder.open("boot-1").await;
+    store.remember(vec![eni("eni-1")]).await.unwrap();
+    let mut raw = connect(&folder.file(), SqliteSynchronous::Normal).await.unwrap();
+    sqlx::raw_sql("INSERT INTO interfaces VALUES ('eni-9', 'Interface {}'); INSERT INTO intents VALUES ('x', 'Delete', 1, NULL, NULL)")
+        .execute(&mut raw)
+        .await
+        .unwrap();
+
+    let known = folder.open("boot-1").await.1.cloud;
+
+    assert_eq!((known.interfaces, known.open, known.illegible), (vec![eni("eni-1")], vec![], true));
 }
 
 #[tokio::test]
@@ -234,7 +310,8 @@ async fn a_database_of_each_former_version_is_taken_over() {
 
         assert_eq!(recorded.leases, [lease("a", 5)], "version {former}");
         assert_eq!(recorded.cooling, [cool(6)], "version {former}");
-        assert_eq!(recorded.open_intents.len(), 1, "version {former}");
+        assert!(recorded.cloud.illegible, "version {former} wrote intents in a form of its own");
+        assert!(!folder.open("boot-1").await.1.cloud.illegible, "version {former}");
         store.release(lease("a", 5).key, cool(5), NOW, Ended::Del).await.unwrap();
         assert_eq!(told(&folder, &Question::default()).await, [held(5, "a", Some((30_000, "del")))]);
     }

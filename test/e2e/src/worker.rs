@@ -29,7 +29,7 @@ pub struct Worker {
     daemon: Mutex<Option<Daemon>>,
     gate: Mutex<Option<Ec2Gate>>,
     binaries: Binaries,
-    settings: Vec<(String, String)>,
+    settings: Mutex<Vec<(String, String)>>,
     endpoint: Endpoint,
     node: Arc<Node>,
 }
@@ -37,6 +37,7 @@ pub struct Worker {
 impl Worker {
     pub(crate) fn new(plan: WorkerPlan) -> Result<Self, Trouble> {
         let WorkerPlan { node, binaries, settings, endpoint } = plan;
+        let settings = Mutex::new(settings);
         let worker = Self { node, binaries, settings, endpoint, gate: Mutex::new(None), daemon: Mutex::new(None) };
         worker.connect_ec2()?;
         Ok(worker)
@@ -121,7 +122,14 @@ impl Worker {
             ("AWS_SECRET_ACCESS_KEY", "not-a-secret".to_owned()),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value));
-        fixed.chain(self.settings.iter().cloned()).collect()
+        fixed.chain(self.settings.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned()).collect()
+    }
+
+    /// Changes a setting for the daemons that are started from now on.
+    pub fn set(&self, name: &str, value: &str) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.retain(|(other, _)| other != name);
+        settings.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts the daemon and returns at once. The one before, if any, is killed.

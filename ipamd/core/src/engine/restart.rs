@@ -4,12 +4,24 @@ use std::time::Duration;
 
 use super::{Awaited, Engine, cloud::next_phase};
 use crate::{
-    Action, Command, Moment,
+    Action, Command, EniId, Moment,
     pool::Phase,
     ports::{Holdings, Interface},
 };
 
 impl Engine {
+    /// Whether EC2 has yet to show what became of this change. Until then a restart has to hear of it ([`Event::LeftOpen`]).
+    ///
+    /// [`Event::LeftOpen`]: crate::Event::LeftOpen
+    #[must_use]
+    pub fn doubts(&self, action: &Action) -> bool {
+        let leaving = |eni: &EniId| self.pool.eni(eni).is_some_and(|eni| eni.phase == Phase::Leaving);
+        match action.eni() {
+            None => self.create_in_doubt.is_some(),
+            Some(eni) => self.awaited.contains_key(eni) || leaving(eni),
+        }
+    }
+
     /// Takes over what an earlier run knew, so that pods are served before EC2 answers. Nothing is changed at EC2 on its word.
     pub(super) fn remember(&mut self, now: Moment, interfaces: Vec<Interface>, commands: &mut Vec<Command>) {
         for interface in interfaces {
@@ -20,6 +32,10 @@ impl Engine {
             let (phase, _) = next_phase(None, attachment, Duration::ZERO);
             let id = interface.id.clone();
             self.add(now, interface, phase);
+            if let Some(eni) = self.pool.eni_mut(&id) {
+                // It is no news: it may leave as soon as it is not needed.
+                eni.since = Moment::default();
+            }
             if phase == Phase::Preparing {
                 self.prepare(&id, commands);
             }

@@ -39,6 +39,8 @@ struct Waiter {
     pod: Pod,
     netns: String,
     deadline: Moment,
+    /// How long it was ready to wait.
+    patience: Duration,
 }
 
 /// A change that EC2 has not shown yet.
@@ -212,7 +214,10 @@ impl Engine {
                     commands.push(Command::Grant { ticket, lease: lease.clone(), fresh: false });
                     self.answered_again.insert(key, now);
                 }
-                None => self.queue.push(Waiter { ticket, key, pod, netns, deadline }),
+                None => {
+                    let patience = deadline.since(now);
+                    self.queue.push(Waiter { ticket, key, pod, netns, deadline, patience });
+                }
             },
             Event::Cancel { ticket } => self.queue.retain(|waiter| waiter.ticket != ticket),
             Event::Del { ticket, key } => self.del(now, ticket, key, commands),
@@ -249,7 +254,7 @@ impl Engine {
     fn del(&mut self, now: Moment, ticket: Ticket, key: PodKey, commands: &mut Vec<Command>) {
         // A pod that is deleted while it waits must not get an address afterwards.
         for waiter in self.queue.extract_if(.., |waiter| waiter.key == key) {
-            commands.push(Command::Refuse { ticket: waiter.ticket, refusal: refusal::deleted(&waiter.key) });
+            commands.push(Command::Refuse { ticket: waiter.ticket, refusal: refusal::deleted(&waiter) });
         }
         let released = self.end(now, &key);
         commands.push(Command::Release { ticket: Some(ticket), key, released });

@@ -1,6 +1,6 @@
 //! Says no: when it is certain, at once; otherwise at the deadline. Always with numbers and advice.
 
-use eni_proto::{PodKey, Refusal, RefusalCode};
+use eni_proto::{Refusal, RefusalCode};
 
 use super::{Engine, Look, Waiter};
 use crate::{
@@ -27,7 +27,7 @@ impl Engine {
                 }
                 kept.push(waiter);
             } else {
-                let refusal = self.refusal(now, &waiter.key);
+                let refusal = self.refusal(now, &waiter);
                 commands.push(Command::Refuse { ticket: waiter.ticket, refusal });
             }
         }
@@ -43,34 +43,38 @@ impl Engine {
         under_way || (!refused && (paused || self.look != Look::AtRest))
     }
 
-    fn refusal(&self, now: Moment, key: &PodKey) -> Refusal {
+    fn refusal(&self, now: Moment, waiter: &Waiter) -> Refusal {
         let status = self.status(now);
+        let all = status.leased + status.free + status.cooling;
+        let (resting, waiting) = (status.cooling, self.queue.len().max(1));
         let facts = format!(
-            "{} of {} addresses are held by pods, {} rest{}, {} are on their way, {} pod(s) wait",
+            "{} of {all} addresses are held by pods, {resting} {}{}, {} {} on the way, {waiting} {}",
             status.leased,
-            status.leased + status.free + status.cooling,
-            status.cooling,
+            if resting == 1 { "rests" } else { "rest" },
             self.first_cool_down_ends(now),
             status.in_flight,
-            self.queue.len().max(1),
+            if status.in_flight == 1 { "is" } else { "are" },
+            if waiting == 1 { "pod waits" } else { "pods wait" },
         );
-        let (code, what, advice) = self.reason(now);
+        let (code, what, advice) = self.reason(now, waiter);
         let last = self
             .last_error
             .as_ref()
             .map_or(String::new(), |(error, at)| format!("; {} s ago {error}", now.since(*at).as_secs()));
-        Refusal { code, message: format!("no address for {key}: {what}: {facts}{last}"), advice, try_again: true }
+        Refusal {
+            code,
+            message: format!("no address for {}: {what}: {facts}{last}", name(waiter)),
+            advice,
+            try_again: true,
+        }
     }
 
     fn first_cool_down_ends(&self, now: Moment) -> String {
-        let first = self.pool.cooling().map(|(_, until)| until).min();
-        first.map_or(String::new(), |until| {
-            format!(" (the first until {} s from now)", until.since(now).as_secs().max(1))
-        })
+        let first = self.pool.cooling_on_ready().into_iter().next();
+        first.map_or(String::new(), |until| format!(" (the first is free in {} s)", until.since(now).as_secs().max(1)))
     }
 
-    fn reason(&self, now: Moment) -> (RefusalCode, String, String) {
-        let kind = &self.node.instance_type;
+    fn reason(&self, now: Moment, waiter: &Waiter) -> (RefusalCode, String, String) {
         let again = "Kubernetes will try again.";
         match self.pauses.against_growth(now).filter(|error| is_permanent(error)).find_map(class) {
             Some(RefusalClass::SubnetFull) => (
@@ -85,13 +89,7 @@ impl Engine {
                 "EC2 refuses".to_owned(),
                 format!("{again} Mend what EC2 names; ipamd asks again by itself."),
             ),
-            _ if self.is_full() => (
-                RefusalCode::NodeFull,
-                format!("all {} interfaces are full and {kind} allows no more", self.pool.enis().count()),
-                format!(
-                    "{again} To fit more pods use a larger instance type, or lower the node's max pods to what it can carry."
-                ),
-            ),
+            _ if self.is_full() => self.full(again),
             _ if !self.observed => (
                 RefusalCode::NotReady,
                 "EC2 has not described this node yet".to_owned(),
@@ -99,12 +97,33 @@ impl Engine {
                     "{again} If this lasts, look at ipamd's log: the EC2 endpoint or the role is the likeliest cause."
                 ),
             ),
+            _ if waiter.patience.is_zero() => (
+                RefusalCode::Late,
+                "none is free, and the caller does not wait".to_owned(),
+                format!("{again} Raise addWaitSeconds, so that an ADD waits for an address that is on its way."),
+            ),
             _ => (
                 RefusalCode::Late,
-                "none came before the deadline".to_owned(),
+                format!("none came within {} s", waiter.patience.as_secs()),
                 format!("{again} If this happens at each burst of pods, raise WARM_IP_TARGET or WARM_ENI_TARGET."),
             ),
         }
+    }
+
+    /// Says which limit is reached: the operator's or the instance type's.
+    fn full(&self, again: &str) -> (RefusalCode, String, String) {
+        let (count, kind, carries) = (self.pool.enis().count(), &self.node.instance_type, self.limits.max_enis);
+        let wanted = self.policy.max_enis.filter(|wanted| *wanted < carries);
+        let all = if count == 1 { "the only interface is".to_owned() } else { format!("all {count} interfaces are") };
+        let what = match wanted {
+            Some(wanted) => format!("{all} full and MAX_ENI={wanted} allows no more, though {kind} carries {carries}"),
+            None => format!("{all} full and {kind} allows no more"),
+        };
+        let advice = match wanted {
+            Some(_) => "To fit more pods raise MAX_ENI, or use a larger instance type.",
+            None => "To fit more pods use a larger instance type, or lower the node's max pods to what it can carry.",
+        };
+        (RefusalCode::NodeFull, what, format!("{again} {advice}"))
     }
 
     fn is_full(&self) -> bool {
@@ -114,11 +133,16 @@ impl Engine {
     }
 }
 
+/// The pod as people know it; its key when the runtime did not say.
+fn name(waiter: &Waiter) -> String {
+    if waiter.pod.name.is_empty() { waiter.key.to_string() } else { format!("pod {}", waiter.pod) }
+}
+
 /// The refusal of an ADD whose DEL came while it waited.
-pub(super) fn deleted(key: &PodKey) -> Refusal {
+pub(super) fn deleted(waiter: &Waiter) -> Refusal {
     Refusal {
         code: RefusalCode::Late,
-        message: format!("no address for {key}: its DEL came while it waited"),
+        message: format!("no address for {}: its DEL came while it waited", name(waiter)),
         advice: "Nothing was given and nothing needs to be done.".to_owned(),
         try_again: false,
     }

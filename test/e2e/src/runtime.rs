@@ -11,4 +11,4 @@ pub mod site;
 
 pub use containerd::{Containerd, PodStatus};
 pub use podman::Podman;
-pub use site::{Call, Site};
+pub use site::{Call, SETTINGS, Site};

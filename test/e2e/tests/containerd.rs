@@ -10,8 +10,8 @@ use std::{
 };
 
 use e2e::{
-    Cluster, Worker, WorkerState,
-    runtime::{Call, Containerd, PodStatus, Site},
+    Cluster, Worker, WorkerState, observe,
+    runtime::{Call, Containerd, PodStatus, SETTINGS, Site},
 };
 use lab::wait;
 use nix::sys::signal::Signal;
@@ -33,20 +33,28 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(workers: usize, instance_type: &str) -> Self {
-        let cluster = cluster_of(instance_type, workers, &[]).await;
+    /// No daemon runs yet.
+    async fn without_daemons(workers: usize, instance_type: &str) -> Self {
+        let cluster = cluster_of(instance_type, workers, &SETTINGS).await;
         let mut containerds = Vec::new();
         for worker in &cluster.workers {
             let site = Site::prepare(worker, &["containerd", "runc", "ctr"]).await;
             let site = Arc::new(site.unwrap_or_else(|trouble| panic!("{}", trouble.chain())));
-            worker.start_daemon().unwrap();
             let containerd = Containerd::start(&site).await;
             containerds.push(Arc::new(containerd.unwrap_or_else(|trouble| panic!("{}", trouble.chain()))));
         }
-        for worker in &cluster.workers {
-            worker.until_ready(1, PATIENCE).await.unwrap();
-        }
         Self { containerds, cluster }
+    }
+
+    async fn new(workers: usize, instance_type: &str) -> Self {
+        let stage = Self::without_daemons(workers, instance_type).await;
+        for worker in &stage.cluster.workers {
+            worker.start_daemon().unwrap();
+        }
+        for containerd in &stage.containerds {
+            containerd.until_network_ready(PATIENCE).await.unwrap();
+        }
+        stage
     }
 
     /// One worker with room for 42 pods.
@@ -195,6 +203,18 @@ async fn thirty_pods_ten_at_a_time_come_talk_and_go_without_a_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_runtime_calls_the_node_ready_when_the_daemon_can_serve() {
+    let stage = Stage::without_daemons(1, "m5.xlarge").await;
+    let not_ready = stage.containerd().network_ready().await.unwrap();
+    assert!(not_ready.as_ref().is_err_and(|reason| reason.contains("cni plugin not initialized")), "{not_ready:?}");
+
+    stage.worker().start_daemon().unwrap();
+    stage.containerd().until_network_ready(PATIENCE).await.unwrap();
+    let pod = start(stage.containerd(), "first").await;
+    stage.until_only(&[&pod]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_node_tells_the_pod_why_and_what_to_do() {
     let stage = Stage::new(1, "t3.nano").await;
     let containerd = stage.containerd();
@@ -251,13 +271,19 @@ async fn a_plugin_that_is_killed_during_add_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_whose_namespace_is_gone_can_be_removed() {
+async fn a_pod_whose_namespace_is_gone_loses_its_address_and_can_be_removed() {
     let stage = Stage::one().await;
     let (lost, other) = (start(stage.containerd(), "lost").await, start(stage.containerd(), "other").await);
     let name = lost.status.netns.rsplit('/').next().unwrap();
     let site = stage.containerd().site();
     site.run(&["kill", "-KILL", &lost.status.pid.to_string()]).unwrap();
     site.run(&["ip", "netns", "del", name]).unwrap();
+    // The daemon finds out by itself.
+    let freed = || async {
+        let leases = observe::leases(stage.worker()).await.map_err(|trouble| trouble.chain())?;
+        if leases.contains_key(&lost.address()) { Err(format!("{leases:?}")) } else { Ok(()) }
+    };
+    wait::until(PATIENCE, "the lost pod's lease to end", freed).await.unwrap();
 
     end(stage.containerd(), &lost).await;
     let calls = stage.calls_of(&lost.id);

@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use e2e::{
     Cluster, Worker, WorkerState,
-    runtime::{Podman, Site},
+    runtime::{Podman, SETTINGS, Site},
 };
 use lab::wait;
 
@@ -23,13 +23,13 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        let cluster = cluster(1, &[]).await;
+        let cluster = cluster(1, &SETTINGS).await;
         let worker = &cluster.workers[0];
         let site = Site::prepare(worker, &["podman", "conmon", "runc"]).await;
         let site = Arc::new(site.unwrap_or_else(|trouble| panic!("{}", trouble.chain())));
         worker.start_daemon().unwrap();
-        site.write_network("storage", &[]).unwrap();
         let podman = Podman::start(&site).unwrap_or_else(|trouble| panic!("{}", trouble.chain()));
+        site.add_network("storage", PATIENCE).await.unwrap();
         worker.until_ready(4, PATIENCE).await.unwrap();
         Self { podman, cluster }
     }

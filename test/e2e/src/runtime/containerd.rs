@@ -19,6 +19,7 @@ use super::{
     Site,
     cri::{self, runtime_service_client::RuntimeServiceClient},
     image,
+    site::{NETWORKS, PLUGINS},
 };
 use crate::Trouble;
 
@@ -49,7 +50,7 @@ pub struct PodStatus {
 }
 
 impl Containerd {
-    /// Starts containerd with the site's plugins, networks and image. Returns when its network is ready.
+    /// Starts containerd with the site's plugins, networks and image. Returns when it answers.
     ///
     /// # Errors
     /// [`Trouble::Broken`] with the end of its log.
@@ -66,7 +67,7 @@ impl Containerd {
         Ok(containerd)
     }
 
-    /// Starts containerd again, after killing the one that runs, if any. Returns when its network is ready.
+    /// Starts containerd again, after killing the one that runs, if any. Returns when it answers.
     ///
     /// # Errors
     /// [`Trouble::Broken`] with the end of its log.
@@ -76,11 +77,33 @@ impl Containerd {
         let line = ["containerd", "--config", &config].map(str::to_owned);
         let daemon = self.site.worker().node().daemon("containerd", &line, &[])?;
         *self.daemon.lock().unwrap_or_else(PoisonError::into_inner) = Some(daemon);
-        let ready = || async { self.network_ready().await };
-        wait::until(START_PATIENCE, "containerd's network to be ready", ready).await.map_err(|mut late| {
+        let answers = || async { self.network_ready().await.map(drop) };
+        wait::until(START_PATIENCE, "containerd to answer", answers).await.map_err(|mut late| {
             late.last = format!("{}\n{}", late.last, self.end_of_log());
             late.into()
         })
+    }
+
+    /// Whether the runtime says that pods can be started: what makes a kubelet call the node ready. The second is why not.
+    ///
+    /// # Errors
+    /// When containerd does not answer.
+    pub async fn network_ready(&self) -> Result<Result<(), String>, Status> {
+        let reply = self.client.clone().status(within(CALL_PATIENCE, cri::StatusRequest {})).await?;
+        let conditions = reply.into_inner().status.unwrap_or_default().conditions;
+        Ok(match conditions.iter().find(|condition| !condition.status) {
+            None => Ok(()),
+            Some(condition) => Err(format!("{} {} {}", condition.r#type, condition.reason, condition.message)),
+        })
+    }
+
+    /// Waits until pods can be started.
+    ///
+    /// # Errors
+    /// [`Trouble::TimedOut`] with the reason that the runtime gives.
+    pub async fn until_network_ready(&self, deadline: Duration) -> Result<(), Trouble> {
+        let ready = || async { self.network_ready().await.map_err(|status| status.to_string())? };
+        Ok(wait::until(deadline, "containerd's network to be ready", ready).await?)
     }
 
     /// Kills containerd as `kill -9` does, if it runs; its pods live on.
@@ -163,15 +186,6 @@ impl Containerd {
         Ok(reply.into_inner().items.into_iter().map(|pod| (pod.id.clone(), ready(&pod))).collect())
     }
 
-    async fn network_ready(&self) -> Result<(), String> {
-        let reply = self.client.clone().status(within(CALL_PATIENCE, cri::StatusRequest {})).await;
-        let status = reply.map_err(|status| status.message().to_owned())?.into_inner().status.unwrap_or_default();
-        match status.conditions.iter().find(|condition| !condition.status) {
-            None => Ok(()),
-            Some(condition) => Err(format!("{} {} {}", condition.r#type, condition.reason, condition.message)),
-        }
-    }
-
     fn end_of_log(&self) -> String {
         let daemon = self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
         let log = daemon.as_ref().map(Daemon::log).unwrap_or_default();
@@ -212,8 +226,8 @@ disabled_plugins = [
   # A container without CAP_SYS_RESOURCE, as a CI runner often is, may not give a sandbox a lower score than its own.
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{plugins}"
-    conf_dir = "{networks}"
+    bin_dir = "{PLUGINS}"
+    conf_dir = "{NETWORKS}"
     max_conf_num = 1
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
@@ -226,7 +240,5 @@ disabled_plugins = [
 "#,
         socket = socket(site).display(),
         image = image::NAME,
-        plugins = site.plugins().display(),
-        networks = site.networks().display(),
     )
 }

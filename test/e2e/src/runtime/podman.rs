@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Site, image};
+use super::{
+    Site, image,
+    site::{NETWORKS, PLUGINS},
+};
 use crate::Trouble;
 
 /// Where podman keeps everything; the node's own `/run`.
@@ -28,7 +31,7 @@ impl Podman {
     /// When it does not take the image, with its own words.
     pub fn start(site: &Arc<Site>) -> Result<Self, Trouble> {
         let podman = Self { site: Arc::clone(site) };
-        write(&podman.configuration(), &configuration(site))?;
+        write(&podman.configuration(), &configuration())?;
         write(
             &podman.storage(),
             &format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{STATE}/graph\"\nrunroot = \"{STATE}/run\"\n"),
@@ -98,7 +101,7 @@ fn write(path: &Path, text: &str) -> Result<(), Trouble> {
     fs::write(path, text).map_err(Trouble::os(format!("write {}", path.display())))
 }
 
-fn configuration(site: &Site) -> String {
+fn configuration() -> String {
     format!(
         r#"[containers]
 log_driver = "k8s-file"
@@ -106,14 +109,12 @@ log_driver = "k8s-file"
 default_ulimits = ["nofile=1024:20000", "nproc=4096:32768"]
 [network]
 network_backend = "cni"
-cni_plugin_dirs = ["{plugins}"]
-network_config_dir = "{networks}"
+cni_plugin_dirs = ["{PLUGINS}"]
+network_config_dir = "{NETWORKS}"
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
 "#,
-        plugins = site.plugins().display(),
-        networks = site.networks().display(),
     )
 }

@@ -1,18 +1,26 @@
-//! A worker made ready for a container runtime: booted, with plugins, a network configuration and an image.
+//! A worker made ready for a container runtime: booted, with plugins and an image; the daemon adds the network configuration.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use lab::{Machine, Namespace};
-use serde_json::{Value, json};
+use eni_proto::numbers;
+use lab::{Machine, Namespace, wait};
+use serde_json::Value;
 
 use super::image;
-use crate::{Trouble, Worker, plugin::NETWORK};
+use crate::{Trouble, Worker};
 
+/// Folder of the plugins, as the runtime and the daemon see it.
+pub const PLUGINS: &str = "/run/cni/bin";
+/// Folder of the network configurations, as the runtime and the daemon see it.
+pub const NETWORKS: &str = "/run/cni/net.d";
+/// Settings of a daemon that is to make the node ready for the runtime.
+pub const SETTINGS: [(&str, &str); 2] = [("HOST_CNI_BIN_PATH", PLUGINS), ("HOST_CNI_CONFDIR_PATH", NETWORKS)];
 /// Where Debian's containernetworking-plugins are.
 const OTHER_PLUGINS: &str = "/usr/lib/cni";
 /// Writes down each call, then becomes the plugin: who kills it kills the plugin.
@@ -59,36 +67,32 @@ impl Site {
         }
         worker.node().boot().await?;
         let directory = worker.node().directory().join("runtime");
+        fs::create_dir_all(&directory).map_err(Trouble::os(format!("make {}", directory.display())))?;
         let site = Self { worker: Arc::clone(worker), directory };
-        for folder in [site.plugins(), site.networks()] {
-            fs::create_dir_all(&folder).map_err(Trouble::os(format!("make {}", folder.display())))?;
-        }
-        for other in ["loopback", "portmap"] {
-            let (there, here) = (Path::new(OTHER_PLUGINS).join(other), site.plugins().join(other));
-            symlink(&there, &here).map_err(Trouble::os(format!("link {} to {}", here.display(), there.display())))?;
-        }
-        site.install_plugin()?;
-        site.write_network(NETWORK, &[])?;
+        site.namespace()?.inside(|| site.lay_out())?.map_err(Trouble::os("lay out /run/cni"))?;
         image::write(&site.image())?;
         Ok(site)
+    }
+
+    /// What is in the folders before the daemon adds the network configuration.
+    fn lay_out(&self) -> io::Result<()> {
+        fs::create_dir_all(NETWORKS)?;
+        fs::create_dir_all(PLUGINS)?;
+        for other in ["loopback", "portmap"] {
+            symlink(Path::new(OTHER_PLUGINS).join(other), Path::new(PLUGINS).join(other))?;
+        }
+        let recorder = RECORDER
+            .replace("CALLS", &self.calls_file().display().to_string())
+            .replace("PLUGIN", &self.worker.binaries().plugin.display().to_string());
+        let plugin = Path::new(PLUGINS).join(numbers::CNI_TYPE);
+        fs::write(&plugin, recorder)?;
+        fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755))
     }
 
     /// The worker.
     #[must_use]
     pub fn worker(&self) -> &Arc<Worker> {
         &self.worker
-    }
-
-    /// The folder with the plugins.
-    #[must_use]
-    pub fn plugins(&self) -> PathBuf {
-        self.directory.join("bin")
-    }
-
-    /// The folder with the network configurations.
-    #[must_use]
-    pub fn networks(&self) -> PathBuf {
-        self.directory.join("net.d")
     }
 
     /// The image, as an archive.
@@ -127,26 +131,31 @@ impl Site {
         Ok(self.namespace()?.run(command_line)?)
     }
 
-    /// Writes a network configuration as it is shipped, with other `settings` of the plugin.
+    /// Waits for the network configuration that the daemon writes when it can serve, and returns it.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn write_network(&self, name: &str, settings: &[(&str, Value)]) -> Result<(), Trouble> {
-        let mut plugin = self.worker.configuration();
-        if let Some(plugin) = plugin.as_object_mut() {
-            plugin.remove("cniVersion");
-            plugin.remove("name");
-            plugin.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-        }
-        let list = json!({
-            // containerd 1.x takes the first and knows no 1.1.0; containerd 2.x chooses from the second.
-            "cniVersion": "1.0.0",
-            "cniVersions": ["1.0.0", "1.1.0"],
-            "name": name,
-            "plugins": [plugin, { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true }],
-        });
-        let path = self.networks().join(format!("10-{name}.conflist"));
-        fs::write(&path, list.to_string()).map_err(Trouble::os(format!("write {}", path.display())))
+    /// [`Trouble::TimedOut`] when it does not come.
+    pub async fn until_network(&self, deadline: Duration) -> Result<Value, Trouble> {
+        let namespace = self.namespace()?;
+        let path = Path::new(NETWORKS).join("10-eni-cni.conflist");
+        let read = || async {
+            let text = namespace.inside(|| fs::read(&path)).map_err(|error| error.to_string())?;
+            let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+            serde_json::from_slice(&text).map_err(|error| error.to_string())
+        };
+        Ok(wait::until(deadline, "the network configuration", read).await?)
+    }
+
+    /// Writes a second network, which differs from the one that the daemon wrote by its name.
+    ///
+    /// # Errors
+    /// As [`Site::until_network`].
+    pub async fn add_network(&self, name: &str, deadline: Duration) -> Result<(), Trouble> {
+        let mut list = self.until_network(deadline).await?;
+        list["name"] = name.into();
+        let path = Path::new(NETWORKS).join(format!("20-{name}.conflist"));
+        let written = self.namespace()?.inside(|| fs::write(&path, list.to_string()))?;
+        written.map_err(Trouble::os(format!("write {}", path.display())))
     }
 
     /// How the runtime has called the plugin so far, in order.
@@ -154,14 +163,6 @@ impl Site {
     pub fn calls(&self) -> Vec<Call> {
         let text = fs::read_to_string(self.calls_file()).unwrap_or_default();
         text.lines().filter_map(call).collect()
-    }
-
-    /// Forgets the calls so far.
-    ///
-    /// # Errors
-    /// When the file cannot be emptied.
-    pub fn forget_calls(&self) -> Result<(), Trouble> {
-        fs::write(self.calls_file(), "").map_err(Trouble::os("empty the list of calls"))
     }
 
     /// Ids of the plugin's processes that run now, in the machine's process table.
@@ -178,16 +179,6 @@ impl Site {
 
     fn calls_file(&self) -> PathBuf {
         self.directory.join("calls")
-    }
-
-    fn install_plugin(&self) -> Result<(), Trouble> {
-        let script = RECORDER
-            .replace("CALLS", &self.calls_file().display().to_string())
-            .replace("PLUGIN", &self.worker.binaries().plugin.display().to_string());
-        let path = self.plugins().join("eni-cni");
-        let written =
-            fs::write(&path, script).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
-        written.map_err(Trouble::os(format!("write {}", path.display())))
     }
 }
 

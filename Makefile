@@ -27,7 +27,7 @@ test: setup lint build plugin unit ## Everything that CI runs.
 
 unit: plugin
 	$(SAY) "tests of all crates (kernel tests run in network namespaces of their own)"
-	cargo test --workspace --no-fail-fast
+	E2E_PLUGIN=$(abspath $(PLUGIN)) cargo test --workspace --no-fail-fast
 
 lint:
 	$(SAY) "formatting, lints"

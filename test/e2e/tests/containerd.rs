@@ -152,6 +152,12 @@ async fn end(containerd: &Containerd, pod: &Pod) {
     containerd.remove_pod(&pod.id).await.unwrap();
 }
 
+/// Pings a pod from its node, as a kubelet probes it.
+fn assert_reachable(stage: &Stage, pod: &Pod) {
+    let ping = stage.worker().node().namespace().ping(pod.address(), PATIENCE).unwrap();
+    assert!(ping.answered, "{}", ping.transcript);
+}
+
 /// Pings `target` from inside a pod.
 fn assert_reaches(containerd: &Containerd, pod: &Pod, target: Ipv4Addr) {
     let enter = format!("--net={}", pod.status.netns);
@@ -329,6 +335,37 @@ async fn a_pod_that_goes_while_the_daemon_is_away_is_heard_of_later() {
     stage.worker().start_daemon().unwrap();
     stage.until_only(&[&pods[1]]).await;
     end(stage.containerd(), &pods[1]).await;
+    stage.until_only(&[]).await;
+}
+
+/// A daemon that hangs is worse than none: it takes the call and never answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_goes_while_the_daemon_hangs_is_heard_of_later() {
+    let stage = Stage::one().await;
+    let pod = start(stage.containerd(), "pod").await;
+    stage.worker().signal_daemon(Signal::SIGSTOP).unwrap();
+
+    end(stage.containerd(), &pod).await;
+    let state = WorkerState::read(stage.worker()).await.unwrap();
+    assert_eq!((state.links.len(), state.routes.len()), (0, 0), "{state:#?}");
+    stage.worker().signal_daemon(Signal::SIGCONT).unwrap();
+    stage.until_only(&[]).await;
+}
+
+/// As a StatefulSet makes one when its pod was deleted by force: the old sandbox goes in its own time. Both have the same host
+/// interface, whose name policy engines compute from the pod's, so the newer one gets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_pod_takes_the_place_of_the_old_one_and_outlives_it() {
+    let stage = Stage::one().await;
+    let old = start(stage.containerd(), "web-0").await;
+    let new = start(stage.containerd(), "web-0").await;
+    assert_ne!(old.address(), new.address());
+    assert_reachable(&stage, &new);
+
+    end(stage.containerd(), &old).await;
+    stage.until_only(&[&new]).await;
+    assert_reachable(&stage, &new);
+    end(stage.containerd(), &new).await;
     stage.until_only(&[]).await;
 }
 

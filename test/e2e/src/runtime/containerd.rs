@@ -4,7 +4,10 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -119,14 +122,17 @@ impl Containerd {
 
     /// Starts a pod's sandbox in the Kubernetes namespace `demo` and returns its id. The runtime is given `deadline`.
     ///
+    /// Each call makes another pod, even one of the same name.
+    ///
     /// # Errors
     /// What `kubectl describe pod` would show.
     pub async fn run_pod(&self, name: &str, deadline: Duration) -> Result<String, Status> {
+        static PODS: AtomicU32 = AtomicU32::new(0);
         let machine = self.site.machine().map_err(|trouble| Status::internal(trouble.chain()))?;
         let config = cri::PodSandboxConfig {
             metadata: Some(cri::PodSandboxMetadata {
                 name: name.to_owned(),
-                uid: format!("uid-{name}"),
+                uid: format!("uid-{}", PODS.fetch_add(1, Ordering::Relaxed)),
                 namespace: "demo".to_owned(),
                 attempt: 0,
             }),

@@ -9,7 +9,7 @@ IPAMD  := $(CARGO_TARGET_DIR)/debug/ipamd
 CLOUD  ?= sim
 SAY    := @printf '\n== %s\n'
 
-.PHONY: help demo test bench soak setup lint unit build plugin simulate size clean
+.PHONY: help demo test bench soak fuzz setup lint unit build plugin simulate size clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,13 @@ soak: setup plugin ## Long runs: 100 restarts of the daemon under load.
 	cargo build --release -p ipamd
 	$(SAY) "100 restarts in 60 s under 50 ADDs and 50 DELs a second"
 	SOAK=1 E2E_IPAMD=$(CARGO_TARGET_DIR)/release/ipamd E2E_PLUGIN=$(PLUGIN) cargo test -p e2e --test restarts -- --nocapture
+
+FUZZ_EXECUTIONS ?= 20000
+fuzz: ## Long fuzzing of what the plugin reads, and kill -9 before each of its system calls.
+	$(SAY) "$(FUZZ_EXECUTIONS) requests to the plugin that nobody should send"
+	FUZZ_EXECUTIONS=$(FUZZ_EXECUTIONS) FUZZ_READS=$$(($(FUZZ_EXECUTIONS) * 100)) cargo test -p eni-cni -- --nocapture whatever_the_input no_input_makes
+	$(SAY) "kill -9 before every system call of ADD, DEL and GC"
+	EVERY_SYSCALL=1 cargo test -p eni-cni --test kill -- --nocapture
 
 size: plugin
 	cargo build --release -p ipamd

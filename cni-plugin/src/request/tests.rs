@@ -1,4 +1,7 @@
-use std::ffi::OsString;
+#[path = "../../tests/stage/generate.rs"]
+mod generate;
+
+use std::{collections::BTreeMap, ffi::OsString};
 
 use eni_proto::numbers;
 use serde_json::json;
@@ -255,5 +258,26 @@ fn a_previous_result_is_read_as_far_as_it_is_compared() {
         let (code, text) = read(bad.clone()).unwrap_err();
         assert_eq!(code, code::INVALID_CONFIG, "{bad}");
         assert!(text.contains(part), "{bad}: {text}");
+    }
+}
+
+#[test]
+fn no_input_makes_the_reader_panic_or_be_silent() {
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (first, count) = (number("FUZZ_SEED", 1), number("FUZZ_READS", 20_000));
+    let environment: BTreeMap<String, String> =
+        FULL.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let previous =
+        json!({ "interfaces": [{ "name": "eth0", "sandbox": "/n" }], "ips": [{ "address": "10.0.0.1/32" }] });
+    let config = json!({ "cniVersion": "1.1.0", "name": "n", "prevResult": previous, "runtimeConfig": { "ips": [] },
+        "cni.dev/valid-attachments": [{ "containerID": "c1", "ifname": "eth0" }] });
+    for seed in first..first + count {
+        let request = generate::request(&mut generate::Dice::new(seed), &environment, &config, &Map::new());
+        let command = request.environment.get("CNI_COMMAND").map(|verb| verb.to_string_lossy().into_owned());
+        let lookup = |name: &str| request.environment.get(name).cloned();
+        let read = verb(&command.unwrap_or_default()).and_then(|verb| read(verb, lookup, &request.stdin));
+        if let Err(error) = read {
+            assert!(error.code > 0 && error.msg.len() > 10, "seed {seed}: {error:?}");
+        }
     }
 }

@@ -43,7 +43,7 @@ pub struct Book {
     pub calls: Vec<String>,
     /// A key that a GC keeps although it is not listed, because its ADD came while the runtime made the list.
     pub given_meanwhile: Option<String>,
-    given: u8,
+    given: u32,
 }
 
 impl Book {
@@ -135,9 +135,9 @@ impl Service {
         if let Manner::Refuse(refusal) = &book.manner {
             return Some(wire::add_reply::Outcome::Refusal(refusal.clone()));
         }
-        let next = Ipv4Addr::new(10, 0, 0, book.given + 1);
+        let next = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 1).to_bits() + book.given % 60_000);
         let address = *book.leases.entry(key).or_insert(next);
-        book.given += u8::from(address == next);
+        book.given += u32::from(address == next);
         match book.manner {
             Manner::Silent => None,
             Manner::Proper | Manner::Refuse(_) | Manner::Senseless | Manner::Secondary => {

@@ -2,10 +2,14 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part, and fails here")]
 
+pub mod corpus;
 pub mod daemon;
 pub mod fault;
+pub mod generate;
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsString,
     io::Write,
     os::fd::{AsFd, AsRawFd},
     path::PathBuf,
@@ -63,10 +67,15 @@ pub fn start(node: &Netns, environment: &[(String, String)], stdin: &str) -> Chi
 
 /// Starts the plugin on `node`; it waits for its input.
 pub fn start_waiting(node: &Netns, environment: &[(String, String)]) -> Child {
+    start_with(node, &environment.iter().map(|(name, value)| (name.clone(), value.into())).collect())
+}
+
+/// The same with an environment that may be no text.
+pub fn start_with(node: &Netns, environment: &BTreeMap<String, OsString>) -> Child {
     let started = node.inside(|| {
         Command::new(env!("CARGO_BIN_EXE_eni-cni"))
             .env_clear()
-            .envs(environment.iter().cloned())
+            .envs(environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -230,7 +239,7 @@ impl Sandbox {
         format!("pods/{}/{}", self.container, self.interface)
     }
 
-    fn environment(&self, verb: &str) -> Vec<(String, String)> {
+    pub fn environment(&self, verb: &str) -> Vec<(String, String)> {
         let arguments = match self.pod.as_str() {
             "" => "IgnoreUnknown=1".to_owned(),
             pod => format!("K8S_POD_NAME={pod};IgnoreUnknown=1;K8S_POD_NAMESPACE=default"),
@@ -279,7 +288,8 @@ pub fn snapshot(netns: &Netns) -> String {
     });
     let addresses =
         addresses.as_array().unwrap().iter().map(|link| format!("{} {}", link["ifname"], link["addr_info"]));
-    let others = ["-4 route show table all", "-4 neighbour", "-4 rule"].map(|list| ip(netns, list).replace("linkdown ", ""));
+    let others =
+        ["-4 route show table all", "-4 neighbour", "-4 rule"].map(|list| ip(netns, list).replace("linkdown ", ""));
     let elements = netns.inside(|| eni_datapath::pod_leftovers().unwrap()).unwrap();
     links.chain(addresses).chain(others).chain(elements).collect::<Vec<_>>().join("\n")
 }

@@ -4,10 +4,13 @@
 
 mod clock;
 mod conflist;
+mod doctor;
+mod explain;
 mod folders;
 mod gc;
 mod history;
 mod host;
+mod inspect;
 mod install;
 mod orphans;
 mod reconcile;
@@ -60,6 +63,29 @@ enum Verb {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Holds every lease against database, kernel and EC2; says what is wrong, why it matters and how to mend it.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        #[command(flatten)]
+        places: Places,
+        /// Leaves EC2 out: one call less, and quick where EC2 is away.
+        #[arg(long)]
+        no_ec2: bool,
+        /// For people, or one JSON object.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Shows the way of a pod's packets, and everything that leads to it.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain {
+        #[command(flatten)]
+        places: Places,
+        /// NAMESPACE/NAME of a pod, or its address.
+        subject: String,
+        /// For people, or one JSON object for each interface.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Tells which pod held an address when, from the database; needs no running daemon.
     #[command(after_help = HISTORY_HELP)]
     History {
@@ -78,6 +104,16 @@ const INSTALL_HELP: &str = "Example:
 
 The plugin is run once before it is put in place. The former one stays beside it as eni-cni.previous.
 The CNI configuration is written later, by the daemon, once it can serve.";
+
+const DOCTOR_HELP: &str = "Examples:
+  ipamd doctor
+  ipamd doctor --no-ec2 --output json
+
+Changes nothing. Exit codes: 0 all is well; 1 something is wrong; 3 nothing wrong was found, but not everything could be checked.";
+
+const EXPLAIN_HELP: &str = "Examples:
+  ipamd explain web/shop-7d9f
+  ipamd explain 10.0.3.7 --output json";
 
 const HISTORY_HELP: &str = "Examples:
   ipamd history --ip 10.0.3.7 --at 2026-11-20T14:02Z
@@ -121,6 +157,14 @@ async fn main() -> ExitCode {
         Verb::Uninstall { force } => with_settings(|settings| install::uninstall(settings, force)),
         Verb::Status { places, output } => match read_settings(&places) {
             Ok(settings) => status::show(&settings.socket, output == Output::Json).await,
+            Err(code) => code,
+        },
+        Verb::Doctor { places, no_ec2, output } => match read_settings(&places) {
+            Ok(settings) => Box::pin(doctor::show(&settings, !no_ec2, output == Output::Json)).await,
+            Err(code) => code,
+        },
+        Verb::Explain { places, subject, output } => match read_settings(&places) {
+            Ok(settings) => Box::pin(explain::show(&settings, &subject, output == Output::Json)).await,
             Err(code) => code,
         },
         Verb::History { places, question, output } => match read_settings(&places) {

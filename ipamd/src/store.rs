@@ -297,6 +297,25 @@ async fn begin_boot(
     Ok(same)
 }
 
+/// Returns the leases of the database at `path`. Reads only; a daemon may use it at the same time.
+///
+/// # Errors
+/// [`StoreError::Open`] when there is no database, [`StoreError::Damaged`] when its leases cannot be read.
+pub(crate) async fn leases(path: &Path) -> Result<Vec<Lease>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM leases ORDER BY address").fetch_all(&mut open_to_read(path).await?).await;
+    let damaged = |source| StoreError::Damaged { path: path.display().to_string(), source };
+    rows.map_err(damaged)?.iter().map(read_lease).collect::<Result<_, _>>().map_err(damaged)
+}
+
+async fn open_to_read(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let name = || path.display().to_string();
+    let connected = SqliteConnectOptions::new().filename(path).read_only(true).connect().await;
+    connected.map_err(|source| match is_damage(&source) {
+        true => StoreError::Damaged { path: name(), source },
+        false => StoreError::Open { path: name(), source },
+    })
+}
+
 async fn read_all(connection: &mut SqliteConnection, same_boot: bool) -> Result<Recorded, sqlx::Error> {
     let leases = sqlx::query("SELECT * FROM leases ORDER BY address").fetch_all(&mut *connection).await?;
     let cooling = sqlx::query("SELECT address, until_ms FROM cooling").fetch_all(&mut *connection).await?;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use eni_proto::PodKey;
 use ipam_core::Moment;
-use sqlx::{ConnectOptions, Row, SqliteConnection, sqlite::SqliteConnectOptions, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{StoreError, is_damage, millis, moment};
+use super::{StoreError, millis, moment};
 use crate::history::{Ended, Question, Tenure};
 
 /// The parts of a lease that the history keeps.
@@ -71,12 +71,7 @@ pub(super) async fn prune(
 /// # Errors
 /// [`StoreError::Open`] when there is no database, [`StoreError::Damaged`] when it has no history that can be read.
 pub(crate) async fn tenures(path: &Path, question: &Question) -> Result<Vec<Tenure>, StoreError> {
-    let name = || path.display().to_string();
-    let connected = SqliteConnectOptions::new().filename(path).read_only(true).connect().await;
-    let mut connection = connected.map_err(|source| match is_damage(&source) {
-        true => StoreError::Damaged { path: name(), source },
-        false => StoreError::Open { path: name(), source },
-    })?;
+    let mut connection = super::open_to_read(path).await?;
     let address = question.ip.map(|address| address.to_string());
     let (namespace, pod) = question.pod.clone().unzip();
     let rows = sqlx::query(TENURES)
@@ -87,7 +82,7 @@ pub(crate) async fn tenures(path: &Path, question: &Question) -> Result<Vec<Tenu
         .bind(question.at.map(|span| millis(span.last)))
         .fetch_all(&mut connection)
         .await;
-    let damaged = |source| StoreError::Damaged { path: name(), source };
+    let damaged = |source| StoreError::Damaged { path: path.display().to_string(), source };
     rows.map_err(damaged)?.iter().map(read).collect::<Result<_, _>>().map_err(damaged)
 }
 

@@ -1,0 +1,121 @@
+#![allow(clippy::type_complexity, reason = "a table of a test")]
+
+use std::collections::BTreeMap;
+
+use eni_datapath::{Difference, PodLink, PodState};
+use eni_proto::{EniMark, LinkAlias, Pod, PodKey};
+use ipam_core::{
+    Moment,
+    ports::{Interface, InterfaceKind},
+};
+
+use super::*;
+use crate::inspect::Setting;
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 3, 7);
+
+fn key() -> PodKey {
+    PodKey::new("eni-cni", "c1", "eth0").unwrap()
+}
+
+fn lease() -> Lease {
+    Lease {
+        key: key(),
+        pod: Pod { namespace: "web".into(), name: "shop".into(), uid: String::new() },
+        netns: "/run/netns/c1".into(),
+        address: ADDRESS,
+        eni: "eni-2".parse().unwrap(),
+        eni_mark: EniMark::of_device(1),
+        since: Moment::default(),
+    }
+}
+
+fn eni(id: &str, secondary: &[Ipv4Addr]) -> Interface {
+    Interface {
+        id: id.parse().unwrap(),
+        mac: "02:00:00:00:00:01".parse().unwrap(),
+        subnet: "subnet-1".parse().unwrap(),
+        primary: Ipv4Addr::new(10, 0, 3, 4),
+        secondary: secondary.to_vec(),
+        prefixes: vec![],
+        kind: InterfaceKind::Plain,
+        security_groups: vec![],
+        attachment: None,
+        tags: BTreeMap::new(),
+    }
+}
+
+/// One pod, and everything as it should be.
+fn well() -> Sources {
+    let alias = LinkAlias { key: key(), address: ADDRESS, eni_mark: EniMark::of_device(1) };
+    let link = PodLink { name: "eni1".into(), index: 7, mac: None, alias: Some(alias) };
+    Sources {
+        leases: Ok(vec![lease()]),
+        pods: Ok(PodState {
+            links: vec![link],
+            routes: BTreeMap::from([(ADDRESS, 7)]),
+            marks: BTreeMap::from([(ADDRESS, EniMark::of_device(1))]),
+        }),
+        wiring: BTreeMap::from([(key(), Ok(Wiring::Differs(vec![])))]),
+        impairment: Ok(None),
+        settings: vec![],
+        interfaces: Ok(vec![eni("eni-1", &[]), eni("eni-2", &[ADDRESS])]),
+    }
+}
+
+/// The findings' first words after something was changed.
+fn found(change: impl FnOnce(&mut Sources)) -> Vec<(Severity, String)> {
+    let mut sources = well();
+    change(&mut sources);
+    judge(&sources).into_iter().map(|finding| (finding.severity, finding.what)).collect()
+}
+
+#[test]
+fn when_all_is_well_nothing_is_found() {
+    assert_eq!(found(|_| {}), []);
+}
+
+#[test]
+fn each_thing_that_can_be_wrong_is_named_once() {
+    use Severity::{Error, NotChecked, Warning};
+    let other = Ipv4Addr::new(10, 0, 3, 8);
+    #[rustfmt::skip]
+    let table: [(Severity, &str, Box<dyn Fn(&mut Sources)>); 11] = [
+        (NotChecked, "database: gone", Box::new(|it| { it.leases = Err("gone".into()); it.pods = Ok(PodState::default()); })),
+        (NotChecked, "EC2: away", Box::new(|it| it.interfaces = Err("away".into()))),
+        (NotChecked, "10.0.3.7 of pod web/shop: no right", Box::new(|it| drop(it.wiring.insert(key(), Err("no right".into()))))),
+        (Error, "the rule is gone", Box::new(|it| it.impairment = Ok(Some("the rule is gone".into())))),
+        (Error, "kernel setting net/ipv4/ip_forward is 0 instead of 1", Box::new(|it| it.settings.push(Setting { name: "ipv4/ip_forward".into(), wanted: 1, found: 0, why: "" }))),
+        (Warning, "10.0.3.7 of pod web/shop: its network namespace /run/netns/c1 is gone", Box::new(|it| drop(it.wiring.insert(key(), Ok(Wiring::NoSandbox))))),
+        (Error, "10.0.3.7 of pod web/shop: map element: wanted eni_2, found none", Box::new(|it| drop(it.wiring.insert(key(), Ok(Wiring::Differs(vec![Difference::new("map element", "eni_2", "none")])))))),
+        (Error, "10.0.3.7 of pod web/shop: EC2 says that eni-1 owns the address", Box::new(|it| it.interfaces = Ok(vec![eni("eni-1", &[ADDRESS])]))),
+        (Error, "10.0.3.7 of pod web/shop: EC2 lists the address on no interface of this node", Box::new(|it| it.interfaces = Ok(vec![eni("eni-2", &[])]))),
+        (Warning, "the pods' table has a route to 10.0.3.8, but no lease is on record", Box::new(move |it| drop(it.pods.as_mut().map(|pods| pods.routes.insert(other, 9))))),
+        (Warning, "the nf_tables map has an element for 10.0.3.8, but no lease is on record", Box::new(move |it| drop(it.pods.as_mut().map(|pods| pods.marks.insert(other, EniMark::of_device(1)))))),
+    ];
+    for (severity, what, change) in table {
+        assert_eq!(found(|sources| change(sources)), [(severity, what.to_owned())]);
+    }
+}
+
+#[test]
+fn a_pod_of_the_kernel_without_a_lease_is_named_with_all_that_it_has() {
+    let found = found(|sources| sources.leases = Ok(vec![]));
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].1.starts_with("link eni1 of"), "{found:?}");
+}
+
+#[test]
+fn a_report_has_each_finding_with_reason_and_remedy() {
+    let mut sources = well();
+    sources.impairment = Ok(Some("the rule is gone".into()));
+    let findings = judge(&sources);
+    let text = as_text(&findings, 1);
+    assert_eq!(
+        text,
+        "error: the rule is gone\n  matters because no pod of this node can be reached\n  to mend it: restart ipamd, which prepares \
+         the node anew; then find out who removed it (networkd, another agent)\n1 leases checked: 1 errors, 0 warnings, 0 not checked\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&as_objects(&findings, 1)).unwrap();
+    assert_eq!((&json["leases"], &json["findings"][0]["severity"]), (&json!(1), &json!("error")));
+}

@@ -23,7 +23,12 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        let cluster = cluster(1, &SETTINGS).await;
+        Self::with_workers(1).await
+    }
+
+    /// Only the first worker runs anything.
+    async fn with_workers(workers: usize) -> Self {
+        let cluster = cluster(workers, &SETTINGS).await;
         let worker = &cluster.workers[0];
         let site = Site::prepare(worker, &["podman", "conmon", "runc"]).await;
         let site = Arc::new(site.unwrap_or_else(|trouble| panic!("{}", trouble.chain())));
@@ -43,7 +48,9 @@ impl Stage {
     }
 
     fn start(&self, name: &str, networks: &[&str]) -> String {
-        self.podman.start_container(name, networks).unwrap_or_else(|trouble| panic!("{trouble}"))
+        let options: Vec<String> = networks.iter().map(|network| format!("--network={network}")).collect();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        self.podman.start_container(name, &options, &[]).unwrap_or_else(|trouble| panic!("{trouble}"))
     }
 
     /// A container's address on a network.
@@ -61,6 +68,15 @@ impl Stage {
         }
         let others = calls.into_iter().filter(|call| call.verb != "VERSION");
         others.map(|call| format!("{} {}", call.verb, call.interface)).collect()
+    }
+
+    /// The primary address of the first worker.
+    fn node_address(&self) -> Ipv4Addr {
+        let instance = self.worker().node().instance();
+        let primary = |eni: &ipam_core::ports::Interface| {
+            eni.attachment.as_ref().is_some_and(|slot| slot.instance == *instance && slot.device_index == 0)
+        };
+        self.cluster.lab.described().into_iter().find(primary).unwrap().primary
     }
 
     fn assert_answers(&self, address: Ipv4Addr) {
@@ -156,4 +172,23 @@ async fn a_container_that_dies_and_starts_again_keeps_its_id_and_gets_a_network(
 
     stage.run(&["rm", "--force", "--time", "0", "one"]);
     stage.until_only(&id, &[]).await;
+}
+
+/// portmap is the next plugin of the list. It finds the pod and its host interface in our result.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_the_node_leads_to_the_container() {
+    let stage = Stage::with_workers(2).await;
+    let serve = ["httpd", "-f", "-p", "80", "-h", "/etc"];
+    let started = stage.podman.start_container("web", &["--network=eni-cni", "--publish=18080:80"], &serve);
+    let id = started.unwrap_or_else(|trouble| panic!("{trouble}"));
+    stage.until_only(&id, &[stage.address("web", "eni-cni")]).await;
+
+    let neighbour = stage.cluster.workers[1].node().namespace();
+    let url = format!("http://{}:18080/hostname", stage.node_address());
+    let answer = neighbour.run(&["curl", "-sf", "--retry", "5", "--retry-connrefused", "-m", "10", &url]).unwrap();
+    assert_eq!(answer.trim(), &id[..12], "podman names a container after its id");
+
+    stage.run(&["rm", "--force", "--time", "0", "web"]);
+    stage.until_only(&id, &[]).await;
+    neighbour.run(&["curl", "-sf", "-m", "2", &url]).unwrap_err();
 }

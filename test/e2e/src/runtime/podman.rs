@@ -46,18 +46,15 @@ impl Podman {
         &self.site
     }
 
-    /// Starts a container that sleeps, attached to `networks` (each as podman's `--network` takes it). Returns its id.
+    /// Starts a container with `options` of `podman run`. It runs an applet of busybox with its arguments; none: it sleeps. Returns
+    /// its id.
     ///
     /// # Errors
     /// podman's own words.
-    pub fn start_container(&self, name: &str, networks: &[&str]) -> Result<String, Trouble> {
+    pub fn start_container(&self, name: &str, options: &[&str], applet: &[&str]) -> Result<String, Trouble> {
         let cgroup = format!("--cgroup-parent={}", self.site.machine()?.cgroup());
-        let networks = networks.iter().map(|network| format!("--network={network}"));
-        let mut arguments: Vec<String> = ["run", "--detach", "--name", name, &cgroup].map(str::to_owned).into();
-        arguments.extend(networks);
-        arguments.push(image::NAME.to_owned());
-        let id = self.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
-        Ok(id.trim().to_owned())
+        let arguments = [&["run", "--detach", "--name", name, &cgroup], options, &[image::NAME], applet].concat();
+        Ok(self.run(&arguments)?.trim().to_owned())
     }
 
     /// What podman says of a container.

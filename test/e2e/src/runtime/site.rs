@@ -197,3 +197,15 @@ fn require(program: &'static str) -> Result<(), Trouble> {
         None => Err(Trouble::NoProgram { program }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named_with_what_to_do() {
+        require("sh").unwrap();
+        let trouble = require("is-not-installed").unwrap_err().to_string();
+        assert!(trouble.contains("is-not-installed") && trouble.contains("make setup"), "{trouble}");
+    }
+}

@@ -1,6 +1,6 @@
 //! The kernel as the daemon uses it: one thread owns all netlink work, because the kernel does it inside the system call.
 
-use std::{io, net::Ipv4Addr, sync::mpsc, time::Duration};
+use std::{collections::BTreeSet, io, net::Ipv4Addr, sync::mpsc, time::Duration};
 
 use eni_datapath as datapath;
 use eni_proto::{EniMark, LinkAlias, VethPrefix};
@@ -28,6 +28,15 @@ pub(crate) struct HostNet {
 pub(crate) struct KernelPod {
     pub(crate) link: String,
     pub(crate) alias: LinkAlias,
+}
+
+/// What the kernel has of pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct KernelState {
+    /// Pods with a host interface.
+    pub(crate) pods: Vec<KernelPod>,
+    /// Addresses that a route or mark leads somewhere, though no pod has them.
+    pub(crate) loose: BTreeSet<Ipv4Addr>,
 }
 
 /// Why the kernel could not be asked or changed.
@@ -133,10 +142,18 @@ impl HostNet {
 
     /// Lists the pods that the kernel has.
     pub(crate) async fn observe(&self, prefix: &VethPrefix) -> Result<Vec<KernelPod>, KernelError> {
+        Ok(self.look(prefix).await?.pods)
+    }
+
+    /// Returns all that the kernel has of pods.
+    pub(crate) async fn look(&self, prefix: &VethPrefix) -> Result<KernelState, KernelError> {
         let prefix = prefix.clone();
         let state = self.run(move || datapath::observe_pods(&prefix)).await?;
         let pods = state.links.into_iter().filter_map(|link| Some(KernelPod { alias: link.alias?, link: link.name }));
-        Ok(pods.collect())
+        let pods: Vec<_> = pods.collect();
+        let mut loose: BTreeSet<_> = state.routes.into_keys().chain(state.marks.into_keys()).collect();
+        loose.retain(|address| !pods.iter().any(|pod| pod.alias.address == *address));
+        Ok(KernelState { pods, loose })
     }
 }
 

@@ -154,7 +154,7 @@ impl Watcher {
 }
 
 /// Whether the path certainly leads to no network namespace. An unknown path, or one that cannot be read, proves nothing.
-fn is_gone(netns: &str) -> bool {
+pub(crate) fn is_gone(netns: &str) -> bool {
     !netns.is_empty()
         && matches!(Netns::open(Path::new(netns)), Err(NetnsError::Missing { .. } | NetnsError::NotNetns { .. }))
 }

@@ -7,7 +7,8 @@ mod cloud;
 mod kernel;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -166,6 +167,7 @@ pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownClo
         prepared: BTreeMap::new(),
         open: BTreeMap::new(),
         kept: Vec::new(),
+        lost: BTreeSet::new(),
     };
     tokio::spawn(reconciler.run(inbox, known));
     handle
@@ -182,6 +184,8 @@ struct Reconciler<E> {
     open: BTreeMap<IntentId, Open>,
     /// The ENIs as the database has them.
     kept: Vec<Interface>,
+    /// Addresses of pods that EC2 does not list.
+    lost: BTreeSet<Ipv4Addr>,
 }
 
 impl<E: Ec2> Reconciler<E> {
@@ -227,12 +231,16 @@ impl<E: Ec2> Reconciler<E> {
         if let Event::Settled { intent, outcome } = &event {
             self.answered(intent, outcome);
         }
-        let of_the_cloud = matches!(event, Event::Settled { .. } | Event::Observed { .. });
+        let observed = matches!(event, Event::Observed { .. });
+        let of_the_cloud = observed || matches!(event, Event::Settled { .. });
         for command in self.engine.handle(clock::now(), event) {
             self.carry_out(command);
         }
         if of_the_cloud {
             self.write_down();
+        }
+        if observed {
+            self.tell_of_lost_addresses();
         }
     }
 

@@ -5,6 +5,7 @@
 //! and ADDs that wait for an address are sent to the next daemon.
 
 mod node;
+mod recover;
 
 use std::{
     fs::File,
@@ -15,9 +16,8 @@ use std::{
 
 use ipam_aws::{AwsEc2, AwsImds, AwsSettings};
 use ipam_core::{
-    Lease, Moment,
+    Moment,
     engine::{self, Engine},
-    ports::{Ec2, NodeIdentity, Scope},
 };
 use nix::{
     errno::Errno,
@@ -28,9 +28,10 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+use self::recover::{Recovered, Sources};
 use crate::{
     clock, conflist,
-    host::{HostNet, KernelPod},
+    host::HostNet,
     orphans,
     reconcile::{self, Outside, chain},
     released,
@@ -201,22 +202,23 @@ fn set_aside(database: &Path) -> Result<PathBuf, StartError> {
 async fn begin(
     settings: Settings,
     store: Store,
-    recorded: Recorded,
+    mut recorded: Recorded,
     stage: &watch::Sender<Stage>,
 ) -> Result<(), StartError> {
     let node = node::identity(&AwsImds::new(), &recorded, stage).await;
     let ec2 = Arc::new(AwsEc2::connect(AwsSettings::for_region(&node.region)).await);
-    let known = node::known_cloud(&store, &node, recorded.cloud).await;
+    let known = node::known_cloud(&store, &node, std::mem::take(&mut recorded.cloud)).await;
     let limits = node::limits(&*ec2, &node, settings.policy.access, (&store, &known), stage).await;
     tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
     let host = HostNet::start().map_err(|source| StartError::System { what: "a thread", source })?;
-    let leases = recover(&settings, &host, &*ec2, &node, &store, recorded.leases, stage).await;
+    let sources = Sources { settings: &settings, host: &host, ec2: &*ec2, node: &node, store: &store, stage };
+    let Recovered { leases, cooling } = sources.recover(recorded, &known.interfaces).await;
     let start = engine::Start {
         node: node.clone(),
         policy: settings.policy.clone(),
         limits,
         leases,
-        cooling: recorded.cooling,
+        cooling,
         intent_prefix: format!("{}-{:x}", node.instance, clock::now().as_millis()),
         intents_open: known.illegible || !known.open.is_empty(),
     };
@@ -237,74 +239,6 @@ async fn begin(
     tokio::spawn(housekeeping(store, history));
     stage.send_replace(Stage::Serving(handle));
     Ok(())
-}
-
-/// Returns the leases that hold: those on record, and those that only the kernel knows.
-async fn recover(
-    settings: &Settings,
-    host: &HostNet,
-    ec2: &impl Ec2,
-    node: &NodeIdentity,
-    store: &Store,
-    mut leases: Vec<Lease>,
-    stage: &watch::Sender<Stage>,
-) -> Vec<Lease> {
-    let pods = match host.observe(&settings.veth_prefix).await {
-        Ok(pods) => pods,
-        Err(error) => {
-            // A source that cannot be read removes nothing: the records stand as they are.
-            tracing::error!(error = %chain(&error), "the kernel's pods could not be listed; the records stand");
-            return leases;
-        }
-    };
-    let unknown: Vec<_> =
-        pods.into_iter().filter(|pod| !leases.iter().any(|lease| lease.key == pod.alias.key)).collect();
-    if unknown.is_empty() {
-        return leases;
-    }
-    let owners = interfaces(ec2, node, stage).await;
-    for pod in unknown {
-        let owner = owners.iter().find(|interface| interface.secondary.contains(&pod.alias.address));
-        match owner {
-            Some(owner) => leases.push(adopt(store, pod, owner.id.clone()).await),
-            None => tracing::error!(
-                link = pod.link, key = %pod.alias.key, address = %pod.alias.address,
-                "a pod in the kernel has an address that no interface of this node owns; it is left alone"
-            ),
-        }
-    }
-    leases
-}
-
-async fn interfaces(
-    ec2: &impl Ec2,
-    node: &NodeIdentity,
-    stage: &watch::Sender<Stage>,
-) -> Vec<ipam_core::ports::Interface> {
-    let mut waiting = node::Waiting::new(stage);
-    loop {
-        match ec2.interfaces(&node.instance, Scope::Attached).await {
-            Ok(interfaces) => return interfaces,
-            Err(error) => waiting.after(format!("IPAM-308 pods of the kernel wait to be adopted: {error}")).await,
-        }
-    }
-}
-
-async fn adopt(store: &Store, pod: KernelPod, eni: ipam_core::EniId) -> Lease {
-    let lease = Lease {
-        key: pod.alias.key,
-        pod: eni_proto::Pod::default(),
-        netns: String::new(),
-        address: pod.alias.address,
-        eni,
-        eni_mark: pod.alias.eni_mark,
-        since: clock::now(),
-    };
-    tracing::warn!(link = pod.link, key = %lease.key, address = %lease.address, "lease adopted from the kernel");
-    if let Err(error) = store.put(lease.clone()).await {
-        tracing::error!(key = %lease.key, error = %chain(&error), "adopted lease could not be stored");
-    }
-    lease
 }
 
 /// Work that nobody waits for.

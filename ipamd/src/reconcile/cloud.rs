@@ -1,6 +1,9 @@
 //! The loop's dealings with EC2: describing, and carrying out intents.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use eni_proto::numbers;
 use ipam_core::{
@@ -113,6 +116,20 @@ impl<E: Ec2> Reconciler<E> {
                 }
             }
         });
+    }
+
+    /// Tells of each pod whose address EC2 does not list any more, once.
+    pub(super) fn tell_of_lost_addresses(&mut self) {
+        let pool = self.engine.pool();
+        let listed: BTreeSet<_> = pool.enis().flat_map(|eni| eni.interface.addresses()).collect();
+        let lost: Vec<_> = pool.leases().filter(|lease| !listed.contains(&lease.address)).collect();
+        for lease in lost.iter().filter(|lease| !self.lost.contains(&lease.address)) {
+            tracing::error!(
+                key = %lease.key, pod = %lease.pod, address = %lease.address, eni = %lease.eni,
+                "IPAM-313 no interface of this node has the pod's address any more; it is kept and given to nobody else"
+            );
+        }
+        self.lost = lost.iter().map(|lease| lease.address).collect();
     }
 
     /// The ENIs as a start may believe them: one that is leaving serves nobody.

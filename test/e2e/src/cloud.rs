@@ -252,6 +252,7 @@ impl MetadataSource for DescribedInstance {
             local_ipv4: *primary.local_ipv4s.first()?,
             mac: primary.mac,
             interfaces,
+            ghosts: vec![],
         })
     }
 }

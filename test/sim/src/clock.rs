@@ -66,6 +66,11 @@ impl ClockHand {
         Moment::from_millis(self.0.load(Ordering::SeqCst))
     }
 
+    /// Sets the clock, forward or back.
+    pub fn set(&self, to: Moment) {
+        self.0.store(to.as_millis(), Ordering::SeqCst);
+    }
+
     /// Moves the clock forward.
     pub fn advance(&self, wait: Duration) {
         self.0.store(self.now().after(wait).as_millis(), Ordering::SeqCst);

@@ -41,6 +41,8 @@ pub struct InstanceMetadata {
     pub mac: MacAddress,
     /// `network/interfaces/macs/`: the ENIs that the instance sees, the primary included.
     pub interfaces: Vec<InterfaceMetadata>,
+    /// MACs of ENIs that have left but are still listed: their keys are not there.
+    pub ghosts: Vec<MacAddress>,
 }
 
 /// What a metadata service shows of one ENI.

@@ -5,7 +5,7 @@
 //! service ([`imds`]).
 //!
 //! What it promises is what AWS documents: limits, codes, subnets that run out, delays. Where AWS is silent, the choice is named beside the code.
-//! Not here yet: IPv6, eventual consistency.
+//! Not here yet: IPv6.
 
 #![forbid(unsafe_code)]
 
@@ -15,13 +15,15 @@ mod cloud;
 mod error;
 mod http;
 pub mod imds;
+mod meddler;
 pub mod world;
 
 pub use action::Action;
 pub use clock::{Clock, ClockHand};
 pub use cloud::{DemoVpc, SimCloud, SimInstance};
 pub use error::{ApiError, Failure};
-pub use world::{DelayRange, Delays, FaultRule, Order, World, WorldConfig};
+pub use meddler::Meddler;
+pub use world::{DelayRange, Delays, FaultRule, Lags, Order, Weather, World, WorldConfig};
 
 /// The account that everything belongs to.
 pub const ACCOUNT: &str = "123456789012";

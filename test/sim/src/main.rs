@@ -5,7 +5,7 @@
 use std::{error::Error, io::Write, net::SocketAddr, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use ec2_sim::{Clock, SimCloud, WorldConfig, imds};
+use ec2_sim::{Clock, Delays, Lags, SimCloud, Weather, WorldConfig, imds};
 use tokio::net::TcpListener;
 
 /// EC2 in memory: a VPC, instances, ENIs and addresses with EC2's limits, delays and error codes.
@@ -44,6 +44,12 @@ struct Serve {
     /// How much of EC2's documented request budgets to grant, in percent; 0 grants any number of requests
     #[arg(long, value_name = "PERCENT", default_value_t = 100)]
     budget: u32,
+    /// Change and tell as late as EC2 does: seconds for an attachment, stale descriptions and metadata
+    #[arg(long)]
+    late: bool,
+    /// Let one call in seven go wrong: throttled, failed, lost before or after its effect, slow
+    #[arg(long)]
+    rough: bool,
     /// Also start one m5.xlarge instance and answer its metadata requests (IMDSv2) here
     #[arg(long, value_name = "ADDRESS:PORT")]
     imds: Option<SocketAddr>,
@@ -64,7 +70,9 @@ async fn main() -> ExitCode {
 
 async fn serve(arguments: &Serve) -> Result<(), Box<dyn Error>> {
     let budget_percent = Some(arguments.budget).filter(|percent| *percent > 0);
-    let config = WorldConfig { seed: arguments.seed, budget_percent, ..WorldConfig::default() };
+    let (delays, lags) = if arguments.late { (Delays::REAL, Lags::REAL) } else { (Delays::default(), Lags::NONE) };
+    let weather = if arguments.rough { Weather::ROUGH } else { Weather::default() };
+    let config = WorldConfig { seed: arguments.seed, budget_percent, delays, lags, weather, ..WorldConfig::default() };
     let cloud = SimCloud::new(config, Clock::wall());
     let demo = cloud.demo_vpc("10.0.0.0/16", &["10.0.0.0/20"])?;
     let subnet = demo.subnets.first().ok_or("no subnet was made")?;

@@ -22,23 +22,24 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod views;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use ipam_core::{InstanceId, Moment};
 
-pub(crate) use self::timeline::Due;
 use self::{budget::Budgets, faults::Faults};
 pub use self::{
     budget::{Budget, Charge},
     catalogue::InstanceType,
-    config::{DelayRange, Delays, Order, WorldConfig},
-    faults::{Effect, FaultRule},
+    config::{DelayRange, Delays, Lags, Order, WorldConfig},
+    faults::{Effect, FaultRule, Weather},
     filter::Filter,
     log::{LogEntry, RequestLog},
     page::{Page, Paging},
     state::State,
 };
+pub(crate) use self::{timeline::Due, views::View};
 use crate::{Action, ApiError, Failure, imds::InstanceMetadata, world::model::Eni};
 
 /// A cloud in memory.
@@ -67,7 +68,13 @@ impl World {
     pub fn new(config: WorldConfig, now: Moment) -> Self {
         let log = RequestLog::new(config.log_capacity);
         let budgets = Budgets::new(config.budget_percent);
-        Self { state: State::new(config, now), faults: Faults::default(), budgets, denied: BTreeSet::new(), log }
+        Self {
+            faults: Faults::new(config.weather, config.seed),
+            state: State::new(config, now),
+            budgets,
+            denied: BTreeSet::new(),
+            log,
+        }
     }
 
     /// Does what `action` says, entirely or not at all, as of `now`.
@@ -98,6 +105,10 @@ impl World {
                 // Whether it went well or not is lost with the reply.
                 drop(self.admit(action, &mut tokens_left).and_then(|()| self.apply(action)));
                 Err(Failure::NoReply)
+            }
+            Effect::FailAfter(error) => {
+                drop(self.admit(action, &mut tokens_left).and_then(|()| self.apply(action)));
+                Err(Failure::Refused(error))
             }
             Effect::Slow => {
                 self.admit(action, &mut tokens_left).and_then(|()| self.apply(action)).map_err(Failure::Refused)
@@ -179,7 +190,12 @@ impl World {
         self.faults.add(rule);
     }
 
-    /// Takes all faults back.
+    /// Changes how often calls go wrong by themselves.
+    pub fn set_weather(&mut self, weather: Weather) {
+        self.faults.weather = weather;
+    }
+
+    /// Takes all faults back; the weather is fine from now on.
     pub fn clear_faults(&mut self) {
         self.faults.clear();
     }

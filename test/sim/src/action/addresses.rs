@@ -43,7 +43,7 @@ impl Action for AssignPrivateIpAddresses {
     type Answer = AssignedAddresses;
 
     fn apply(&self, state: &mut State) -> Result<AssignedAddresses, ApiError> {
-        let eni = lookup::find(&state.enis, &self.interface)?;
+        let eni = state.known(&self.interface)?;
         if eni.primary.is_none() {
             return Err(ApiError::new("UnsupportedOperation", "An EFA-only network interface has no addresses"));
         }
@@ -67,7 +67,7 @@ impl Action for AssignPrivateIpAddresses {
         };
         move_to(state, &id, &addresses);
         state.in_space(&subnet, |space| prefixes.iter().for_each(|prefix| space.take_prefix(*prefix, &id)));
-        lookup::find_mut(&mut state.enis, &self.interface)?.prefixes.extend(&prefixes);
+        state.known_mut(&self.interface)?.prefixes.extend(&prefixes);
         Ok(AssignedAddresses { interface: id, addresses, prefixes })
     }
 }
@@ -164,7 +164,7 @@ impl Action for UnassignPrivateIpAddresses {
     type Answer = ();
 
     fn apply(&self, state: &mut State) -> Result<(), ApiError> {
-        let eni = lookup::find_mut(&mut state.enis, &self.interface)?;
+        let eni = state.known_mut(&self.interface)?;
         self.check(eni)?;
         eni.secondary.retain(|own| !self.addresses.contains(own));
         eni.prefixes.retain(|own| !self.prefixes.contains(own));

@@ -5,7 +5,7 @@ use ipam_core::{AttachmentId, EniId};
 use crate::{
     Action, ApiError,
     world::{
-        Due, State, catalogue, lookup,
+        Due, State, View, catalogue, lookup,
         model::{Attachment, AttachmentState, Eni, EniKind, Instance, InstanceState},
     },
 };
@@ -30,7 +30,7 @@ impl Action for AttachNetworkInterface {
     type Answer = AttachmentId;
 
     fn apply(&self, state: &mut State) -> Result<AttachmentId, ApiError> {
-        let eni = lookup::find(&state.enis, &self.interface)?;
+        let eni = state.known(&self.interface)?;
         let instance = lookup::find(&state.instances, &self.instance)?;
         if eni.attachment.is_some() {
             let message = format!("Interface: [{}] in use.", eni.id);
@@ -134,6 +134,11 @@ impl Action for DetachNetworkInterface {
 
     fn apply(&self, state: &mut State) -> Result<(), ApiError> {
         let eni_id = lookup::find(&state.attachments, &self.attachment)?.clone();
+        // Known once the API tells of it: until then, it does not exist.
+        let told = state.seen(View::Api, &eni_id).and_then(|eni| eni.attachment.as_ref());
+        if told.is_none_or(|told| told.id.as_str() != self.attachment) {
+            return Err(lookup::not_found::<AttachmentId>(&self.attachment));
+        }
         let attachment = state.enis.get_mut(&eni_id).and_then(|eni| eni.attachment.as_mut());
         let attachment = attachment.ok_or_else(|| lookup::not_found::<AttachmentId>(&self.attachment))?;
         if attachment.device_index == 0 && attachment.card == 0 {

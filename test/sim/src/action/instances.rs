@@ -5,7 +5,7 @@ use ipam_core::InstanceId;
 use crate::{
     Action, ApiError,
     world::{
-        Due, Filter, Page, Paging, State,
+        Due, Filter, Page, Paging, State, View,
         filter::{self, Filterable},
         lookup,
         model::{Eni, Instance, InstanceState, Tags},
@@ -27,7 +27,7 @@ pub(super) fn describe(state: &State, ids: &[InstanceId]) -> Vec<InstanceDescrip
 }
 
 fn describe_one(state: &State, instance: &Instance) -> InstanceDescription {
-    let interfaces = instance.interfaces.values().filter_map(|eni| state.enis.get(eni)).cloned().collect();
+    let interfaces = instance.interfaces.values().filter_map(|eni| state.seen(View::Api, eni)).cloned().collect();
     InstanceDescription { instance: instance.clone(), interfaces }
 }
 

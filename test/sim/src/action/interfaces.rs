@@ -1,8 +1,8 @@
 //! ENIs: make, list, delete.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use ipam_core::{EniId, InstanceId, SubnetId, VpcId, ports::Cidr4};
+use ipam_core::{EniId, SubnetId, VpcId, ports::Cidr4};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     action::{groups, tags},
     world::{
         Due, Filter, Page, Paging, State, catalogue,
-        filter::{self, Filterable},
+        filter::Filterable,
         lookup,
         model::{Eni, EniKind, GroupName, Tags},
         space::Choice,
@@ -199,6 +199,7 @@ impl Birth {
             prefixes,
             attachment: None,
             ready: self.ready,
+            deleting: false,
             ready_at: self.ready_at,
             source_dest_check: true,
             tags,
@@ -221,13 +222,16 @@ impl Action for DeleteNetworkInterface {
     type Answer = ();
 
     fn apply(&self, state: &mut State) -> Result<(), ApiError> {
-        let eni = lookup::find(&state.enis, &self.interface)?;
+        let eni = state.known_mut(&self.interface)?;
         if eni.attachment.is_some() {
             let message = format!("Network interface '{}' is currently in use.", eni.id);
             return Err(ApiError::new("InvalidNetworkInterface.InUse", message));
         }
+        eni.deleting = true;
         let id = eni.id.clone();
-        state.remove_eni(&id);
+        let delay = state.draw(state.config.delays.delete);
+        state.schedule(state.now.after(delay), Due::Deleted(id.clone()));
+        state.touch(&id);
         Ok(())
     }
 }
@@ -249,10 +253,7 @@ impl Action for DescribeNetworkInterfaces {
 
     fn apply(&self, state: &mut State) -> Result<Page<Eni>, ApiError> {
         self.paging.check(5..=1000, !self.ids.is_empty())?;
-        let found = match filter::exact(&self.filters, "attachment.instance-id") {
-            Some(instances) if self.ids.is_empty() => self.of_instances(state, instances)?,
-            Some(_) | None => super::select(&state.enis, &self.ids, &self.filters)?,
-        };
+        let found = state.describe_enis(&self.ids, &self.filters)?;
         // EC2 pages by 1,000 even when it is not asked to.
         let max_results = self.paging.max_results.or(self.ids.is_empty().then_some(1000));
         let paging = Paging { max_results, next_token: self.paging.next_token.clone() };
@@ -262,22 +263,6 @@ impl Action for DescribeNetworkInterfaces {
     /// A list of ids counts as asking for all: EC2 does not say that it is a filter.
     fn is_unbounded(&self) -> bool {
         self.filters.is_empty() && self.paging.max_results.is_none()
-    }
-}
-
-impl DescribeNetworkInterfaces {
-    /// The usual question, answered without looking at every ENI of the account.
-    fn of_instances(&self, state: &State, instances: &[String]) -> Result<Vec<Eni>, ApiError> {
-        let mut found = BTreeMap::new();
-        let instances = instances.iter().filter_map(|id| state.instances.get(&id.parse::<InstanceId>().ok()?));
-        for id in instances.flat_map(|instance| instance.interfaces.values()) {
-            if let Some(eni) = state.enis.get(id)
-                && filter::passes(eni, &self.filters)?
-            {
-                found.insert(id.clone(), eni.clone());
-            }
-        }
-        Ok(found.into_values().collect())
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         tags,
     },
     world::{
-        Due, InstanceType, State, catalogue, lookup,
+        Due, InstanceType, State, View, catalogue, lookup,
         model::{AttachmentState, EniKind, Instance, InstanceState, Tags},
         space::Choice,
     },
@@ -204,6 +204,8 @@ impl RunInstances {
             if let Some(attachment) = state.enis.get_mut(&eni).and_then(|eni| eni.attachment.as_mut()) {
                 attachment.state = AttachmentState::Attached;
             }
+            // A new machine knows what it was made with.
+            state.see(View::Metadata, &eni);
         }
         let delay = state.draw(state.config.delays.launch);
         state.schedule(state.now.after(delay), Due::Running(id.clone()));

@@ -40,13 +40,13 @@ impl Action for ModifyNetworkInterfaceAttribute {
     type Answer = ();
 
     fn apply(&self, state: &mut State) -> Result<(), ApiError> {
-        let eni = lookup::find(&state.enis, &self.interface)?;
+        let eni = state.known(&self.interface)?;
         let (id, vpc) = (eni.id.clone(), eni.vpc.clone());
         let new_groups = match &self.change {
             Change::Groups(ids) => groups::resolve(state, &vpc, ids)?,
             Change::DeleteOnTermination { .. } | Change::Description(_) | Change::SourceDestCheck(_) => Vec::new(),
         };
-        let eni = lookup::find_mut(&mut state.enis, &self.interface)?;
+        let eni = state.known_mut(&self.interface)?;
         match &self.change {
             Change::DeleteOnTermination { attachment, value } => {
                 lookup::parse::<AttachmentId>(attachment)?;

@@ -166,7 +166,7 @@ pub(super) fn check(present: &Tags, new: &Tags) -> Result<(), ApiError> {
 /// The tags of whatever has this id.
 fn tags_of<'a>(state: &'a mut State, id: &str) -> Result<&'a mut Tags, ApiError> {
     match id.split_once('-').map(|(prefix, _)| prefix) {
-        Some("eni") => lookup::find_mut::<EniId, _>(&mut state.enis, id).map(|eni| &mut eni.tags),
+        Some("eni") => state.known_mut(id).map(|eni| &mut eni.tags),
         Some("i") => lookup::find_mut::<InstanceId, _>(&mut state.instances, id).map(|instance| &mut instance.tags),
         Some("sg") => lookup::find_mut::<SecurityGroupId, _>(&mut state.groups, id).map(|group| &mut group.tags),
         Some("subnet") => lookup::find_mut::<SubnetId, _>(&mut state.subnets, id).map(|subnet| &mut subnet.tags),

@@ -20,6 +20,9 @@ impl Tree {
         let mut tree = Self(BTreeMap::new());
         tree.add_instance(metadata);
         tree.add_documents(metadata, now);
+        for mac in &metadata.ghosts {
+            tree.add(&format!("meta-data/network/interfaces/macs/{mac}/"), "");
+        }
         for interface in &metadata.interfaces {
             tree.add_interface(interface);
         }
@@ -36,6 +39,7 @@ impl Tree {
         let below = self.0.range(directory.clone()..).map_while(|(path, _)| path.strip_prefix(directory.as_str()));
         let mut names: Vec<String> =
             below.map(|rest| rest.split_once('/').map_or(rest.to_owned(), |(name, _)| format!("{name}/"))).collect();
+        names.retain(|name| !name.is_empty());
         names.dedup();
         (!names.is_empty()).then(|| names.join("\n"))
     }

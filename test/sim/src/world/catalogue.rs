@@ -59,7 +59,8 @@ pub(crate) fn all() -> &'static BTreeMap<&'static str, InstanceType> {
 
 /// The most addresses that an ENI of any type carries: the limit of one that is attached to nothing.
 pub(crate) fn most_addresses() -> u16 {
-    all().values().map(|found| found.addresses_per_eni).max().unwrap_or(0)
+    static MOST: OnceLock<u16> = OnceLock::new();
+    *MOST.get_or_init(|| all().values().map(|found| found.addresses_per_eni).max().unwrap_or(0))
 }
 
 fn parse(line: &'static str) -> Option<InstanceType> {

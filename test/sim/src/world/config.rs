@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-/// A delay drawn evenly from `min..=max` by the world's seed.
+use crate::world::faults::Weather;
+
+/// A delay drawn by the world's seed: mostly evenly from `min..=max`, and once in a hundred times from `max..=worst`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DelayRange {
     /// Shortest.
     pub min: Duration,
-    /// Longest; not below `min`.
+    /// Longest but for the hundredth time; not below `min`.
     pub max: Duration,
+    /// Longest of all; not below `max`.
+    pub worst: Duration,
 }
 
 impl DelayRange {
@@ -18,7 +22,20 @@ impl DelayRange {
     /// A delay between `min` and `max` milliseconds.
     #[must_use]
     pub const fn millis(min: u64, max: u64) -> Self {
-        Self { min: Duration::from_millis(min), max: Duration::from_millis(max) }
+        let max = Duration::from_millis(max);
+        Self { min: Duration::from_millis(min), max, worst: max }
+    }
+
+    /// The same with a tail of one in a hundred up to `worst` milliseconds.
+    #[must_use]
+    pub const fn up_to(self, worst: u64) -> Self {
+        Self { worst: Duration::from_millis(worst), ..self }
+    }
+
+    /// Whether there is never any delay.
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        self.worst.is_zero()
     }
 }
 
@@ -32,6 +49,8 @@ pub struct Delays {
     pub attach: DelayRange,
     /// `detaching` to detached. Default 0.3 to 1 s.
     pub detach: DelayRange,
+    /// Accepted deletion to gone, until when the ENI is described and its addresses are not free. Default: none.
+    pub delete: DelayRange,
     /// Instance `pending` to `running`. Default: none.
     pub launch: DelayRange,
     /// Instance `shutting-down` to `terminated`. Default 0.3 to 1 s.
@@ -44,8 +63,19 @@ impl Delays {
         create: DelayRange::ZERO,
         attach: DelayRange::ZERO,
         detach: DelayRange::ZERO,
+        delete: DelayRange::ZERO,
         launch: DelayRange::ZERO,
         terminate: DelayRange::ZERO,
+    };
+
+    /// What users of EC2 report: seconds, and now and then many.
+    pub const REAL: Self = Self {
+        create: DelayRange::millis(300, 1000),
+        attach: DelayRange::millis(1000, 5000).up_to(15_000),
+        detach: DelayRange::millis(1000, 10_000).up_to(30_000),
+        delete: DelayRange::millis(300, 1000),
+        launch: DelayRange::millis(5000, 20_000),
+        terminate: DelayRange::millis(10_000, 60_000),
     };
 }
 
@@ -55,10 +85,45 @@ impl Default for Delays {
             create: DelayRange::millis(200, 600),
             attach: DelayRange::millis(300, 1000),
             detach: DelayRange::millis(300, 1000),
-            launch: DelayRange::ZERO,
             terminate: DelayRange::millis(300, 1000),
+            ..Self::NONE
         }
     }
+}
+
+/// How far what is told may lag behind what is. Each change of an ENI, and each free address, is told after a lag of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lags {
+    /// What the API says of an ENI: one just made is not found, one just deleted still is, addresses and tags come later.
+    pub describe: DelayRange,
+    /// What the filters of descriptions go by; no filter finds an ENI before that.
+    pub filters: DelayRange,
+    /// What the metadata service shows of an ENI.
+    pub metadata: DelayRange,
+    /// How long the metadata service goes on listing the MAC of an ENI that has left, whose keys it does not have any more.
+    pub ghost: DelayRange,
+    /// How many addresses a subnet is said to have.
+    pub available: DelayRange,
+}
+
+impl Lags {
+    /// Everything is known at once.
+    pub const NONE: Self = Self {
+        describe: DelayRange::ZERO,
+        filters: DelayRange::ZERO,
+        metadata: DelayRange::ZERO,
+        ghost: DelayRange::ZERO,
+        available: DelayRange::ZERO,
+    };
+
+    /// What users of EC2 report.
+    pub const REAL: Self = Self {
+        describe: DelayRange::millis(0, 2000).up_to(10_000),
+        filters: DelayRange::millis(0, 3000).up_to(15_000),
+        metadata: DelayRange::millis(500, 5000).up_to(18_000),
+        ghost: DelayRange::millis(0, 60_000).up_to(400_000),
+        available: DelayRange::millis(0, 30_000),
+    };
 }
 
 /// Which free address or block is given next. EC2's own order is not specified.
@@ -79,6 +144,10 @@ pub struct WorldConfig {
     pub seed: u64,
     /// How long changes take.
     pub delays: Delays,
+    /// How often calls go wrong by themselves. Default: never.
+    pub weather: Weather,
+    /// How far what is told lags behind. Default: not at all.
+    pub lags: Lags,
     /// How much of EC2's documented request budgets the account has, in percent. Absent: no limit. Default: 100.
     pub budget_percent: Option<u32>,
     /// Which free addresses are given first. Default: any.
@@ -94,6 +163,8 @@ impl Default for WorldConfig {
         Self {
             seed: 1,
             delays: Delays::default(),
+            weather: Weather::default(),
+            lags: Lags::NONE,
             budget_percent: Some(100),
             order: Order::Random,
             region: "us-east-1".to_owned(),

@@ -2,6 +2,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+
 use crate::ApiError;
 
 /// What goes wrong.
@@ -9,6 +14,8 @@ use crate::ApiError;
 pub enum Effect {
     /// EC2 answers with this error and does nothing.
     Refuse(ApiError),
+    /// EC2 does what was asked, and then answers with this error.
+    FailAfter(ApiError),
     /// The request is lost: no effect, no reply.
     DropBefore,
     /// The reply is lost: the call has its effect.
@@ -38,6 +45,13 @@ impl FaultRule {
         Self { action: action.to_owned(), times, effect: Effect::Refuse(error), delay: Duration::ZERO }
     }
 
+    /// The next `times` calls of `action` have their effect, but are answered with `code` and an HTTP `status`.
+    #[must_use]
+    pub fn fail_after(action: &str, times: u32, code: &str, status: u16) -> Self {
+        let error = ApiError { code: code.to_owned().into(), message: format!("{code} on demand"), status };
+        Self { action: action.to_owned(), times, effect: Effect::FailAfter(error), delay: Duration::ZERO }
+    }
+
     /// The next `times` calls of `action` never arrive.
     #[must_use]
     pub fn drop_before(action: &str, times: u32) -> Self {
@@ -63,29 +77,107 @@ impl FaultRule {
     }
 }
 
-/// The rules that still apply, oldest first.
-#[derive(Debug, Default)]
-pub(crate) struct Faults(VecDeque<FaultRule>);
+/// How often calls go wrong by themselves: how many of a thousand. What comes first in this list is decided first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Weather {
+    /// Refused with RequestLimitExceeded, whatever the budget says.
+    pub throttled: u32,
+    /// Answered with InternalError, half of them after the change was made.
+    pub failed: u32,
+    /// The request is lost.
+    pub lost_requests: u32,
+    /// The reply is lost.
+    pub lost_replies: u32,
+    /// The reply is slow.
+    pub slow: u32,
+    /// How slow at most.
+    pub slowest: Duration,
+}
+
+impl Weather {
+    /// One call in seven goes wrong.
+    pub const ROUGH: Self = Self {
+        throttled: 50,
+        failed: 30,
+        lost_requests: 20,
+        lost_replies: 20,
+        slow: 30,
+        slowest: Duration::from_secs(3),
+    };
+}
+
+/// The rules that still apply, oldest first, and the weather, which is drawn from a seed.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    rules: VecDeque<FaultRule>,
+    pub(crate) weather: Weather,
+    rng: ChaCha8Rng,
+}
 
 impl Faults {
+    pub(crate) fn new(weather: Weather, seed: u64) -> Self {
+        // Not the world's own sequence, so that a fault changes no id.
+        Self { rules: VecDeque::new(), weather, rng: ChaCha8Rng::seed_from_u64(!seed) }
+    }
+
     pub(crate) fn add(&mut self, rule: FaultRule) {
         if rule.times > 0 {
-            self.0.push_back(rule);
+            self.rules.push_back(rule);
         }
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.rules.clear();
+        self.weather = Weather::default();
     }
 
-    /// Uses up one hit of the oldest rule for `action`.
+    /// Uses up one hit of the oldest rule for `action`, or else asks the weather.
     pub(crate) fn strike(&mut self, action: &str) -> Option<(Effect, Duration)> {
-        let at = self.0.iter().position(|rule| rule.action == action || rule.action == "*")?;
-        let rule = self.0.get_mut(at)?;
+        match self.rules.iter().position(|rule| rule.action == action || rule.action == "*") {
+            Some(at) => self.use_up(at),
+            None => self.draw(),
+        }
+    }
+
+    fn draw(&mut self) -> Option<(Effect, Duration)> {
+        let weather = self.weather;
+        if weather == Weather::default() {
+            return None;
+        }
+        let mut roll = self.rng.next_u32() % 1000;
+        let mut hits = |share: u32| match roll.checked_sub(share) {
+            Some(rest) => {
+                roll = rest;
+                false
+            }
+            None => true,
+        };
+        let error = |code: &'static str| ApiError { status: 503, ..ApiError::new(code, "bad weather") };
+        let effect = if hits(weather.throttled) {
+            Effect::Refuse(error("RequestLimitExceeded"))
+        } else if hits(weather.failed / 2) {
+            Effect::FailAfter(error("InternalError"))
+        } else if hits(weather.failed.div_ceil(2)) {
+            Effect::Refuse(error("InternalError"))
+        } else if hits(weather.lost_requests) {
+            Effect::DropBefore
+        } else if hits(weather.lost_replies) {
+            Effect::DropAfter
+        } else if hits(weather.slow) {
+            let most = u32::try_from(weather.slowest.as_millis()).unwrap_or(u32::MAX - 1);
+            return Some((Effect::Slow, Duration::from_millis((self.rng.next_u32() % (most + 1)).into())));
+        } else {
+            return None;
+        };
+        Some((effect, Duration::ZERO))
+    }
+
+    fn use_up(&mut self, at: usize) -> Option<(Effect, Duration)> {
+        let rule = self.rules.get_mut(at)?;
         rule.times -= 1;
         let hit = (rule.effect.clone(), rule.delay);
         if rule.times == 0 {
-            self.0.remove(at);
+            self.rules.remove(at);
         }
         Some(hit)
     }

@@ -16,7 +16,7 @@ impl State {
     pub(crate) fn metadata(&self, id: &InstanceId) -> Option<InstanceMetadata> {
         let instance = self.instances.get(id).filter(|instance| instance.state == InstanceState::Running)?;
         let primary = self.enis.get(instance.interfaces.get(&(0, 0))?)?;
-        let plugged_in = instance.interfaces.values().filter_map(|eni| self.enis.get(eni));
+        let ghosts = self.views.ghosts.get(id).into_iter().flatten().filter(|(_, until)| *until > self.now);
         Some(InstanceMetadata {
             instance_id: id.to_string(),
             instance_type: instance.instance_type.clone(),
@@ -26,8 +26,9 @@ impl State {
             availability_zone: instance.availability_zone.clone(),
             local_ipv4: primary.primary?,
             mac: primary.mac,
-            interfaces: plugged_in
-                .filter(|eni| eni.is_plugged_in())
+            ghosts: ghosts.map(|(mac, _)| *mac).collect(),
+            interfaces: self
+                .in_metadata(id)
                 .filter_map(|eni| self.interface_metadata(eni, eni.attachment.as_ref()?))
                 .collect(),
         })

@@ -298,6 +298,8 @@ pub struct Eni {
     pub attachment: Option<Attachment>,
     /// False: still `pending`.
     pub ready: bool,
+    /// Its deletion was accepted and takes its time.
+    pub deleting: bool,
     /// When it is, or was, ready.
     pub ready_at: Moment,
     /// Whether packets from addresses that it does not own are dropped.

@@ -1,6 +1,9 @@
 //! Everything there is, and the two ways it changes: by an action, and by time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ipam_core::{AttachmentId, EniId, InstanceId, MacAddress, Moment, SecurityGroupId, SubnetId, VpcId};
 use rand_chacha::{
@@ -16,6 +19,7 @@ use crate::{
         model::{CidrReservation, Eni, Instance, ReservationId, SecurityGroup, Subnet, Vpc},
         space::Space,
         timeline::Due,
+        views::Views,
     },
 };
 
@@ -36,6 +40,8 @@ pub struct State {
     /// Which ENI an attachment belongs to.
     pub(crate) attachments: BTreeMap<AttachmentId, EniId>,
     pub(crate) macs: BTreeSet<MacAddress>,
+    /// What is told of ENIs where that may lag behind.
+    pub(crate) views: Views,
     /// What each client token was first used for.
     pub(crate) create_tokens: BTreeMap<String, (CreateNetworkInterface, EniId)>,
     pub(crate) run_tokens: BTreeMap<String, (RunInstances, Vec<InstanceId>)>,
@@ -65,6 +71,7 @@ impl State {
             enis: BTreeMap::new(),
             attachments: BTreeMap::new(),
             macs: BTreeSet::new(),
+            views: Views::default(),
             create_tokens: BTreeMap::new(),
             run_tokens: BTreeMap::new(),
             due: BTreeMap::new(),
@@ -75,21 +82,24 @@ impl State {
         }
     }
 
-    /// Notes that an ENI has changed.
-    pub(crate) fn touch(&mut self, eni: &EniId) {
-        self.version += 1;
-        self.touched.insert(eni.clone());
-    }
-
     /// Changes the addresses of a subnet. Every subnet has some.
     pub(crate) fn in_space<T>(&mut self, subnet: &SubnetId, change: impl FnOnce(&mut Space) -> T) -> Option<T> {
         let space = self.spaces.get_mut(subnet)?;
         let changed = change(space);
-        let available = space.available();
-        if let Some(subnet) = self.subnets.get_mut(subnet) {
-            subnet.available = available;
+        if self.config.lags.available.is_zero() {
+            self.count(subnet);
+        } else {
+            let at = self.now.after(self.draw(self.config.lags.available));
+            self.schedule(at, Due::Counted(subnet.clone()));
         }
         Some(changed)
+    }
+
+    /// Tells how many addresses a subnet has.
+    pub(crate) fn count(&mut self, subnet: &SubnetId) {
+        if let (Some(subnet), Some(space)) = (self.subnets.get_mut(subnet), self.spaces.get(subnet)) {
+            subnet.available = space.available();
+        }
     }
 
     /// A number that no other call gets.
@@ -99,9 +109,11 @@ impl State {
     }
 
     /// Draws a delay.
-    pub(crate) fn draw(&mut self, range: DelayRange) -> std::time::Duration {
-        let span = u64::try_from(range.max.saturating_sub(range.min).as_millis()).unwrap_or(u64::MAX - 1);
-        range.min + std::time::Duration::from_millis(self.rng.next_u64() % (span + 1))
+    pub(crate) fn draw(&mut self, range: DelayRange) -> Duration {
+        let late = range.worst > range.max && self.rng.next_u32().is_multiple_of(100);
+        let (from, to) = if late { (range.max, range.worst) } else { (range.min, range.max) };
+        let span = u64::try_from(to.saturating_sub(from).as_millis()).unwrap_or(u64::MAX - 1);
+        from + Duration::from_millis(self.rng.next_u64() % (span + 1))
     }
 
     /// Lets something happen `wait` after `start`, at once if that is now.

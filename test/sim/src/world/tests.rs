@@ -2,6 +2,7 @@
 
 mod addresses;
 mod attachments;
+mod consistency;
 mod describe;
 mod faults;
 mod instances;
@@ -41,8 +42,8 @@ impl Fixture {
             create: exactly(100),
             attach: exactly(200),
             detach: exactly(300),
-            launch: DelayRange::ZERO,
             terminate: exactly(400),
+            ..Delays::NONE
         };
         Self::with(WorldConfig { delays, ..WorldConfig::default() }, subnet)
     }
@@ -50,9 +51,9 @@ impl Fixture {
     fn with(config: WorldConfig, subnet: &str) -> Self {
         let now = Moment::from_millis(0);
         let mut world = World::new(config, now);
-        let vpc = world.call(&CreateVpc { cidr: "10.0.0.0/16".into(), ..Default::default() }, now).unwrap().id;
+        let vpc = world.arrange(&CreateVpc { cidr: "10.0.0.0/16".into(), ..Default::default() }, now).unwrap().id;
         let subnet = CreateSubnet { vpc: vpc.to_string(), cidr: subnet.into(), ..Default::default() };
-        let subnet = world.call(&subnet, now).unwrap().id;
+        let subnet = world.arrange(&subnet, now).unwrap().id;
         Self { world, now, vpc: vpc.to_string(), subnet }
     }
 

@@ -1,10 +1,11 @@
 //! What happens by itself once its time has come.
 
-use ipam_core::{AttachmentId, EniId, InstanceId, Moment};
+use ipam_core::{AttachmentId, EniId, InstanceId, Moment, SubnetId};
 
 use crate::world::{
     model::{AttachmentState, InstanceState},
     state::State,
+    views::View,
 };
 
 /// A change that was accepted and takes its time.
@@ -14,6 +15,12 @@ pub(crate) enum Due {
     Ready(EniId),
     /// The attachment becomes `attached`.
     Attached(AttachmentId),
+    /// A view of ENIs catches up with one.
+    Seen(View, EniId),
+    /// The count of a subnet's addresses is told.
+    Counted(SubnetId),
+    /// The ENI is gone.
+    Deleted(EniId),
     /// The attachment goes away.
     Detached(AttachmentId),
     /// The instance becomes `running`.
@@ -44,6 +51,9 @@ impl State {
                     self.touch(&id);
                 }
             }
+            Due::Seen(view, eni) => self.see(*view, eni),
+            Due::Counted(subnet) => self.count(subnet),
+            Due::Deleted(eni) => self.remove_eni(eni),
             Due::Attached(attachment) => self.attachment_done(attachment),
             Due::Detached(attachment) => self.drop_attachment(attachment),
             Due::Running(instance) => {
@@ -68,7 +78,10 @@ impl State {
     /// Takes an attachment away; the ENI becomes `available`.
     fn drop_attachment(&mut self, id: &AttachmentId) {
         let Some(eni_id) = self.attachments.remove(id) else { return };
-        let Some(attachment) = self.enis.get_mut(&eni_id).and_then(|eni| eni.attachment.take()) else { return };
+        let Some(eni) = self.enis.get_mut(&eni_id) else { return };
+        let mac = eni.mac;
+        let Some(attachment) = eni.attachment.take() else { return };
+        self.leave_ghost(&attachment.instance, mac);
         if let Some(instance) = self.instances.get_mut(&attachment.instance) {
             instance.interfaces.remove(&(attachment.card, attachment.device_index));
         }
@@ -101,6 +114,7 @@ impl State {
             eni.addresses().for_each(|address| space.release(address));
             eni.prefixes.iter().for_each(|prefix| space.release_prefix(*prefix));
         });
+        self.forget(&eni);
         self.touch(id);
     }
 }

@@ -1,8 +1,10 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
+
+use ipam_core::Moment;
 
 use super::Fixture;
 use crate::{
-    Failure, FaultRule,
+    Failure, FaultRule, Weather, World, WorldConfig,
     action::{CreateNetworkInterface, DescribeNetworkInterfaces, DescribeVpcs, DryRun},
     world::Filter,
 };
@@ -51,7 +53,7 @@ fn the_log_tells_who_asked_what_when_and_how_it_ended() {
         (last.at.as_millis(), last.action, last.error.as_deref()),
         (1500, "DescribeNetworkInterfaces", Some("InternalError"))
     );
-    assert_eq!((cloud.world.log().count("DescribeNetworkInterfaces"), cloud.world.log().total()), (1, 3));
+    assert_eq!((cloud.world.log().count("DescribeNetworkInterfaces"), cloud.world.log().total()), (1, 1));
     assert!(cloud.world.log().tail(1).starts_with("1.500s DescribeNetworkInterfaces"));
 }
 
@@ -109,4 +111,31 @@ fn a_dry_run_says_what_would_have_happened_and_does_nothing() {
     let many = CreateNetworkInterface { secondary_count: Some(11), ..cloud.new_eni() };
     assert_eq!(cloud.refusal(&DryRun(many)), "InsufficientFreeAddressesInSubnet");
     assert_eq!((cloud.free_addresses(), cloud.world.enis().count()), (11, 0));
+}
+
+#[test]
+fn an_error_may_come_after_the_change_was_made() {
+    let mut cloud = Fixture::new("10.0.0.0/24");
+    cloud.world.inject(FaultRule::fail_after("CreateNetworkInterface", 1, "InternalError", 500));
+    assert_eq!(cloud.refusal(&cloud.new_eni()), "InternalError");
+    assert_eq!(cloud.world.enis().count(), 1);
+}
+
+#[test]
+fn bad_weather_hits_as_many_calls_as_it_says_until_it_is_over() {
+    let config = WorldConfig { weather: Weather::ROUGH, budget_percent: None, ..WorldConfig::default() };
+    let mut world = World::new(config, Moment::from_millis(0));
+    let mut ends: BTreeMap<String, u32> = BTreeMap::new();
+    let mut slow = 0;
+    for _ in 0..10_000 {
+        let reply = world.reply(&DescribeVpcs::default(), Moment::from_millis(0));
+        *ends.entry(reply.outcome.err().map_or("ok".to_owned(), |failure| failure.code().to_owned())).or_default() += 1;
+        slow += u32::from(reply.delay > Duration::ZERO);
+        assert!(reply.delay <= Weather::ROUGH.slowest);
+    }
+    let near = |count: u32, permille: u32| count.abs_diff(permille * 10) < 100;
+    assert!(near(ends["RequestLimitExceeded"], 50) && near(ends["InternalError"], 30), "{ends:?}");
+    assert!(near(ends["NoReply"], 40) && near(slow, 30), "{ends:?} {slow}");
+    world.clear_faults();
+    assert!((0..1000).all(|_| world.call(&DescribeVpcs::default(), Moment::from_millis(0)).is_ok()));
 }

@@ -102,6 +102,8 @@ impl HostNet {
             primary_address: primary.primary,
             direct: direct.collect::<Result<_, _>>()?,
             external_snat: settings.external_snat,
+            source_ports: datapath::SourcePorts::default(),
+            by_main: vec![],
             veth_prefix: settings.veth_prefix.clone(),
             mtu: settings.mtu,
         };

@@ -43,6 +43,8 @@ pub const NFT_TABLE: &str = "eni_cni";
 pub const NFT_POD_MAP: &str = "pod_eni";
 /// Set of destinations that pods reach directly: VPC CIDRs and CIDRs excluded from SNAT.
 pub const NFT_DIRECT_SET: &str = "direct";
+/// Set of destinations that pods reach by the node's main routes, whatever else holds for them.
+pub const NFT_BY_MAIN_SET: &str = "by_main";
 /// Priority of the prerouting chain: after DNAT (-100), when the real destination is known.
 pub const NFT_PREROUTING_PRIORITY: i32 = -90;
 

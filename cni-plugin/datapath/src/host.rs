@@ -38,10 +38,27 @@ pub struct HostPlan {
     pub direct: Vec<Cidr>,
     /// Whether somebody outside (a NAT gateway) does SNAT, so that pods go everywhere by their own ENI.
     pub external_snat: bool,
+    /// How the source ports of what the node translates are chosen.
+    pub source_ports: SourcePorts,
+    /// Destinations that pods reach by the node's main routes, even where those do not lead by the primary ENI's default route, as
+    /// services behind another link of the node. Any order, may overlap.
+    pub by_main: Vec<Cidr>,
     /// First characters of the host interfaces' names.
     pub veth_prefix: VethPrefix,
     /// MTU of the primary ENI in bytes.
     pub mtu: u16,
+}
+
+/// How the source port of a translated connection is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SourcePorts {
+    /// At random, so that two connections at the same time seldom want the same one.
+    #[default]
+    Random,
+    /// By a hash of the connection's addresses.
+    Hashed,
+    /// The pod's own, unless it is taken.
+    Kept,
 }
 
 /// Why the node's base could not be prepared.
@@ -108,7 +125,9 @@ fn shape<'a>(plan: &'a HostPlan, link: &'a Link) -> Shape<'a> {
         primary_link: &link.name,
         primary_address: plan.primary_address,
         direct: &plan.direct,
+        by_main: &plan.by_main,
         external_snat: plan.external_snat,
+        source_ports: plan.source_ports,
         veth_prefix: &plan.veth_prefix,
     }
 }

@@ -30,7 +30,7 @@ pub mod watch;
 
 pub use clean::{clean_host, leftovers, pod_leftovers};
 pub use eni::{EniError, EniPlan, forget_eni, prepare_eni};
-pub use host::{HostError, HostPlan, prepare_host};
+pub use host::{HostError, HostPlan, SourcePorts, prepare_host};
 pub use net::{Cidr, InvalidNet, MacAddress};
 pub use netns::{Netns, NetnsError};
 pub use nft::NftError;

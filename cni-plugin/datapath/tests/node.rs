@@ -7,7 +7,7 @@ mod world;
 use std::{fs, time::Duration};
 
 use eni_datapath::{
-    EniError, HostError, MacAddress, Netns, WatchError, add_pod,
+    EniError, HostError, HostPlan, MacAddress, Netns, SourcePorts, WatchError, add_pod,
     apply::{Already, ApplyError, apply},
     clean_host, del_pod, forget_eni, leftovers, observe_pods,
     ops::{Address, Object, Op, Route, Rule},
@@ -35,7 +35,7 @@ fn a_prepared_node_forwards_by_rules_that_do_not_depend_on_pods() {
             "elements = { 10.0.0.0/16, 172.31.0.0/16 }",
             "iifname \"eth0\" ct state new fib daddr type local ct mark set ct mark | 0x00000080",
             "iifname \"eni*\" goto from_pod",
-            "ip daddr @direct ip saddr vmap @pod_eni",
+            "ip daddr @direct goto by_owner",
             "snat to 10.0.0.10 fully-random",
             "type filter hook prerouting priority dstnat + 10;",
             "type route hook output priority mangle;",
@@ -53,8 +53,23 @@ fn with_external_snat_pods_keep_their_address_everywhere() {
         plan.external_snat = true;
         prepare_host(&plan).unwrap();
         let table = ruleset();
-        assert!(!table.contains("snat to") && !table.contains("@direct ip saddr"), "{table}");
+        assert!(!table.contains("ct status"), "no connection begins as the node: {table}");
         assert!(table.contains("ip saddr vmap @pod_eni"), "{table}");
+    });
+}
+
+#[test]
+fn source_ports_are_chosen_as_the_operator_wants() {
+    let world = World::new();
+    world.on_node(|| {
+        for (ports, rule) in [
+            (SourcePorts::Random, "snat to 10.0.0.10 fully-random\n"),
+            (SourcePorts::Hashed, "snat to 10.0.0.10 random\n"),
+            (SourcePorts::Kept, "snat to 10.0.0.10\n"),
+        ] {
+            prepare_host(&HostPlan { source_ports: ports, ..host_plan() }).unwrap();
+            assert_eq!(ruleset().matches(rule).count(), 2, "{}", ruleset());
+        }
     });
 }
 
@@ -106,7 +121,7 @@ fn a_restart_keeps_running_pods_and_takes_over_new_settings() {
         assert_eq!(observe_pods(&VethPrefix::default()).unwrap(), before);
         let table = ruleset();
         assert!(table.contains("elements = { 10.0.0.0/15 }") || table.contains("10.0.0.0-10.1.255.255"), "{table}");
-        assert_eq!(table.matches("snat to").count(), 1, "{table}");
+        assert_eq!(table.matches("snat to").count(), 2, "{table}");
     });
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use eni_datapath::{Netns, add_pod, forget_address, prepare_host};
+use eni_datapath::{HostPlan, Netns, SourcePorts, add_pod, forget_address, prepare_host};
 use eni_proto::EniMark;
 use world::{MAC0, MAC1, MARK, NODE, World, host_plan, ip, ruleset, run, wiring};
 
@@ -266,13 +266,35 @@ fn the_marks_of_others_survive() {
     let pods = Pods::new();
     pods.world.on_node(|| {
         run("nft", "add table ip others");
-        run("nft", "add chain ip others before { type filter hook prerouting priority raw ; }");
-        run("nft", "add rule ip others before iifname eni* meta mark set 0xabcdc000");
+        run("nft", "add chain ip others before { type filter hook prerouting priority mangle ; }");
+        run("nft", "add rule ip others before iifname eni* meta mark set 0xabcdc000 ct mark set 0x12340000");
         run("nft", "add chain ip others after { type filter hook postrouting priority -200 ; }");
-        run("nft", "add set ip others marks { type mark ; flags dynamic ; }");
-        run("nft", "add rule ip others after oifname eth1 add @marks { meta mark }");
+        run("nft", "add set ip others marks { type mark . mark ; flags dynamic ; }");
+        run("nft", "add rule ip others after oifname eth* add @marks { meta mark . ct mark }");
     });
     assert_eq!(pods.ask(&pods.secondary, REMOTE), Some(ON_SECONDARY.into()));
+    assert_eq!(pods.ask(&pods.secondary, INTERNET), Some(NODE));
     let marks = pods.world.on_node(|| run("nft", "list set ip others marks"));
-    assert!(marks.contains("0xabcdc002"), "{marks}");
+    for pair in ["0xabcdc002 . 0x12340000", "0xabcdc080 . 0x12340080"] {
+        assert!(marks.contains(pair), "{marks}");
+    }
+}
+
+#[test]
+fn a_kept_source_port_is_the_pods_own() {
+    let pods = Pods::new();
+    let plan = HostPlan { source_ports: SourcePorts::Kept, ..host_plan() };
+    pods.world.on_node(|| prepare_host(&plan)).unwrap();
+    let heard = pods.world.in_fabric(|| UdpSocket::bind((INTERNET, PORT + 1)).unwrap());
+    heard.set_read_timeout(Some(PATIENCE)).unwrap();
+    let own = pods
+        .secondary
+        .inside(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"who am I", (INTERNET, PORT + 1)).unwrap();
+            socket.local_addr().unwrap().port()
+        })
+        .unwrap();
+    let (_, from) = heard.recv_from(&mut [0; 16]).unwrap();
+    assert_eq!(from, (NODE, own).into());
 }

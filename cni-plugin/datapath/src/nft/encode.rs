@@ -4,11 +4,12 @@ use std::{fmt, net::Ipv4Addr};
 
 use eni_proto::{
     EniMark,
-    numbers::{NFT_DIRECT_SET, NFT_POD_MAP, NFT_TABLE},
+    numbers::{NFT_POD_MAP, NFT_TABLE},
 };
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE};
 
 use crate::{
+    SourcePorts,
     attributes::{self, Attributes},
     socket::Message,
 };
@@ -42,7 +43,6 @@ const ELEMENT_INTERVAL_END: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
 /// The only data register that our rules need: 16 bytes.
 const REGISTER: u32 = 1;
-const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
 const RETURN: i32 = -5;
@@ -50,6 +50,7 @@ const FIB_LINK_NAME: u32 = 2;
 const FIB_TYPE: u32 = 3;
 const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 2;
+const RANDOM: u32 = 1 << 2;
 const FULLY_RANDOM: u32 = 1 << 4;
 
 /// A hook of a base chain.
@@ -67,8 +68,7 @@ pub(crate) enum Field {
     OutgoingName,
     Mark,
     ConnectionState,
-    /// One byte: 0 from who began the connection, 1 to them.
-    ConnectionDirection,
+    ConnectionStatus,
     ConnectionMark,
     Source,
     Destination,
@@ -97,11 +97,9 @@ pub(crate) enum Expression {
     Follow(&'static str),
     Goto(String),
     Return,
-    /// Ends the base chain's work on the packet.
-    Accept,
     Put(Ipv4Addr),
-    /// Source NAT to the address in the register, ports fully random.
-    SourceNat,
+    /// Source NAT to the address in the register.
+    SourceNat(SourcePorts),
 }
 
 /// One message of a transaction.
@@ -111,8 +109,10 @@ pub(crate) enum Change {
     RemoveTable,
     /// The map from pod address to verdict.
     AddPodMap,
-    /// The set of direct destinations.
-    AddDirectSet,
+    /// A set of destination networks.
+    AddNetworkSet {
+        set: &'static str,
+    },
     AddChain {
         name: String,
         hook: Option<Hook>,
@@ -127,9 +127,12 @@ pub(crate) enum Change {
         chain: String,
         expressions: Vec<Expression>,
     },
-    ClearDirect,
+    ClearSet {
+        set: &'static str,
+    },
     /// Ranges, sorted, neither overlapping nor touching.
-    AddDirect {
+    AddRanges {
+        set: &'static str,
         ranges: Vec<(Ipv4Addr, Ipv4Addr)>,
     },
     AddPod {
@@ -152,13 +155,13 @@ impl fmt::Display for Change {
             Self::AddTable => write!(f, "add the table"),
             Self::RemoveTable => write!(f, "remove the table"),
             Self::AddPodMap => write!(f, "add map {NFT_POD_MAP}"),
-            Self::AddDirectSet => write!(f, "add set {NFT_DIRECT_SET}"),
+            Self::AddNetworkSet { set } => write!(f, "add set {set}"),
             Self::AddChain { name, .. } => write!(f, "add chain {name}"),
             Self::RemoveChain { name } => write!(f, "remove chain {name}"),
             Self::ClearRules { chain } => write!(f, "clear chain {chain}"),
             Self::AddRule { chain, .. } => write!(f, "add a rule to chain {chain}"),
-            Self::ClearDirect => write!(f, "clear set {NFT_DIRECT_SET}"),
-            Self::AddDirect { ranges } => write!(f, "add {} ranges to set {NFT_DIRECT_SET}", ranges.len()),
+            Self::ClearSet { set } => write!(f, "clear set {set}"),
+            Self::AddRanges { set, ranges } => write!(f, "add {} ranges to set {set}", ranges.len()),
             Self::AddPod { address, mark } => {
                 write!(f, "add element {address} : jump {} to map {NFT_POD_MAP}", eni_chain(*mark))
             }
@@ -235,7 +238,7 @@ fn message(change: &Change) -> Message {
             let set = set(NFT_POD_MAP, SET_MAP).be32(6, TYPE_VERDICT);
             (NEW_SET, NLM_F_CREATE, set.be32(10, 1))
         }
-        Change::AddDirectSet => (NEW_SET, NLM_F_CREATE, set(NFT_DIRECT_SET, SET_INTERVAL).be32(10, 2)),
+        Change::AddNetworkSet { set: name } => (NEW_SET, NLM_F_CREATE, set(name, SET_INTERVAL).be32(10, 2)),
         Change::AddChain { name, hook } => (NEW_CHAIN, NLM_F_CREATE, chain(name, *hook)),
         Change::RemoveChain { name } => (DEL_CHAIN, 0, table(1).text(3, name)),
         Change::ClearRules { chain } => (DEL_RULE, 0, table(1).text(2, chain)),
@@ -243,9 +246,9 @@ fn message(change: &Change) -> Message {
             let list = expressions.iter().fold(Attributes::new(), |list, one| list.nested(1, expression(one)));
             (NEW_RULE, NLM_F_CREATE | netlink_packet_core::NLM_F_APPEND, table(1).text(2, chain).nested(4, list))
         }
-        Change::ClearDirect => (DEL_ELEMENT, 0, table(1).text(2, NFT_DIRECT_SET)),
-        Change::AddDirect { ranges } => {
-            (NEW_ELEMENT, NLM_F_CREATE, table(1).text(2, NFT_DIRECT_SET).nested(3, intervals(ranges)))
+        Change::ClearSet { set } => (DEL_ELEMENT, 0, table(1).text(2, set)),
+        Change::AddRanges { set, ranges } => {
+            (NEW_ELEMENT, NLM_F_CREATE, table(1).text(2, set).nested(3, intervals(ranges)))
         }
         Change::AddPod { address, mark } => {
             let verdict = verdict(JUMP, Some(&eni_chain(*mark)));
@@ -320,12 +323,16 @@ fn expression(expression: &Expression) -> Attributes {
             ("lookup", Attributes::new().text(1, map).be32(2, REGISTER).be32(3, VERDICT_REGISTER))
         }
         Expression::Goto(chain) => immediate(VERDICT_REGISTER, verdict(GOTO, Some(chain))),
-        Expression::Accept => immediate(VERDICT_REGISTER, verdict(ACCEPT, None)),
         Expression::Return => immediate(VERDICT_REGISTER, verdict(RETURN, None)),
         Expression::Put(address) => immediate(REGISTER, value(&address.octets())),
-        Expression::SourceNat => {
+        Expression::SourceNat(ports) => {
             let nat = Attributes::new().be32(1, 0).be32(2, FAMILY_IPV4.into()).be32(3, REGISTER);
-            ("nat", nat.be32(7, FULLY_RANDOM))
+            let nat = match ports {
+                SourcePorts::Random => nat.be32(7, FULLY_RANDOM),
+                SourcePorts::Hashed => nat.be32(7, RANDOM),
+                SourcePorts::Kept => nat,
+            };
+            ("nat", nat)
         }
     };
     Attributes::new().text(1, name).nested(2, data)
@@ -346,7 +353,7 @@ fn load(field: Field) -> (&'static str, Attributes) {
         Field::OutgoingName => meta(7),
         Field::Mark => meta(3),
         Field::ConnectionState => ct(0),
-        Field::ConnectionDirection => ct(1),
+        Field::ConnectionStatus => ct(2),
         Field::ConnectionMark => ct(3),
         Field::Source => ip(12),
         Field::Destination => ip(16),

@@ -2,35 +2,39 @@
 //!
 //! ```text
 //! table ip eni_cni
-//!   set direct, map pod_eni, one chain eni_N for each secondary ENI
+//!   sets direct and by_main, map pod_eni, one chain eni_N for each secondary ENI
 //!   inbound      prerouting mangle (-150)   iifname PRIMARY ct state new fib daddr type local  ct mark |= 0x80
 //!   prerouting   prerouting -90             iifname "eni*" goto from_pod
-//!   from_pod                                ct mark & 0x80: meta mark |= 0x80, return
-//!                                           ip daddr @direct ip saddr vmap @pod_eni
-//!                                           ct direction reply fib daddr oifname PRIMARY ip saddr vmap @pod_eni
-//!   output       route mangle (-150)        ip daddr @direct ip saddr vmap @pod_eni
-//!   postrouting  nat srcnat (100)           oifname PRIMARY fib saddr type != local ip daddr != @direct snat to ADDRESS
+//!   from_pod     ct mark & 0x80             meta mark |= 0x80, return
+//!                ip daddr @by_main          return
+//!                ip daddr @direct           goto by_owner
+//!                ct status ! confirmed fib daddr oifname PRIMARY   ct mark |= 0x80, meta mark |= 0x80, return
+//!                fib daddr oifname PRIMARY  goto by_owner
+//!   by_owner     ip saddr vmap @pod_eni
+//!   output       route mangle (-150)        ip daddr @direct goto by_owner
+//!   postrouting  nat srcnat (100)           oifname PRIMARY iifname "eni*" ct mark & 0x80 fib saddr type != local  snat to ADDRESS
+//!                                           oifname PRIMARY iifname != "eni*" ip daddr != @direct fib saddr type != local  snat to ADDRESS
 //! ```
 //!
 //! Two chains hang on prerouting. What came in for the node itself (NodePort) must be seen *before* DNAT (-100), which turns the
 //! node's address into a pod's; which ENI a pod's packet leaves by must be decided *after* DNAT, when the real destination is known.
+//! In `inbound` replies to source-NATed flows, which also arrive for the node's address, are left alone.
 //!
-//! A request that came in by a pod's own ENI, as from a load balancer that keeps its clients' addresses or from a peered VPC, is
-//! answered by that ENI, wherever the client is: nobody translates the source of a reply. But a reply to a network of the
-//! node's own, as a bridge for containers, takes the way that the main routes know.
-//!
-//! Only the first packet of a connection is looked at in `inbound`: the connection mark lives on, and replies to
-//! source-NATed flows, which also arrive for the node's address, are left alone.
+//! The first packet of a connection decides for all of it, and the connection mark remembers: bit 0x80 means by the primary ENI, as the
+//! node. So a connection outlives a change of the settings, and a packet that is between two hooks at that moment is not judged
+//! twice. All others leave by the ENI that owns the pod's address, also the replies to what came in by it from anywhere, as from a
+//! load balancer that keeps its clients' addresses. What the main routes do not send by the primary ENI, as to a network of
+//! containers on this node, is none of our business.
 
 use std::net::Ipv4Addr;
 
 use eni_proto::{
     EniMark, VethPrefix,
-    numbers::{ENI_MARK_MASK, NFT_DIRECT_SET, NFT_POD_MAP, NFT_PREROUTING_PRIORITY, PRIMARY_MARK},
+    numbers::{ENI_MARK_MASK, NFT_BY_MAIN_SET, NFT_DIRECT_SET, NFT_POD_MAP, NFT_PREROUTING_PRIORITY, PRIMARY_MARK},
 };
 
 use super::encode::{Change, Expression, Field, Hook, eni_chain};
-use crate::Cidr;
+use crate::{Cidr, SourcePorts};
 
 const HOOK_PREROUTING: u32 = 0;
 const HOOK_OUTPUT: u32 = 3;
@@ -41,8 +45,10 @@ const PRIORITY_SOURCE_NAT: i32 = 100;
 const TYPE_LOCAL: u32 = 2;
 /// Bit of a new connection in `ct state`. Source: `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const STATE_NEW: u32 = 8;
-/// Value of `ct direction` for what goes back to who began the connection. Source: `IP_CT_DIR_REPLY`.
-const DIRECTION_REPLY: u8 = 1;
+/// Bit of `ct status` that every packet of a connection has but the first. Source: `IPS_CONFIRMED`.
+const STATUS_CONFIRMED: u32 = 8;
+const BY_OWNER: &str = "by_owner";
+const FROM_POD: &str = "from_pod";
 /// A message has room for 64 KiB of elements; a range takes up to 40 bytes.
 const RANGES_PER_MESSAGE: usize = 1000;
 
@@ -52,13 +58,17 @@ pub(crate) struct Shape<'a> {
     pub(crate) primary_link: &'a str,
     pub(crate) primary_address: Ipv4Addr,
     pub(crate) direct: &'a [Cidr],
+    pub(crate) by_main: &'a [Cidr],
     pub(crate) external_snat: bool,
+    pub(crate) source_ports: SourcePorts,
     pub(crate) veth_prefix: &'a VethPrefix,
 }
 
 /// Brings the table to this shape and leaves pods and ENI chains in it as they are. Right for an absent table too.
 pub(crate) fn refresh(shape: &Shape<'_>) -> Vec<Change> {
-    let mut changes = vec![Change::AddTable, Change::AddDirectSet, Change::AddPodMap];
+    let sets = [(NFT_DIRECT_SET, shape.direct), (NFT_BY_MAIN_SET, shape.by_main)];
+    let mut changes = vec![Change::AddTable, Change::AddPodMap];
+    changes.extend(sets.map(|(set, _)| Change::AddNetworkSet { set }));
     let chains = chains(shape);
     for (name, hook, _) in &chains {
         changes.push(Change::AddChain { name: (*name).to_owned(), hook: *hook });
@@ -67,9 +77,11 @@ pub(crate) fn refresh(shape: &Shape<'_>) -> Vec<Change> {
     for (name, _, rules) in chains {
         changes.extend(rules.into_iter().map(|expressions| Change::AddRule { chain: name.to_owned(), expressions }));
     }
-    changes.push(Change::ClearDirect);
-    changes
-        .extend(merge(shape.direct).chunks(RANGES_PER_MESSAGE).map(|part| Change::AddDirect { ranges: part.to_vec() }));
+    for (set, networks) in sets {
+        changes.push(Change::ClearSet { set });
+        let parts = merge(networks);
+        changes.extend(parts.chunks(RANGES_PER_MESSAGE).map(|part| Change::AddRanges { set, ranges: part.to_vec() }));
+    }
     changes
 }
 
@@ -90,7 +102,6 @@ pub(crate) fn add_eni(mark: EniMark) -> Vec<Change> {
         Expression::Load(Field::Mark),
         Expression::Bits { mask: !ENI_MARK_MASK, xor: mark.value() },
         Expression::Store(Field::Mark),
-        Expression::Accept,
     ];
     vec![
         Change::AddChain { name: name.clone(), hook: None },
@@ -107,16 +118,19 @@ pub(crate) fn remove_eni(mark: EniMark) -> Vec<Change> {
 
 type Chain = (&'static str, Option<Hook>, Vec<Vec<Expression>>);
 
-/// All fixed chains; one that another jumps to comes first.
+/// All fixed chains; one that another leads to comes first.
 fn chains(shape: &Shape<'_>) -> Vec<Chain> {
     let hook = |kind, number, priority| Some(Hook { kind, number, priority });
-    let from_pod = [Expression::Load(Field::IncomingName), Expression::Equal(shape.veth_prefix.as_str().into())];
-    let goto = [from_pod.to_vec(), vec![Expression::Goto("from_pod".to_owned())]].concat();
+    let by_owner = vec![Expression::Load(Field::Source), Expression::Follow(NFT_POD_MAP)];
+    let goto = [came_from_pod(shape).to_vec(), vec![Expression::Goto(FROM_POD.to_owned())]].concat();
+    let to_owner = vec![Expression::Goto(BY_OWNER.to_owned())];
+    let output = if shape.external_snat { to_owner } else { when(NFT_DIRECT_SET, to_owner) };
     vec![
-        ("from_pod", None, from_pod_rules(shape)),
+        (BY_OWNER, None, vec![by_owner]),
+        (FROM_POD, None, from_pod(shape)),
         ("inbound", hook("filter", HOOK_PREROUTING, PRIORITY_MANGLE), vec![remember_primary(shape.primary_link)]),
         ("prerouting", hook("filter", HOOK_PREROUTING, NFT_PREROUTING_PRIORITY), vec![goto]),
-        ("output", hook("route", HOOK_OUTPUT, PRIORITY_MANGLE), vec![by_eni(shape.external_snat)]),
+        ("output", hook("route", HOOK_OUTPUT, PRIORITY_MANGLE), vec![output]),
         ("postrouting", hook("nat", HOOK_POSTROUTING, PRIORITY_SOURCE_NAT), source_nat(shape)),
     ]
 }
@@ -134,60 +148,70 @@ fn remember_primary(primary_link: &str) -> Vec<Expression> {
     rule
 }
 
-fn from_pod_rules(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
-    let mut rules = vec![by_primary(), by_eni(shape.external_snat)];
-    if !shape.external_snat {
-        rules.push(reply_by_eni(shape.primary_link));
+/// Each rule ends the chain for what it matches.
+fn from_pod(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
+    let to_owner = || vec![Expression::Goto(BY_OWNER.to_owned())];
+    let mut by_primary = is_marked().to_vec();
+    by_primary.extend(set_bit(Field::Mark));
+    by_primary.push(Expression::Return);
+    let mut rules = vec![by_primary];
+    if !shape.by_main.is_empty() {
+        rules.push(when(NFT_BY_MAIN_SET, vec![Expression::Return]));
     }
+    rules.push(when(NFT_DIRECT_SET, to_owner()));
+    if !shape.external_snat {
+        rules.push(begin_by_primary(shape.primary_link));
+    }
+    rules.push([main_leads_by(shape.primary_link).to_vec(), to_owner()].concat());
     rules
 }
 
-/// What came in by the pod's own ENI is answered by it, also outside of the direct networks.
-fn reply_by_eni(primary_link: &str) -> Vec<Expression> {
-    vec![
-        Expression::Load(Field::ConnectionDirection),
-        Expression::Equal(vec![DIRECTION_REPLY]),
-        Expression::Load(Field::LinkToDestination),
-        Expression::Equal(name(primary_link)),
-        Expression::Load(Field::Source),
-        Expression::Follow(NFT_POD_MAP),
-    ]
-}
-
-/// What came in for the node itself by the primary ENI is answered by it.
-fn by_primary() -> Vec<Expression> {
+/// The first packet of a connection to the world outside goes by the primary ENI, and so will all others.
+fn begin_by_primary(primary_link: &str) -> Vec<Expression> {
     let mut rule = vec![
-        Expression::Load(Field::ConnectionMark),
-        Expression::Bits { mask: PRIMARY_MARK, xor: 0 },
-        Expression::NotEqual(vec![0; 4]),
+        Expression::Load(Field::ConnectionStatus),
+        Expression::Bits { mask: STATUS_CONFIRMED, xor: 0 },
+        Expression::Equal(vec![0; 4]),
     ];
+    rule.extend(main_leads_by(primary_link));
+    rule.extend(set_bit(Field::ConnectionMark));
     rule.extend(set_bit(Field::Mark));
     rule.push(Expression::Return);
     rule
 }
 
-/// With SNAT by somebody outside, packets to any destination leave by the pod's own ENI.
-fn by_eni(external_snat: bool) -> Vec<Expression> {
-    let direct = [Expression::Load(Field::Destination), Expression::InSet(NFT_DIRECT_SET)];
-    let mut rule = if external_snat { Vec::new() } else { direct.to_vec() };
-    rule.extend([Expression::Load(Field::Source), Expression::Follow(NFT_POD_MAP)]);
-    rule
+/// Changes the source of what leaves by the primary ENI with an address that is not the node's.
+///
+/// For pods the connection mark has decided already, so that their rule stands under every setting.
+fn source_nat(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
+    let mut translate =
+        vec![Expression::Load(Field::SourceType), Expression::NotEqual(TYPE_LOCAL.to_ne_bytes().to_vec())];
+    translate.extend([Expression::Put(shape.primary_address), Expression::SourceNat(shape.source_ports)]);
+    let leaves = [Expression::Load(Field::OutgoingName), Expression::Equal(name(shape.primary_link))];
+    let of_pods = [&leaves[..], &came_from_pod(shape), &is_marked(), &translate].concat();
+    if shape.external_snat {
+        return vec![of_pods];
+    }
+    let foreign = [Expression::Load(Field::IncomingName), Expression::NotEqual(shape.veth_prefix.as_str().into())];
+    let outside = [Expression::Load(Field::Destination), Expression::NotInSet(NFT_DIRECT_SET)];
+    vec![of_pods, [&leaves[..], &foreign, &outside, &translate].concat()]
 }
 
-fn source_nat(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
-    if shape.external_snat {
-        return Vec::new();
-    }
-    vec![vec![
-        Expression::Load(Field::OutgoingName),
-        Expression::Equal(name(shape.primary_link)),
-        Expression::Load(Field::Destination),
-        Expression::NotInSet(NFT_DIRECT_SET),
-        Expression::Load(Field::SourceType),
-        Expression::NotEqual(TYPE_LOCAL.to_ne_bytes().to_vec()),
-        Expression::Put(shape.primary_address),
-        Expression::SourceNat,
-    ]]
+fn came_from_pod(shape: &Shape<'_>) -> [Expression; 2] {
+    [Expression::Load(Field::IncomingName), Expression::Equal(shape.veth_prefix.as_str().into())]
+}
+
+fn is_marked() -> [Expression; 3] {
+    let bit = Expression::Bits { mask: PRIMARY_MARK, xor: 0 };
+    [Expression::Load(Field::ConnectionMark), bit, Expression::NotEqual(vec![0; 4])]
+}
+
+fn main_leads_by(primary_link: &str) -> [Expression; 2] {
+    [Expression::Load(Field::LinkToDestination), Expression::Equal(name(primary_link))]
+}
+
+fn when(destination_in: &'static str, then: Vec<Expression>) -> Vec<Expression> {
+    [vec![Expression::Load(Field::Destination), Expression::InSet(destination_in)], then].concat()
 }
 
 fn set_bit(field: Field) -> [Expression; 3] {
@@ -235,23 +259,24 @@ mod tests {
     }
 
     #[test]
-    fn with_external_snat_no_source_is_changed_and_no_destination_is_asked_for() {
+    fn with_external_snat_no_connection_begins_as_the_node() {
         let prefix = VethPrefix::default();
-        let shape = |external_snat| Shape {
-            primary_link: "eth0",
-            primary_address: Ipv4Addr::LOCALHOST,
-            direct: &[],
-            external_snat,
-            veth_prefix: &prefix,
-        };
-        let asks = |external_snat, expression: &Expression| {
-            refresh(&shape(external_snat))
+        let begins = |external_snat| {
+            let shape = Shape {
+                primary_link: "eth0",
+                primary_address: Ipv4Addr::LOCALHOST,
+                direct: &[],
+                by_main: &[],
+                external_snat,
+                source_ports: SourcePorts::Random,
+                veth_prefix: &prefix,
+            };
+            let first = Expression::Load(Field::ConnectionStatus);
+            refresh(&shape)
                 .iter()
-                .any(|change| matches!(change, Change::AddRule { expressions, .. } if expressions.contains(expression)))
+                .any(|change| matches!(change, Change::AddRule { expressions, .. } if expressions.contains(&first)))
         };
-        for expression in [Expression::SourceNat, Expression::InSet(NFT_DIRECT_SET)] {
-            assert!(asks(false, &expression));
-            assert!(!asks(true, &expression));
-        }
+        assert!(begins(false));
+        assert!(!begins(true));
     }
 }

@@ -25,14 +25,19 @@ pub(crate) enum Setting {
     ExternalSnat,
     /// `AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS` with the peered VPC's network.
     PeerExcluded,
+    /// The same with 172.16.0.0/12, and `AWS_EXTERNAL_SERVICE_CIDRS` with a part of it that is on the node.
+    ServicesByMain,
 }
 
 impl Setting {
+    pub(crate) const ALL: [Self; 4] = [Self::Default, Self::ExternalSnat, Self::PeerExcluded, Self::ServicesByMain];
+
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Default => "default settings",
             Self::ExternalSnat => "external SNAT",
             Self::PeerExcluded => "peered VPC excluded from SNAT",
+            Self::ServicesByMain => "172.16.0.0/12 excluded from SNAT, 172.17.0.0/16 an external service CIDR",
         }
     }
 }
@@ -86,7 +91,7 @@ impl Flow {
     }
 
     fn send(&self, world: &World, kind: Kind) -> String {
-        let (target, place) = (self.target(), world.place(self.from));
+        let (target, place) = (target(self.to), world.place(self.from));
         let patience = if self.answer == "nobody" { SILENCE } else { PATIENCE };
         let told = |answer: io::Result<probe::Answer>| match answer {
             Ok(answer) => format!("{} sees {}", answer.server, name_of(answer.seen_as)),
@@ -139,15 +144,16 @@ impl Flow {
         let (server, asker) = self.answer.split_once(" sees ").unwrap();
         (server, address_of(asker))
     }
+}
 
-    fn target(&self) -> SocketAddrV4 {
-        if let Some(service) = SERVICES.iter().find(|service| service.name == self.to) {
-            return SocketAddrV4::new(service.address.into(), PORT);
-        }
-        match self.to.split_once(':') {
-            Some((name, port)) => SocketAddrV4::new(address_of(name), port.parse().unwrap()),
-            None => SocketAddrV4::new(address_of(self.to), PORT),
-        }
+/// Where a name leads, which may be a service's and may have a port.
+pub(crate) fn target(name: &str) -> SocketAddrV4 {
+    if let Some(service) = SERVICES.iter().find(|service| service.name == name) {
+        return SocketAddrV4::new(service.address.into(), PORT);
+    }
+    match name.split_once(':') {
+        Some((name, port)) => SocketAddrV4::new(address_of(name), port.parse().unwrap()),
+        None => SocketAddrV4::new(address_of(name), PORT),
     }
 }
 
@@ -162,6 +168,7 @@ pub(crate) fn all() -> Vec<Flow> {
         (Setting::Default, ERRORS_AND_MTU),
         (Setting::ExternalSnat, WITH_EXTERNAL_SNAT),
         (Setting::PeerExcluded, WITH_PEER_EXCLUDED),
+        (Setting::ServicesByMain, WITH_SERVICES_BY_MAIN),
     ];
     let rows = sections.into_iter().flat_map(|(setting, rows)| rows.iter().map(move |row| (setting, row)));
     rows.map(|(setting, &(name, from, to, over, answer, way))| Flow { setting, name, from, to, over, answer, way })
@@ -370,6 +377,7 @@ const WITH_EXTERNAL_SNAT: &[Row] = &[
         "eth0",
     ),
     ("load balancer, IP mode, keeps client, secondary ENI", "internet", "balancer-b", PORTS, "b sees internet", "eth1"),
+    ("pod on secondary ENI to container in a network of the node", "b", "container", ALL, "container sees b", "-"),
 ];
 
 const WITH_PEER_EXCLUDED: &[Row] = &[
@@ -378,4 +386,10 @@ const WITH_PEER_EXCLUDED: &[Row] = &[
     ("peered VPC to pod on secondary ENI", "peer", "b", ALL, "b sees peer", "eth1"),
     ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
     ("NodePort, Local, from peered VPC to pod on secondary ENI", "peer", "node-1:30021", PORTS, "b sees peer", "eth0"),
+];
+
+const WITH_SERVICES_BY_MAIN: &[Row] = &[
+    ("pod on secondary ENI to container in a network of the node", "b", "container", ALL, "container sees b", "-"),
+    ("container in a network of the node to pod on secondary ENI", "container", "b", ALL, "b sees container", "-"),
+    ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
 ];

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
+mod changes;
 mod flow;
 mod probe;
 mod proxy;

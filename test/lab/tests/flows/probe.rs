@@ -75,12 +75,21 @@ pub(crate) fn ask_tcp(target: SocketAddrV4, bytes: usize, patience: Duration) ->
 
 /// Asks over UDP with one packet.
 pub(crate) fn ask_udp(target: SocketAddrV4, patience: Duration) -> io::Result<Answer> {
+    ask_over(&session(target, patience)?)
+}
+
+/// Opens a socket that takes answers only from where the questions go, and hears of ICMP errors.
+pub(crate) fn session(target: SocketAddrV4, patience: Duration) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    // A connected socket takes the answer only from where the question went, and hears of ICMP errors.
     socket.connect(target)?;
     socket.set_read_timeout(Some(patience))?;
-    socket.send(&[0; HEAD])?;
+    Ok(socket)
+}
+
+/// Asks with one packet.
+pub(crate) fn ask_over(session: &UdpSocket) -> io::Result<Answer> {
+    session.send(&[0; HEAD])?;
     let mut buffer = [0; 64];
-    let length = socket.recv(&mut buffer)?;
+    let length = session.recv(&mut buffer)?;
     Answer::parse(&String::from_utf8_lossy(&buffer[..length]))
 }

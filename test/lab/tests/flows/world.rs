@@ -92,6 +92,8 @@ pub(crate) struct World {
     /// A container of node-1 that is no pod, in a network of the node's own.
     container: Namespace,
     setting: Setting,
+    /// Whether a NAT gateway is there under every setting.
+    keeps_nat_gateway: bool,
 }
 
 impl World {
@@ -105,7 +107,7 @@ impl World {
         let peer = lab.add_outside_host("peer", address_of("peer"), PEER_VPC).unwrap();
         let pods = PODS.iter().map(|(name, ..)| (*name, Pod::new(name).unwrap())).collect();
         let container = container_on(nodes["node-1"].namespace());
-        let world = Self { lab, nodes, pods, peer, container, setting: Setting::Default };
+        let world = Self { lab, nodes, pods, peer, container, setting: Setting::Default, keeps_nat_gateway: false };
         world.prepare_nodes();
         world.wire_pods();
         world.balance();
@@ -124,10 +126,16 @@ impl World {
     pub(crate) fn within<T>(&mut self, setting: Setting, work: impl FnOnce(&Self) -> T) -> T {
         if setting != self.setting {
             self.setting = setting;
-            self.lab.set_nat_gateway(setting == Setting::ExternalSnat).unwrap();
-            self.prepare_hosts();
+            self.lab.set_nat_gateway(self.keeps_nat_gateway || setting == Setting::ExternalSnat).unwrap();
+            self.prepare_hosts(setting);
         }
         work(self)
+    }
+
+    /// From now on there is a NAT gateway, also where no setting needs one.
+    pub(crate) fn keep_nat_gateway(&mut self) {
+        self.keeps_nat_gateway = true;
+        self.lab.set_nat_gateway(true).unwrap();
     }
 
     /// The network that somebody is in.
@@ -169,7 +177,7 @@ impl World {
     }
 
     fn prepare_nodes(&self) {
-        self.prepare_hosts();
+        self.prepare_hosts(self.setting);
         for (node, index, number, last) in ENIS.iter().filter(|(node, ..)| *node != "client") {
             let plan = EniPlan {
                 mac: mac(*number).parse().unwrap(),
@@ -184,7 +192,8 @@ impl World {
         }
     }
 
-    fn prepare_hosts(&self) {
+    /// Gives both nodes this setting, for the moment.
+    pub(crate) fn prepare_hosts(&self, setting: Setting) {
         for (node, index, number, last) in ENIS.iter().filter(|(node, ..)| *node != "client") {
             if *index > 0 {
                 continue;
@@ -194,13 +203,19 @@ impl World {
                 primary_address: in_vpc(*last),
                 direct: vec![Cidr::new(in_vpc([0, 0]), 16).unwrap()],
                 external_snat: false,
+                source_ports: eni_datapath::SourcePorts::default(),
+                by_main: vec![],
                 veth_prefix: VethPrefix::default(),
                 mtu: 9001,
             };
-            match self.setting {
+            match setting {
                 Setting::Default => {}
                 Setting::ExternalSnat => plan.external_snat = true,
                 Setting::PeerExcluded => plan.direct.push(Cidr::new(PEER_VPC.network, PEER_VPC.prefix).unwrap()),
+                Setting::ServicesByMain => {
+                    plan.direct.push("172.16.0.0/12".parse().unwrap());
+                    plan.by_main.push("172.17.0.0/16".parse().unwrap());
+                }
             }
             self.nodes[node].namespace().inside(|| prepare_host(&plan).unwrap()).unwrap();
         }

@@ -199,6 +199,8 @@ fn prepare(wiring: &PodWiring) -> Result<(), Trouble> {
         primary_address: Ipv4Addr::new(10, 0, 0, 5),
         direct: vec![vpc],
         external_snat: false,
+        source_ports: eni_datapath::SourcePorts::default(),
+        by_main: vec![],
         veth_prefix: VethPrefix::default(),
         mtu: 9001,
     };

@@ -3,10 +3,12 @@
 //! Names are the AWS CNI's wherever the meaning is the same, so that a values file carries over. All mistakes are
 //! collected and reported together, so that one start shows them all.
 
-use std::{net::Ipv4Addr, path::PathBuf, str::FromStr, time::Duration};
+mod cloud;
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 use eni_proto::{VethPrefix, numbers};
-use ipam_core::{Placement, Policy, ports::Cidr4};
+use ipam_core::{Policy, ports::Cidr4};
 
 /// What the daemon runs with. Built only by [`Settings::read`], so it is always consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +25,10 @@ pub(crate) struct Settings {
     pub(crate) plugin_dir: PathBuf,
     /// `ADD_WAIT_SECONDS`: how long an ADD waits for an address; goes into the CNI configuration.
     pub(crate) add_wait_seconds: u32,
-    /// Pool targets: `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `MAX_ENI`, `IP_COOLDOWN_PERIOD`.
+    /// How large the pool is, where it lives, what may be changed: see `settings/cloud.rs`.
     pub(crate) policy: Policy,
+    /// `ADDITIONAL_ENI_TAGS`: further tags of ENIs that we make.
+    pub(crate) eni_tags: BTreeMap<String, String>,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`: first characters of host interfaces' names.
     pub(crate) veth_prefix: VethPrefix,
     /// `AWS_VPC_ENI_MTU`: MTU of ENIs and pods, in bytes.
@@ -74,6 +78,29 @@ pub(crate) const REFERENCE: &[(&str, &str, &str)] = &[
     ("WARM_IP_TARGET", "0", "free addresses to keep, 0 to 1000; 0: not set"),
     ("MINIMUM_IP_TARGET", "0", "addresses to hold at least, 0 to 1000; 0: not set"),
     ("MAX_ENI", "", "most ENIs, 1 to 24; absent: what the instance type allows"),
+    ("MAX_PODS", "", "the node's max pods, 1 to 2000: never more addresses than they can use; absent: no such bound"),
+    ("WARM_PREFIX_TARGET", "1", "whole /28 prefixes to keep free, 0 to 60; only with prefix delegation"),
+    ("WARM_TARGET", "", "auto: as many free addresses as recent demand needed, instead of the other warm targets"),
+    (
+        "ENABLE_PREFIX_DELEGATION",
+        "false",
+        "true: hold addresses as /28 prefixes, singly where a subnet has no free /28",
+    ),
+    ("ENABLE_SUBNET_DISCOVERY", "true", "true: use subnets tagged kubernetes.io/role/cni beside the node's own"),
+    (
+        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
+        "false",
+        "true: pods live in ENI_CONFIG_SUBNET instead of the node's subnet",
+    ),
+    ("ENI_CONFIG_SUBNET", "", "subnet of custom networking"),
+    (
+        "ENI_CONFIG_SECURITY_GROUPS",
+        "",
+        "comma-separated security groups of custom networking; absent: the primary ENI's",
+    ),
+    ("DISABLE_NETWORK_RESOURCE_PROVISIONING", "false", "true: change nothing at EC2; somebody else attaches ENIs"),
+    ("ENABLE_IMDS_ONLY_MODE", "false", "true: never call EC2; ENIs are read from the metadata service"),
+    ("ADDITIONAL_ENI_TAGS", "", "JSON object of tags for ENIs; keys with k8s.amazonaws.com are left out"),
     ("IP_COOLDOWN_PERIOD", "30", "seconds before a released address is reused, 5 to 3600"),
     ("AWS_VPC_K8S_CNI_VETHPREFIX", "eni", "first 1 to 4 characters of host interface names"),
     ("AWS_VPC_ENI_MTU", "9001", "MTU of ENIs and pods in bytes, 576 to 9001"),
@@ -99,18 +126,8 @@ impl Settings {
             conf_dir: reader.folder("HOST_CNI_CONFDIR_PATH"),
             plugin_dir: reader.path("HOST_CNI_BIN_PATH", "/opt/cni/bin"),
             add_wait_seconds: reader.number("ADD_WAIT_SECONDS", numbers::DEFAULT_ADD_WAIT_SECONDS, 0, 200),
-            policy: Policy {
-                warm_enis: reader.number("WARM_ENI_TARGET", 1, 0, 15),
-                warm_addresses: reader.number("WARM_IP_TARGET", 0, 0, 1000),
-                minimum_addresses: reader.number("MINIMUM_IP_TARGET", 0, 0, 1000),
-                max_enis: reader.maximum_enis(),
-                cool_down: Duration::from_secs(
-                    reader.number("IP_COOLDOWN_PERIOD", numbers::DEFAULT_COOL_DOWN_SECONDS, 5, 3600).into(),
-                ),
-                // Not a setting yet.
-                placement: Placement::NodeSubnet,
-                ..Policy::default()
-            },
+            policy: reader.policy(),
+            eni_tags: reader.tags(),
             veth_prefix: reader.parsed("AWS_VPC_K8S_CNI_VETHPREFIX", VethPrefix::default()),
             mtu: reader.number("AWS_VPC_ENI_MTU", numbers::DEFAULT_MTU, numbers::MIN_MTU, numbers::DEFAULT_MTU),
             external_snat: reader.switch("AWS_VPC_K8S_CNI_EXTERNALSNAT"),
@@ -166,8 +183,11 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         }
     }
 
-    fn maximum_enis(&mut self) -> Option<u8> {
-        self.text("MAX_ENI").map(|_| self.number("MAX_ENI", 1, 1, 24))
+    fn optional<N>(&mut self, name: &str, least: N, most: N) -> Option<N>
+    where
+        N: FromStr + PartialOrd + std::fmt::Display + Copy,
+    {
+        self.text(name).map(|_| self.number(name, least, least, most))
     }
 
     fn parsed<T: FromStr<Err = String>>(&mut self, name: &str, default: T) -> T {
@@ -179,12 +199,17 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     }
 
     fn switch(&mut self, name: &str) -> bool {
+        self.switch_or(name, false)
+    }
+
+    fn switch_or(&mut self, name: &str, default: bool) -> bool {
         match self.text(name).map(|text| text.to_ascii_lowercase()).as_deref() {
-            None | Some("false" | "0") => false,
+            None => default,
+            Some("false" | "0") => false,
             Some("true" | "1") => true,
             Some(other) => {
                 self.wrong(name, other, "give true or false");
-                false
+                default
             }
         }
     }
@@ -252,6 +277,50 @@ mod tests {
         .unwrap_err();
         assert_eq!(wrong.0.len(), 8, "{wrong}");
         assert!(wrong.to_string().contains("WARM_ENI_TARGET=\"many\": give a whole number in 0..=15"), "{wrong}");
+    }
+
+    #[test]
+    fn modes_have_the_names_of_the_aws_cni() {
+        use ipam_core::{Access, CustomNetwork, Mode, Placement};
+
+        let policy = |pairs: &[(&str, &str)]| read(pairs).unwrap().policy;
+        assert_eq!(policy(&[]), Policy::default());
+        assert_eq!(policy(&[("ENABLE_PREFIX_DELEGATION", "true")]).mode, Mode::Prefixes);
+        assert_eq!(policy(&[("ENABLE_SUBNET_DISCOVERY", "false")]).placement, Placement::NodeSubnet);
+        assert_eq!(policy(&[("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true")]).access, Access::ReadOnly);
+        assert_eq!(policy(&[("ENABLE_IMDS_ONLY_MODE", "TRUE")]).access, Access::MetadataOnly);
+        assert!(policy(&[("WARM_TARGET", "auto")]).warm_auto);
+        assert_eq!(policy(&[("MAX_PODS", "110")]).max_pods, Some(110));
+        let custom = [
+            ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true"),
+            ("ENI_CONFIG_SUBNET", "subnet-1"),
+            ("ENI_CONFIG_SECURITY_GROUPS", "sg-2, sg-1"),
+        ];
+        let security_groups = vec!["sg-1".parse().unwrap(), "sg-2".parse().unwrap()];
+        let wanted = CustomNetwork { subnet: "subnet-1".parse().unwrap(), security_groups };
+        assert_eq!(policy(&custom).placement, Placement::Custom(wanted));
+    }
+
+    #[test]
+    fn mistakes_in_modes_are_told() {
+        let wrong = read(&[
+            ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true"),
+            ("ENI_CONFIG_SECURITY_GROUPS", "default"),
+            ("WARM_TARGET", "5"),
+            ("MAX_PODS", "0"),
+            ("WARM_PREFIX_TARGET", "-1"),
+            ("ADDITIONAL_ENI_TAGS", "team=shop"),
+        ])
+        .unwrap_err();
+        assert_eq!(wrong.0.len(), 6, "{wrong}");
+    }
+
+    #[test]
+    fn tags_are_taken_over_but_for_those_of_controllers() {
+        let tags = r#"{"team":"shop","node.k8s.amazonaws.com/instance_id":"i-2"}"#;
+        let settings = read(&[("ADDITIONAL_ENI_TAGS", tags)]).unwrap();
+        assert_eq!(settings.eni_tags, BTreeMap::from([("team".to_owned(), "shop".to_owned())]));
+        assert!(read(&[("ADDITIONAL_ENI_TAGS", r#"{"aws:team":"shop"}"#)]).is_err());
     }
 
     #[test]

@@ -177,10 +177,9 @@ impl<E: Ec2> Outside<E> {
         security_groups: &[SecurityGroupId],
         amount: Amount,
     ) -> NewInterface {
-        let mut tags = BTreeMap::from([
-            (numbers::TAG_INSTANCE.to_owned(), self.node.instance.to_string()),
-            (numbers::TAG_CREATED_AT.to_owned(), clock::rfc3339(clock::now())),
-        ]);
+        let mut tags = self.settings.eni_tags.clone();
+        tags.insert(numbers::TAG_INSTANCE.to_owned(), self.node.instance.to_string());
+        tags.insert(numbers::TAG_CREATED_AT.to_owned(), clock::rfc3339(clock::now()));
         if let Some(cluster) = &self.settings.cluster {
             tags.insert(numbers::TAG_CLUSTER.to_owned(), cluster.clone());
         }

@@ -1,0 +1,121 @@
+//! The settings about EC2: how large the pool is, where it lives, what may be changed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use eni_proto::numbers;
+use ipam_core::{Access, CustomNetwork, Mode, Placement, Policy, SecurityGroupId};
+
+use super::Reader;
+
+/// What EC2 accepts for the tags of one thing, less those that ipamd sets itself. Source: EC2 user guide, tag restrictions.
+const MOST_TAGS: usize = 45;
+const LONGEST_KEY: usize = 128;
+const LONGEST_VALUE: usize = 256;
+/// Tags with this in their key have a meaning for controllers; as with the AWS CNI they cannot be set by hand.
+const RESERVED: &str = "k8s.amazonaws.com";
+
+impl<F: Fn(&str) -> Option<String>> Reader<F> {
+    pub(super) fn policy(&mut self) -> Policy {
+        Policy {
+            warm_enis: self.number("WARM_ENI_TARGET", 1, 0, 15),
+            warm_prefixes: self.number("WARM_PREFIX_TARGET", 1, 0, 60),
+            warm_addresses: self.number("WARM_IP_TARGET", 0, 0, 1000),
+            minimum_addresses: self.number("MINIMUM_IP_TARGET", 0, 0, 1000),
+            warm_auto: self.warm_auto(),
+            max_enis: self.optional("MAX_ENI", 1, 24),
+            max_pods: self.optional("MAX_PODS", 1, 2000),
+            mode: if self.switch("ENABLE_PREFIX_DELEGATION") { Mode::Prefixes } else { Mode::Addresses },
+            placement: self.placement(),
+            cluster: self.text("CLUSTER_NAME").unwrap_or_default(),
+            access: self.access(),
+            cool_down: Duration::from_secs(
+                self.number("IP_COOLDOWN_PERIOD", numbers::DEFAULT_COOL_DOWN_SECONDS, 5, 3600).into(),
+            ),
+        }
+    }
+
+    fn warm_auto(&mut self) -> bool {
+        match self.text("WARM_TARGET").as_deref() {
+            None => false,
+            Some("auto") => true,
+            Some(other) => {
+                self.wrong(
+                    "WARM_TARGET",
+                    other,
+                    "give auto, or leave it out and set WARM_IP_TARGET or WARM_ENI_TARGET",
+                );
+                false
+            }
+        }
+    }
+
+    fn placement(&mut self) -> Placement {
+        let custom = self.switch("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG");
+        let discover = self.switch_or("ENABLE_SUBNET_DISCOVERY", true);
+        let subnet = self.text("ENI_CONFIG_SUBNET");
+        let security_groups = self.security_groups();
+        if !custom {
+            return if discover { Placement::Discover } else { Placement::NodeSubnet };
+        }
+        match subnet.as_deref().unwrap_or_default().parse() {
+            Ok(subnet) => Placement::Custom(CustomNetwork { subnet, security_groups }),
+            Err(_) => {
+                let text = subnet.unwrap_or_default();
+                self.wrong("ENI_CONFIG_SUBNET", &text, "custom networking needs a subnet like subnet-0123abcd");
+                Placement::NodeSubnet
+            }
+        }
+    }
+
+    fn security_groups(&mut self) -> Vec<SecurityGroupId> {
+        let text = self.text("ENI_CONFIG_SECURITY_GROUPS").unwrap_or_default();
+        let mut groups = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match part.parse() {
+                Ok(group) => groups.push(group),
+                Err(error) => self.wrong("ENI_CONFIG_SECURITY_GROUPS", part, error),
+            }
+        }
+        groups.sort();
+        groups.dedup();
+        groups
+    }
+
+    fn access(&mut self) -> Access {
+        let frozen = self.switch("DISABLE_NETWORK_RESOURCE_PROVISIONING");
+        if self.switch("ENABLE_IMDS_ONLY_MODE") {
+            Access::MetadataOnly
+        } else if frozen {
+            Access::ReadOnly
+        } else {
+            Access::Full
+        }
+    }
+
+    /// Tags for new ENIs, from a JSON object of texts.
+    pub(super) fn tags(&mut self) -> BTreeMap<String, String> {
+        const NAME: &str = "ADDITIONAL_ENI_TAGS";
+        let Some(text) = self.text(NAME) else { return BTreeMap::new() };
+        let mut tags: BTreeMap<String, String> = match serde_json::from_str(&text) {
+            Ok(tags) => tags,
+            Err(error) => {
+                let advice = format!("give a JSON object like {{\"team\":\"shop\"}}: {error}");
+                self.wrong(NAME, &text, advice);
+                return BTreeMap::new();
+            }
+        };
+        tags.retain(|key, _| !key.contains(RESERVED));
+        let fits = |(key, value): (&String, &String)| {
+            (1..=LONGEST_KEY).contains(&key.chars().count())
+                && value.chars().count() <= LONGEST_VALUE
+                && !key.starts_with("aws:")
+        };
+        if tags.len() > MOST_TAGS || !tags.iter().all(fits) {
+            let advice = format!(
+                "EC2 takes {MOST_TAGS} tags here, keys of 1 to {LONGEST_KEY} characters not beginning with aws:, values of up to {LONGEST_VALUE}"
+            );
+            self.wrong(NAME, &text, advice);
+        }
+        tags
+    }
+}

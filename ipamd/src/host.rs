@@ -102,8 +102,8 @@ impl HostNet {
             primary_address: primary.primary,
             direct: direct.collect::<Result<_, _>>()?,
             external_snat: settings.external_snat,
-            source_ports: datapath::SourcePorts::default(),
-            by_main: vec![],
+            source_ports: settings.source_ports,
+            by_main: settings.external_services.iter().map(|cidr| network(*cidr)).collect::<Result<_, _>>()?,
             veth_prefix: settings.veth_prefix.clone(),
             mtu: settings.mtu,
         };

@@ -7,6 +7,7 @@ mod cloud;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
+use eni_datapath::SourcePorts;
 use eni_proto::{VethPrefix, numbers};
 use ipam_core::{Policy, ports::Cidr4};
 
@@ -37,6 +38,10 @@ pub(crate) struct Settings {
     pub(crate) external_snat: bool,
     /// `AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS`: destinations outside the VPC that pods reach with their own address.
     pub(crate) exclude_snat: Vec<Cidr4>,
+    /// `AWS_EXTERNAL_SERVICE_CIDRS`: destinations that pods reach by the node's main routes only.
+    pub(crate) external_services: Vec<Cidr4>,
+    /// `AWS_VPC_K8S_CNI_RANDOMIZESNAT`: how the source ports of translated connections are chosen.
+    pub(crate) source_ports: SourcePorts,
     /// `CLUSTER_NAME`: value of the cluster tag on ENIs. Absent: no such tag.
     pub(crate) cluster: Option<String>,
     /// `IPAMD_HISTORY_DAYS`, `IPAMD_HISTORY_ROWS`: how much of the history of leases is kept.
@@ -106,6 +111,8 @@ pub(crate) const REFERENCE: &[(&str, &str, &str)] = &[
     ("AWS_VPC_ENI_MTU", "9001", "MTU of ENIs and pods in bytes, 576 to 9001"),
     ("AWS_VPC_K8S_CNI_EXTERNALSNAT", "false", "true: somebody else translates traffic that leaves the VPC"),
     ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "", "comma-separated networks that pods reach untranslated"),
+    ("AWS_EXTERNAL_SERVICE_CIDRS", "", "comma-separated networks that pods reach by the node's main routes"),
+    ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", "prng", "source ports of translated connections: prng, hashrandom or none"),
     ("CLUSTER_NAME", "", "value of the cluster tag on ENIs; absent: no tag"),
     ("IPAMD_HISTORY_DAYS", "30", "days for which ended leases can be looked up, 1 to 3650"),
     ("IPAMD_HISTORY_ROWS", "100000", "most ended leases that are kept, 0 to 10000000"),
@@ -132,6 +139,8 @@ impl Settings {
             mtu: reader.number("AWS_VPC_ENI_MTU", numbers::DEFAULT_MTU, numbers::MIN_MTU, numbers::DEFAULT_MTU),
             external_snat: reader.switch("AWS_VPC_K8S_CNI_EXTERNALSNAT"),
             exclude_snat: reader.cidrs("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS"),
+            external_services: reader.cidrs("AWS_EXTERNAL_SERVICE_CIDRS"),
+            source_ports: reader.source_ports(),
             cluster: reader.text("CLUSTER_NAME"),
             history: HistoryBounds {
                 days: reader.number("IPAMD_HISTORY_DAYS", 30, 1, 3650),
@@ -214,6 +223,19 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         }
     }
 
+    fn source_ports(&mut self) -> SourcePorts {
+        let name = "AWS_VPC_K8S_CNI_RANDOMIZESNAT";
+        match self.text(name).as_deref() {
+            None | Some("prng") => SourcePorts::Random,
+            Some("hashrandom") => SourcePorts::Hashed,
+            Some("none") => SourcePorts::Kept,
+            Some(other) => {
+                self.wrong(name, other, "give prng, hashrandom or none");
+                SourcePorts::default()
+            }
+        }
+    }
+
     fn level(&mut self, name: &str) -> String {
         let text = self.text(name).map_or_else(|| "info".to_owned(), |text| text.to_ascii_lowercase());
         if !["error", "warn", "info", "debug", "trace"].contains(&text.as_str()) {
@@ -271,11 +293,13 @@ mod tests {
             ("AWS_VPC_K8S_CNI_VETHPREFIX", "vlan"),
             ("AWS_VPC_K8S_CNI_EXTERNALSNAT", "perhaps"),
             ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "192.168.0.0/16, 10.0.0.1/8"),
+            ("AWS_EXTERNAL_SERVICE_CIDRS", "everything"),
+            ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", "always"),
             ("AWS_VPC_K8S_CNI_LOGLEVEL", "loud"),
             ("IPAMD_SOCKET", "here.sock"),
         ])
         .unwrap_err();
-        assert_eq!(wrong.0.len(), 8, "{wrong}");
+        assert_eq!(wrong.0.len(), 10, "{wrong}");
         assert!(wrong.to_string().contains("WARM_ENI_TARGET=\"many\": give a whole number in 0..=15"), "{wrong}");
     }
 

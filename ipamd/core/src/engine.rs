@@ -7,6 +7,9 @@
 //! I12 a stale source never causes a removal.
 
 mod cloud;
+mod descriptions;
+mod guard;
+mod looks;
 mod refusal;
 mod report;
 mod restart;
@@ -14,22 +17,28 @@ mod restart;
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use eni_proto::{Pod, PodKey};
+use guard::Kernel;
+use looks::Looks;
 
 use crate::{
     Action, Command, CoolDown, EniId, Event, IntentId, Lease, Limits, Moment, Policy, Ticket,
+    forecast::Forecast,
     plan::{self, InFlight, Plan, Question},
     pool::Pool,
     ports::{Ec2Error, NodeIdentity},
-    retry::{self, Backoff, Call, Pauses},
+    retry::{self, Call, Pauses},
+    subnets::Subnets,
 };
 
 pub use report::{AddressState, EngineStatus, EniStatus};
 
-/// A surplus must last this long before something is given back, so that the pool does not flap.
-pub const SHRINK_PAUSE: Duration = Duration::from_secs(30);
-
 /// How long after a release a failed write may still be that of the released lease.
 const RELEASE_MEMORY: Duration = Duration::from_secs(30);
+
+/// For so long needs are gathered while pods wait, so that a burst of them costs one call: less than EC2 takes by far.
+const GATHER: Duration = Duration::from_millis(5);
+/// The same while nobody waits.
+const GATHER_AT_LEISURE: Duration = Duration::from_millis(200);
 
 /// A pod that waits for an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,20 +55,13 @@ struct Waiter {
 /// A change that EC2 has not shown yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Awaited {
-    /// How many secondary addresses EC2 will list. 0: what happened is unknown.
-    addresses: usize,
+    /// How many addresses and prefixes EC2 will list. Absent: what happened is unknown.
+    slots: Option<usize>,
+    /// How many addresses each of those that are missing has.
+    each: usize,
+    /// The device index that it may have been attached at.
+    device_index: Option<u8>,
     since: Moment,
-}
-
-/// When EC2 is to be looked at next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Look {
-    /// Not until something changes.
-    AtRest,
-    /// At this moment.
-    At(Moment),
-    /// The answer is on its way.
-    Asked,
 }
 
 /// All that an engine begins with.
@@ -92,7 +94,15 @@ pub struct Engine {
     intents: BTreeMap<IntentId, Action>,
     intent_prefix: String,
     intent_count: u64,
-    look: Look,
+    looks: Looks,
+    /// When all is looked at once more, because something went wrong that may have left something behind. Absent: nothing
+    /// has since the last time.
+    scan_at: Option<Moment>,
+    kernel: Kernel,
+    subnets: Subnets,
+    /// Whether the answer to a question for the subnets is on its way.
+    subnets_asked: bool,
+    forecast: Forecast,
     /// Whether EC2 has described this node since the start: before that, nothing is planned.
     observed: bool,
     pauses: Pauses,
@@ -106,10 +116,15 @@ pub struct Engine {
     released: BTreeMap<PodKey, Moment>,
     /// When each address was given back: a description that lags may list it still.
     unassigned: BTreeMap<Ipv4Addr, Moment>,
-    look_backoff: Backoff,
+    /// What EC2 said that cannot be, by ENI, for people.
+    odd: BTreeMap<EniId, String>,
     last_error: Option<(Ec2Error, Moment)>,
     /// Since when there is more than wanted.
     surplus_since: Option<Moment>,
+    /// Since when addresses are missing that have not been asked for.
+    need_since: Option<Moment>,
+    /// Until when needs are gathered. Absent: nothing is needed, or it has been asked for.
+    gather_until: Option<Moment>,
     /// ENIs that we deleted: a description that still lists them is stale.
     gone: BTreeMap<EniId, Moment>,
     host_trouble: BTreeMap<EniId, String>,
@@ -122,7 +137,7 @@ impl Engine {
     /// Returns an engine that knows what the database recorded and will ask EC2 for the rest.
     #[must_use]
     pub fn new(start: Start, now: Moment) -> Self {
-        let Start { node, policy, limits, leases, cooling, intent_prefix, intents_open: _ } = start;
+        let Start { node, policy, limits, leases, cooling, intent_prefix, intents_open } = start;
         let mut pool = Pool::default();
         let latest = now.after(policy.cool_down);
         for cool_down in cooling {
@@ -133,7 +148,7 @@ impl Engine {
             pool.hold(lease);
         }
         let seed = retry::seed(node.instance.as_str());
-        Self {
+        let mut engine = Self {
             node,
             policy,
             limits,
@@ -142,7 +157,12 @@ impl Engine {
             intents: BTreeMap::new(),
             intent_prefix,
             intent_count: 0,
-            look: Look::At(now),
+            looks: Looks::new(seed.rotate_left(17), now),
+            scan_at: None,
+            kernel: Kernel::default(),
+            subnets: Subnets::new(seed.rotate_left(31)),
+            subnets_asked: false,
+            forecast: Forecast::default(),
             observed: false,
             pauses: Pauses::new(seed),
             awaited: BTreeMap::new(),
@@ -150,14 +170,20 @@ impl Engine {
             answered_again: BTreeMap::new(),
             released: BTreeMap::new(),
             unassigned: BTreeMap::new(),
-            look_backoff: Backoff::new(seed.rotate_left(17)),
+            odd: BTreeMap::new(),
             last_error: None,
             surplus_since: None,
+            need_since: None,
+            gather_until: None,
             gone: BTreeMap::new(),
             host_trouble: BTreeMap::new(),
             last_plan: Plan::default(),
             handled_at: now,
+        };
+        if intents_open {
+            engine.doubt_create(now);
         }
+        engine
     }
 
     /// Takes one event at `now` and returns what is to be done, in this order.
@@ -170,6 +196,7 @@ impl Engine {
         self.serve(now, &mut commands);
         self.plan(now, &mut commands);
         self.refuse(now, &mut commands);
+        self.watch_kernel(now, &mut commands);
         self.look(now, &mut commands);
         commands
     }
@@ -194,17 +221,15 @@ impl Engine {
     /// When a [`Event::Tick`] is due, if nothing happens before. Absent: never.
     #[must_use]
     pub fn next_wake(&self) -> Option<Moment> {
-        let look = match self.look {
-            Look::At(moment) => Some(moment),
-            Look::AtRest | Look::Asked => None,
-        };
-        let shrink = self.surplus_since.map(|since| since.after(SHRINK_PAUSE));
-        let due = [shrink, self.last_plan.old_enough_at].into_iter().flatten().chain(self.pauses.ends());
+        let looks = self.looks.next().into_iter().chain(self.scan_at).chain(self.gather_until);
+        let plan = self.last_plan.next_step_at.into_iter().chain(self.subnets.ends()).chain(self.pauses.ends());
+        let fades = if self.policy.warm_auto { self.forecast.fades_at(self.handled_at) } else { None };
+        let due = plan.chain(fades).chain(self.next_kernel_watch());
         let deadlines = self.queue.iter().map(|waiter| waiter.deadline);
         let cooling = self.pool.cooling().map(|(_, until)| until);
         // What was due already waits for something else, as a pause or an answer.
         let due = due.filter(|moment| *moment > self.handled_at);
-        deadlines.chain(cooling).chain(look).chain(due).min()
+        deadlines.chain(cooling).chain(looks).chain(due).min()
     }
 
     fn take(&mut self, now: Moment, event: Event, commands: &mut Vec<Command>) {
@@ -215,6 +240,9 @@ impl Engine {
                     self.answered_again.insert(key, now);
                 }
                 None => {
+                    if !self.queue.iter().any(|waiter| waiter.key == key) {
+                        self.forecast.arrived(now);
+                    }
                     let patience = deadline.since(now);
                     self.queue.push(Waiter { ticket, key, pod, netns, deadline, patience });
                 }
@@ -228,12 +256,20 @@ impl Engine {
             Event::StoreFailed { key } => self.store_failed(now, key, commands),
             Event::Remembered { interfaces } => self.remember(now, interfaces, commands),
             Event::LeftOpen { action } => self.left_open(now, action),
-            Event::Observed { asked_at, interfaces, .. } => self.observed(now, asked_at, interfaces, commands),
+            Event::Observed { asked_at, scope, interfaces } => {
+                self.observed(now, asked_at, scope, interfaces, commands);
+            }
             Event::ObserveFailed { error } => self.not_observed(now, error),
+            Event::Subnets { outcome } => self.subnets_described(now, outcome),
+            Event::SecurityGroups { mut security_groups } => {
+                security_groups.sort();
+                self.node.security_groups = security_groups;
+            }
+            Event::Kernel { asked_at, holds } => self.kernel_answered(asked_at, holds),
             Event::Settled { intent, outcome } => self.settled(now, &intent, outcome, commands),
             Event::HostReady { eni } => self.host_ready(&eni),
-            Event::HostFailed { eni, reason } => drop(self.host_trouble.insert(eni, reason)),
-            Event::Kernel { .. } | Event::SecurityGroups { .. } | Event::Subnets { .. } | Event::Tick => {}
+            Event::HostFailed { eni, reason } => self.host_failed(now, eni, reason),
+            Event::Tick => {}
         }
     }
 
@@ -284,7 +320,8 @@ impl Engine {
                 self.answered_again.insert(waiter.key, now);
                 continue;
             }
-            let Some((eni, address)) = self.pool.pick() else {
+            let prefixes_first = plan::wants_prefixes(&self.policy, self.limits);
+            let Some((eni, address)) = self.pool.pick(prefixes_first, |eni| self.carries(eni)) else {
                 self.queue.push(waiter);
                 break;
             };
@@ -307,31 +344,52 @@ impl Engine {
     }
 
     fn in_flight(&self) -> InFlight {
-        let mut in_flight = InFlight::default();
+        let mut in_flight = InFlight { create_in_doubt: self.create_in_doubt.is_some(), ..InFlight::default() };
         for action in self.intents.values() {
-            match action {
-                Action::Create { amount, .. } => in_flight.creating = Some(amount.addresses()),
-                Action::Assign { eni, amount } => {
-                    in_flight.assigning += amount.addresses();
-                    in_flight.enis.insert(eni.clone());
+            let slots = match action {
+                Action::Create { amount, .. } => {
+                    in_flight.creating.push(amount.addresses());
+                    continue;
                 }
-                Action::Attach { eni, .. }
-                | Action::DeleteOnTermination { eni, .. }
-                | Action::SecurityGroups { eni, .. }
-                | Action::Unassign { eni, .. }
-                | Action::Detach { eni, .. }
-                | Action::Delete { eni } => drop(in_flight.enis.insert(eni.clone())),
+                Action::Assign { amount, .. } => {
+                    in_flight.assigning += amount.addresses();
+                    amount.slots()
+                }
+                Action::Attach { device_index, .. } => {
+                    in_flight.device_indexes.insert(*device_index);
+                    0
+                }
+                Action::DeleteOnTermination { .. }
+                | Action::SecurityGroups { .. }
+                | Action::Unassign { .. }
+                | Action::Detach { .. }
+                | Action::Delete { .. } => 0,
+            };
+            if let Some(eni) = action.eni() {
+                in_flight.enis.insert(eni.clone(), slots);
             }
         }
         for (id, awaited) in &self.awaited {
-            let listed = self.pool.eni(id).map_or(0, |eni| eni.interface.secondary.len());
-            in_flight.assigning += awaited.addresses.saturating_sub(listed);
-            in_flight.enis.insert(id.clone());
-        }
-        if self.create_in_doubt.is_some() {
-            in_flight.creating = in_flight.creating.or(Some(0));
+            let listed = self.pool.eni(id).map_or(0, crate::pool::Eni::slots);
+            let missing = awaited.slots.map_or(0, |slots| slots.saturating_sub(listed));
+            in_flight.assigning += missing * awaited.each;
+            in_flight.device_indexes.extend(awaited.device_index);
+            in_flight.enis.entry(id.clone()).or_insert(missing);
         }
         in_flight
+    }
+
+    /// Whether what is missing has been gathered for long enough to be asked for.
+    fn gathered(&mut self, plan: &Plan, now: Moment) -> bool {
+        let asks = plan.actions.iter().any(|action| matches!(Call::of(action), Call::Create | Call::Assign));
+        if !asks {
+            (self.need_since, self.gather_until) = (None, None);
+            return false;
+        }
+        let wait = if plan.urgent { GATHER } else { GATHER_AT_LEISURE };
+        let until = self.need_since.get_or_insert(now).after(wait);
+        self.gather_until = Some(until).filter(|until| *until > now);
+        self.gather_until.is_none()
     }
 
     /// Plans and starts changes, unless EC2 has not been seen yet or asked us to wait.
@@ -347,16 +405,25 @@ impl Engine {
             policy: &self.policy,
             limits: self.limits,
             pool: &self.pool,
+            subnets: &self.subnets,
             in_flight: &in_flight,
             demand: self.queue.len(),
-            may_shrink: self.surplus_since.is_some_and(|since| now.since(since) >= SHRINK_PAUSE),
+            forecast: self.forecast.wanted(now),
+            surplus_since: self.surplus_since,
             now,
         });
         self.surplus_since = plan.surplus.then(|| self.surplus_since.unwrap_or(now));
-        for action in
-            plan.actions.iter().filter(|action| !self.pauses.rests(Call::of(action), now)).cloned().collect::<Vec<_>>()
-        {
-            self.start(now, action, commands);
+        if plan.needs_subnets && !self.subnets_asked {
+            self.subnets_asked = true;
+            commands.push(Command::DescribeSubnets);
+        }
+        let gathered = self.gathered(&plan, now);
+        for action in &plan.actions {
+            let call = Call::of(action);
+            let asks = matches!(call, Call::Create | Call::Assign);
+            if (gathered || !asks) && !self.pauses.rests(call, now) && self.may_start(now, action, commands) {
+                self.start(now, action.clone(), commands);
+            }
         }
         self.last_plan = plan;
     }

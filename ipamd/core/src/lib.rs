@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod engine;
+pub mod forecast;
 pub mod ids;
 pub mod lease;
 mod limits;
@@ -17,6 +18,7 @@ pub mod pool;
 pub mod ports;
 pub mod recover;
 pub mod retry;
+pub mod subnets;
 
 pub use command::{Action, Command, Done, Event, IntentId, Ticket};
 pub use ids::{AttachmentId, EniId, InstanceId, MacAddress, SecurityGroupId, SubnetId, VpcId};

@@ -4,28 +4,44 @@
 //! ([`Pool`]) and on its way ([`InFlight`]), and returns the next [`Action`]s and what it waits for. It is called on
 //! every event, so it is cheap, and it returns an empty plan once the pool is as wanted.
 
-use std::{collections::BTreeSet, time::Duration};
+mod grow;
+mod shrink;
+mod tidy;
 
-use eni_proto::numbers;
-
-use crate::{
-    Action, EniId, Limits, Moment, Policy,
-    pool::{Eni, Phase, Pool},
-    ports::{Amount, Holdings, NodeIdentity},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
-/// Youngest age at which an ENI may leave again: EC2 needs time to agree with itself.
-pub const LEAST_ENI_AGE: Duration = Duration::from_secs(60);
+use crate::{
+    Access, Action, EniId, Limits, Mode, Moment, Placement, Policy, SubnetId,
+    pool::{Eni, Phase, Pool},
+    ports::{NodeIdentity, PREFIX_SIZE},
+    subnets::Subnets,
+};
+
+pub use shrink::{LEAST_ENI_AGE, SHRINK_PAUSE, SINGLES_PAUSE};
+pub use tidy::DETACH_TIME;
 
 /// Changes that were started and have not been settled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InFlight {
-    /// ENIs that a change is under way for.
-    pub enis: BTreeSet<EniId>,
+    /// ENIs that a change is under way for, and how many of their places it will take.
+    pub enis: BTreeMap<EniId, usize>,
     /// Addresses asked for on existing ENIs.
     pub assigning: usize,
-    /// Secondary addresses of an ENI that is being created. Absent: none is.
-    pub creating: Option<usize>,
+    /// Addresses of the ENIs that are being created, one entry for each.
+    pub creating: Vec<usize>,
+    /// Whether a create call ended without an answer, so that there may be one more ENI than known.
+    pub create_in_doubt: bool,
+    /// Device indexes that ENIs are being attached at.
+    pub device_indexes: BTreeSet<u8>,
+}
+
+impl InFlight {
+    fn coming(&self) -> usize {
+        self.assigning + self.creating.iter().sum::<usize>()
+    }
 }
 
 /// What to do next, and what is being waited for.
@@ -36,10 +52,28 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Why more is not done, for people.
     pub waiting: Vec<String>,
+    /// Why what is missing cannot be asked for at all now. Absent: nothing is missing, or it was asked for.
+    pub blocked: Option<Blocked>,
+    /// Whether pods wait, or would if one more came.
+    pub urgent: bool,
+    /// Whether the subnets must be described before an ENI can be made.
+    pub needs_subnets: bool,
     /// Whether there is more than wanted, so that something could be given back.
     pub surplus: bool,
-    /// When the ENI that could be given back will be old enough. Absent: there is none, or it is.
-    pub old_enough_at: Option<Moment>,
+    /// When the next thing that could be given back has been too much for long enough, or is old enough. Absent: nothing
+    /// has to wait.
+    pub next_step_at: Option<Moment>,
+}
+
+/// Why no more can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocked {
+    /// All ENIs are full and the instance allows no more.
+    NodeFull,
+    /// Every subnet that could be used is full, or there is none.
+    SubnetsFull(Vec<SubnetId>),
+    /// We may not ask: see [`Access`].
+    NotOurs,
 }
 
 /// Everything that a plan depends on.
@@ -53,12 +87,16 @@ pub struct Question<'a> {
     pub limits: Limits,
     /// What is there.
     pub pool: &'a Pool,
+    /// What is known of the subnets.
+    pub subnets: &'a Subnets,
     /// What is on its way.
     pub in_flight: &'a InFlight,
     /// How many pods wait.
     pub demand: usize,
-    /// Whether addresses and ENIs may be given back now.
-    pub may_shrink: bool,
+    /// How many free addresses recent demand asks for; counts only with [`Policy::warm_auto`].
+    pub forecast: usize,
+    /// Since when there has been more than wanted. Absent: there was not.
+    pub surplus_since: Option<Moment>,
     /// The present.
     pub now: Moment,
 }
@@ -66,20 +104,31 @@ pub struct Question<'a> {
 /// Returns the changes that bring the pool closer to the policy.
 pub fn plan(question: &Question<'_>) -> Plan {
     let planner = Planner { q: question };
-    let mut plan = Plan::default();
     let short = planner.short();
+    let mut plan = Plan { urgent: question.demand > 0 || planner.available() == 0, ..Plan::default() };
+    if question.policy.access != Access::Full {
+        if short > 0 {
+            plan.waiting.push(format!("{short} more addresses, which somebody else has to provide"));
+            plan.blocked = Some(Blocked::NotOurs);
+        }
+        return plan;
+    }
     if short > 0 {
         planner.grow(short, &mut plan);
-    } else {
-        planner.shrink(&mut plan);
     }
+    planner.shrink(short, &mut plan);
     planner.clean_up(short, &mut plan);
     planner.tie_to_instance(&mut plan);
+    planner.follow_groups(&mut plan);
     plan
 }
 
-fn addresses(count: usize) -> Amount {
-    Amount::Addresses(u16::try_from(count).unwrap_or(u16::MAX))
+/// Whether pods may have addresses of this ENI: not of the primary one with custom networking, and not in a subnet that
+/// an operator has closed for pods.
+#[must_use]
+pub fn carries_pods(eni: &Eni, policy: &Policy, subnets: &Subnets) -> bool {
+    let custom = matches!(policy.placement, Placement::Custom(_));
+    !(custom && eni.is_primary()) && subnets.serves(&eni.interface.subnet, policy)
 }
 
 struct Planner<'a> {
@@ -87,6 +136,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// Places of one ENI.
     fn capacity(&self) -> usize {
         self.q.limits.capacity()
     }
@@ -96,182 +146,115 @@ impl Planner<'_> {
         usize::from(self.q.policy.max_enis.map_or(allowed, |wanted| wanted.min(allowed)))
     }
 
-    /// Whether addresses are counted one by one; otherwise in whole ENIs, as the AWS CNI does.
-    fn by_address(&self) -> bool {
-        self.q.policy.warm_addresses > 0 || self.q.policy.minimum_addresses > 0
+    fn by_prefix(&self) -> bool {
+        wants_prefixes(self.q.policy, self.q.limits)
     }
 
+    /// Whether addresses are counted one by one; otherwise in whole ENIs or prefixes, as the AWS CNI does.
+    fn by_address(&self) -> bool {
+        let policy = self.q.policy;
+        policy.warm_auto || policy.warm_addresses > 0 || policy.minimum_addresses > 0
+    }
+
+    /// ENIs whose addresses pods have or will have.
     fn usable(&self) -> impl Iterator<Item = &Eni> {
-        self.q.pool.managed().filter(|eni| eni.phase != Phase::Leaving && eni.phase != Phase::Unattached)
+        let here = |eni: &&Eni| !matches!(eni.phase, Phase::Leaving | Phase::Unattached);
+        self.q.pool.managed().filter(here).filter(|eni| carries_pods(eni, self.q.policy, self.q.subnets))
+    }
+
+    /// Whether the mode wants prefixes and this ENI's subnet can give them, as far as known.
+    fn prefixes_in(&self, subnet: &SubnetId) -> bool {
+        self.by_prefix() && !self.q.subnets.is_fragmented(subnet, self.q.now)
+    }
+
+    /// Whether single addresses on this ENI are what the mode wants: until its subnet gives a prefix again they are.
+    fn singles_are_right(&self, eni: &Eni) -> bool {
+        !self.by_prefix() || self.q.subnets.was_fragmented(&eni.interface.subnet)
+    }
+
+    /// Free addresses of an ENI that count: those of the kind that the mode does not want are on their way out.
+    fn counted_on(&self, eni: &Eni) -> usize {
+        let single = |address| eni.interface.secondary.binary_search(&address).is_ok();
+        let counts = |address: &_| if single(*address) { self.singles_are_right(eni) } else { self.by_prefix() };
+        self.q.pool.free(eni).filter(counts).count()
     }
 
     /// Free addresses that are there or surely coming.
     fn available(&self) -> usize {
-        let free: usize = self.usable().map(|eni| self.q.pool.free(eni).count()).sum();
-        free + self.q.in_flight.assigning + self.q.in_flight.creating.unwrap_or(0)
+        self.usable().map(|eni| self.counted_on(eni)).sum::<usize>() + self.q.in_flight.coming()
+    }
+
+    fn held(&self) -> usize {
+        self.q.pool.leases().count()
     }
 
     fn total(&self) -> usize {
-        let listed: usize = self.usable().map(|eni| eni.interface.secondary.len()).sum();
-        listed + self.q.in_flight.assigning + self.q.in_flight.creating.unwrap_or(0)
+        let listed: usize = self.usable().map(|eni| eni.interface.addresses().count()).sum();
+        listed + self.q.in_flight.coming()
+    }
+
+    /// How many more addresses than those in use max pods can use.
+    fn usable_by_pods(&self) -> usize {
+        let most = self.q.policy.max_pods.map_or(usize::MAX, usize::from);
+        most.saturating_sub(self.held() + self.q.demand)
+    }
+
+    /// How many free addresses are wanted beyond those that pods wait for.
+    fn warm(&self) -> usize {
+        let policy = self.q.policy;
+        let warm = if policy.warm_auto {
+            self.q.forecast
+        } else if self.by_address() {
+            policy.warm_addresses.into()
+        } else if self.by_prefix() {
+            usize::from(policy.warm_prefixes) * PREFIX_SIZE
+        } else {
+            usize::from(policy.warm_enis) * self.capacity()
+        };
+        warm.min(self.usable_by_pods())
     }
 
     /// How many addresses are missing.
     fn short(&self) -> usize {
-        let (policy, available) = (self.q.policy, self.available());
+        let available = self.available();
+        let wanted = self.q.demand + self.warm();
         if self.by_address() {
-            let warm = (self.q.demand + usize::from(policy.warm_addresses)).saturating_sub(available);
-            let minimum = usize::from(policy.minimum_addresses).saturating_sub(self.total());
-            return warm.max(minimum);
+            let minimum = usize::from(self.q.policy.minimum_addresses).saturating_sub(self.total());
+            return wanted.saturating_sub(available).max(minimum.min(self.usable_by_pods()));
         }
-        let warm = usize::from(policy.warm_enis) * self.capacity();
         // With a target of 0 the AWS CNI still keeps one address ready.
-        (self.q.demand + warm).max(1).saturating_sub(available)
+        wanted.max(1.min(self.usable_by_pods())).saturating_sub(available)
     }
 
     fn is_busy(&self, eni: &Eni) -> bool {
-        self.q.in_flight.enis.contains(&eni.interface.id)
+        self.q.in_flight.enis.contains_key(&eni.interface.id)
     }
 
-    /// Fills ENIs that have room, then attaches or creates one more.
-    fn grow(&self, short: usize, plan: &mut Plan) {
-        let mut missing = short;
-        let mut enis: Vec<_> = self.usable().collect();
-        enis.sort_by_key(|eni| eni.device_index());
-        for eni in enis {
-            let room = self.capacity().saturating_sub(eni.interface.secondary.len());
-            if missing == 0 || room == 0 {
-                continue;
-            }
-            if self.is_busy(eni) || eni.phase == Phase::Attaching {
-                plan.waiting.push(format!("{} is being changed", eni.interface.id));
-                // What it can still take will be asked for when it is settled.
-                missing = missing.saturating_sub(room);
-                continue;
-            }
-            let count = if self.by_address() { missing.min(room) } else { room };
-            plan.actions.push(Action::Assign { eni: eni.interface.id.clone(), amount: addresses(count) });
-            missing = missing.saturating_sub(count);
+    /// Whether we made the ENI: what others made is used, but not taken away.
+    fn is_ours(&self, eni: &Eni) -> bool {
+        let tag = eni.interface.tags.get(eni_proto::numbers::TAG_INSTANCE).map(String::as_str);
+        tag == Some(self.q.node.instance.as_str()) && !eni.is_primary()
+    }
+
+    fn has_action(plan: &Plan, eni: &Eni) -> bool {
+        plan.actions.iter().any(|action| action.eni() == Some(&eni.interface.id))
+    }
+
+    /// Whether so much time has passed since `moment`; if not, the plan is to be made anew then.
+    fn waited(&self, moment: Moment, wait: Duration, plan: &mut Plan) -> bool {
+        let due = moment.after(wait);
+        if due <= self.q.now {
+            return true;
         }
-        if missing > 0 {
-            self.add_eni(missing, plan);
-        }
+        plan.next_step_at = Some(plan.next_step_at.map_or(due, |earlier| earlier.min(due)));
+        false
     }
+}
 
-    fn add_eni(&self, missing: usize, plan: &mut Plan) {
-        // One call at a time; what EC2 is still attaching does not hold up the next one.
-        let attaching = |eni: &Eni| eni.phase == Phase::Attaching && self.is_busy(eni);
-        if self.q.in_flight.creating.is_some() || self.q.pool.managed().any(attaching) {
-            plan.waiting.push("another interface is on its way".to_owned());
-        } else if let Some(eni) = self.spare() {
-            if !self.is_busy(eni)
-                && let Some(device_index) = self.free_device_index()
-            {
-                plan.actions.push(Action::Attach { eni: eni.interface.id.clone(), card: 0, device_index });
-            }
-        } else if self.q.pool.enis().count() < self.max_enis() {
-            let count = if self.by_address() { missing.min(self.capacity()) } else { self.capacity() };
-            plan.actions.push(Action::Create {
-                subnet: self.q.node.subnet.clone(),
-                security_groups: self.q.node.security_groups.clone(),
-                amount: addresses(count),
-            });
-        } else {
-            plan.waiting.push(format!("all {} interfaces are full", self.max_enis()));
-        }
-    }
-
-    /// An ENI of ours that hangs on no instance.
-    fn spare(&self) -> Option<&Eni> {
-        self.q.pool.managed().find(|eni| eni.phase == Phase::Unattached)
-    }
-
-    fn free_device_index(&self) -> Option<u8> {
-        let attached = self.q.pool.enis().filter(|eni| eni.phase != Phase::Unattached).count();
-        let used: BTreeSet<_> = self.q.pool.enis().filter_map(Eni::device_index).collect();
-        (attached < self.max_enis()).then(|| (1..100).find(|index| !used.contains(index)))?
-    }
-
-    /// How many free addresses are more than wanted.
-    fn over(&self) -> usize {
-        let (policy, available) = (self.q.policy, self.available());
-        if self.by_address() {
-            let warm = available.saturating_sub(self.q.demand + usize::from(policy.warm_addresses));
-            return warm.min(self.total().saturating_sub(usize::from(policy.minimum_addresses)));
-        }
-        available.saturating_sub(self.q.demand + (usize::from(policy.warm_enis) * self.capacity()).max(1))
-    }
-
-    /// Gives back one whole ENI, or else single addresses; only when nothing else is under way.
-    fn shrink(&self, plan: &mut Plan) {
-        let over = self.over();
-        let quiet = self.q.in_flight == &InFlight::default() && self.q.demand == 0;
-        if over == 0 || !quiet {
-            return;
-        }
-        let empty = self.empty(over);
-        let old_enough_at = empty.map_or(self.q.now, |eni| eni.since.after(LEAST_ENI_AGE));
-        let step = match empty {
-            Some(eni) => Self::detach(eni),
-            None if self.by_address() => self.unassign(over),
-            None => None,
-        };
-        let Some(action) = step else { return };
-        plan.surplus = true;
-        plan.old_enough_at = Some(old_enough_at).filter(|moment| *moment > self.q.now);
-        if self.q.may_shrink && plan.old_enough_at.is_none() {
-            plan.actions.push(action);
-        }
-    }
-
-    /// An ENI that nobody uses and that is not needed to stay at the targets.
-    fn empty(&self, over: usize) -> Option<&Eni> {
-        self.usable()
-            .filter(|eni| eni.phase == Phase::Ready && !eni.is_primary() && self.q.pool.taken_on(eni) == 0)
-            .filter(|eni| eni.interface.secondary.len() <= over)
-            .max_by_key(|eni| eni.device_index())
-    }
-
-    fn detach(eni: &Eni) -> Option<Action> {
-        let attachment = eni.interface.attachment.as_ref()?;
-        Some(Action::Detach { eni: eni.interface.id.clone(), attachment: attachment.id.clone() })
-    }
-
-    fn unassign(&self, over: usize) -> Option<Action> {
-        let eni = self
-            .usable()
-            .filter(|eni| eni.phase == Phase::Ready && self.q.pool.free(eni).next().is_some())
-            .min_by_key(|eni| (self.q.pool.held_on(eni), std::cmp::Reverse(eni.device_index())))?;
-        let addresses = self.q.pool.free(eni).take(over).collect();
-        let holdings = Holdings { addresses, ..Holdings::default() };
-        Some(Action::Unassign { eni: eni.interface.id.clone(), holdings })
-    }
-
-    /// Makes attached ENIs of ours go away together with the instance.
-    fn tie_to_instance(&self, plan: &mut Plan) {
-        for eni in self.q.pool.managed() {
-            let up = matches!(eni.phase, Phase::Preparing | Phase::Ready);
-            let tag = eni.interface.tags.get(numbers::TAG_INSTANCE).map(String::as_str);
-            let ours = tag == Some(self.q.node.instance.as_str()) && !eni.is_primary();
-            let touched = plan.actions.iter().any(|action| action.eni() == Some(&eni.interface.id));
-            if let Some(attachment) = &eni.interface.attachment
-                && (up && ours && !attachment.delete_on_termination && !touched && !self.is_busy(eni))
-            {
-                let (eni, attachment) = (eni.interface.id.clone(), attachment.id.clone());
-                plan.actions.push(Action::DeleteOnTermination { eni, attachment });
-            }
-        }
-    }
-
-    /// Finishes what was begun: a spare ENI that nobody needs is deleted.
-    fn clean_up(&self, short: usize, plan: &mut Plan) {
-        let Some(eni) = self.spare() else { return };
-        let attaching = plan.actions.iter().any(|action| matches!(action, Action::Attach { .. }));
-        let needed = short > 0 && self.free_device_index().is_some();
-        if !self.is_busy(eni) && !attaching && !needed && self.q.pool.taken_on(eni) == 0 {
-            plan.actions.push(Action::Delete { eni: eni.interface.id.clone() });
-        }
-    }
+/// Whether addresses are held in prefixes: the operator wants it and the instance type can.
+#[must_use]
+pub fn wants_prefixes(policy: &Policy, limits: Limits) -> bool {
+    policy.mode == Mode::Prefixes && limits.prefixes
 }
 
 #[cfg(test)]

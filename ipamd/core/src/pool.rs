@@ -3,13 +3,17 @@
 //! The state of an address is derived and never stored twice: held by a lease, resting until a moment, or free.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
 };
 
 use eni_proto::{EniMark, PodKey, numbers};
 
-use crate::{EniId, Lease, Moment, ports::Interface};
+use crate::{
+    EniId, Lease, Moment,
+    ports::{Cidr4, Interface, InterfaceKind},
+};
 
 /// Where an ENI stands on its way from EC2 into the kernel and back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +41,10 @@ pub struct Eni {
     pub since: Moment,
     /// When we last changed it: a description asked for before that is stale.
     pub changed_at: Moment,
+    /// When the description that was believed last was asked for. Absent: EC2 has not described it yet.
+    pub described_at: Option<Moment>,
+    /// How many of its places hold what we know to be on another ENI, and therefore do not use.
+    pub disputed: usize,
     /// Since when EC2 does not list it any more. Absent: it does.
     pub unlisted_since: Option<Moment>,
 }
@@ -54,11 +62,25 @@ impl Eni {
         self.device_index() == Some(0)
     }
 
-    /// Whether we may use and change it: an operator can forbid it by a tag.
+    /// Whether we may use and change it: an operator can forbid it by a tag; and only ordinary ENIs on the default
+    /// network card are for us.
     #[must_use]
     pub fn is_managed(&self) -> bool {
         self.interface.tags.get(numbers::TAG_NO_MANAGE).map(String::as_str) != Some("true")
-            && self.interface.attachment.as_ref().is_none_or(|attachment| attachment.card == 0)
+            && (self.is_primary() || self.interface.kind == InterfaceKind::Plain)
+            && self.is_on_default_card()
+    }
+
+    /// Whether it takes, or will take, a place on the default network card.
+    #[must_use]
+    pub fn is_on_default_card(&self) -> bool {
+        self.interface.attachment.as_ref().is_none_or(|attachment| attachment.card == 0)
+    }
+
+    /// How many places for addresses and prefixes are taken.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.interface.secondary.len() + self.interface.prefixes.len() + self.disputed
     }
 
     /// The mark that selects its route table.
@@ -77,6 +99,8 @@ pub struct Pool {
     cooling: BTreeMap<Ipv4Addr, Moment>,
     /// Addresses that EC2 has been asked to take back: listed perhaps, but no longer ours to give.
     leaving: BTreeSet<Ipv4Addr>,
+    /// Addresses that the kernel has for a pod which nobody knows: never given out, never given back.
+    stray: BTreeSet<Ipv4Addr>,
     /// Since when an address is free, for late reuse. Absent: it was never used.
     free_since: BTreeMap<Ipv4Addr, Moment>,
 }
@@ -143,43 +167,68 @@ impl Pool {
         self.cooling.retain(|_, until| *until > now);
     }
 
-    /// Whether a pod holds the address, or it still rests.
+    /// Whether a pod holds the address, or it still rests, or the kernel has it for somebody.
     #[must_use]
     pub fn is_taken(&self, address: Ipv4Addr) -> bool {
-        self.held.contains_key(&address) || self.cooling.contains_key(&address)
+        self.held.contains_key(&address) || self.cooling.contains_key(&address) || self.stray.contains(&address)
     }
 
-    /// Free addresses of an ENI, sorted.
+    /// Whether the address could be given out, as far as the pods are concerned.
+    #[must_use]
+    pub fn is_free(&self, address: Ipv4Addr) -> bool {
+        !self.is_taken(address) && !self.leaving.contains(&address)
+    }
+
+    /// Free addresses of an ENI: single ones, then those of its prefixes, each in order.
     pub fn free<'a>(&'a self, eni: &'a Eni) -> impl Iterator<Item = Ipv4Addr> + 'a {
-        let given = |address: &Ipv4Addr| self.is_taken(*address) || self.leaving.contains(address);
-        eni.interface.secondary.iter().copied().filter(move |address| !given(address))
+        eni.interface.addresses().filter(|address| self.is_free(*address))
+    }
+
+    /// Free single addresses of an ENI, sorted.
+    pub fn free_singles<'a>(&'a self, eni: &'a Eni) -> impl Iterator<Item = Ipv4Addr> + 'a {
+        eni.interface.secondary.iter().copied().filter(|address| self.is_free(*address))
+    }
+
+    /// Prefixes of an ENI of which every address is free, sorted.
+    pub fn free_prefixes<'a>(&'a self, eni: &'a Eni) -> impl Iterator<Item = Cidr4> + 'a {
+        let free = |prefix: &Cidr4| prefix.addresses().all(|address| self.is_free(address));
+        eni.interface.prefixes.iter().copied().filter(free)
+    }
+
+    /// Takes over what the kernel says its pods have. What neither has a lease nor rests is a stray.
+    pub(crate) fn kernel_holds(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
+        let known = |address: &Ipv4Addr| self.held.contains_key(address) || self.cooling.contains_key(address);
+        self.stray = addresses.iter().copied().filter(|address| !known(address)).collect();
+    }
+
+    /// Addresses that the kernel has for a pod which nobody knows, sorted.
+    pub fn strays(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.stray.iter().copied()
     }
 
     /// Gives none of these addresses out any more: EC2 is asked to take them back.
-    pub(crate) fn let_go(&mut self, addresses: &[Ipv4Addr]) {
+    pub(crate) fn let_go(&mut self, addresses: impl Iterator<Item = Ipv4Addr>) {
         self.leaving.extend(addresses);
     }
 
     /// Takes addresses as ours again: EC2 did not take them back, or does not list them any more.
-    pub(crate) fn keep(&mut self, addresses: &[Ipv4Addr]) {
+    pub(crate) fn keep(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
         self.leaving.retain(|address| !addresses.contains(address));
     }
 
     /// How many addresses of an ENI pods hold.
     #[must_use]
     pub fn held_on(&self, eni: &Eni) -> usize {
-        eni.interface.secondary.iter().filter(|address| self.held.contains_key(address)).count()
+        eni.interface.addresses().filter(|address| self.held.contains_key(address)).count()
     }
 
     /// How many addresses of an ENI are held or rest: none of them may go.
     #[must_use]
     pub fn taken_on(&self, eni: &Eni) -> usize {
-        let listed = eni.interface.secondary.iter().filter(|address| self.is_taken(**address)).count();
+        let listed = eni.interface.addresses().filter(|address| self.is_taken(*address)).count();
         // A lease whose address EC2 does not list (any more) keeps its ENI all the same.
-        let unlisted = self
-            .leases
-            .values()
-            .filter(|lease| lease.eni == eni.interface.id && !eni.interface.secondary.contains(&lease.address));
+        let unlisted =
+            self.leases.values().filter(|lease| lease.eni == eni.interface.id && !eni.interface.has(lease.address));
         listed + unlisted.count()
     }
 
@@ -192,17 +241,22 @@ impl Pool {
     #[must_use]
     pub fn cooling_on_ready(&self) -> Vec<Moment> {
         let ready = self.managed().filter(|eni| eni.phase == Phase::Ready);
-        let resting = ready.flat_map(|eni| &eni.interface.secondary).filter_map(|address| self.cooling.get(address));
-        let mut ends: Vec<_> = resting.copied().collect();
+        let mut ends: Vec<_> = ready
+            .flat_map(|eni| self.cooling_on(eni))
+            .filter_map(|address| self.cooling.get(&address).copied())
+            .collect();
         ends.sort_unstable();
         ends
+    }
+
+    fn cooling_on<'a>(&'a self, eni: &'a Eni) -> impl Iterator<Item = Ipv4Addr> + 'a {
+        self.cooling.keys().copied().filter(|address| eni.interface.has(*address))
     }
 
     /// Cooling addresses that belong to the node's ENIs.
     #[must_use]
     pub fn cooling_here(&self) -> usize {
-        let ours: BTreeSet<_> = self.managed().flat_map(|eni| &eni.interface.secondary).collect();
-        self.cooling.keys().filter(|address| ours.contains(address)).count()
+        self.managed().map(|eni| self.cooling_on(eni).count()).sum()
     }
 
     /// ENIs that we may use.
@@ -210,16 +264,28 @@ impl Pool {
         self.enis.values().filter(|eni| eni.is_managed())
     }
 
-    /// Picks the address for the next pod: on the fullest ready ENI that has a free one, so that others can become
-    /// empty; there the one that has been free longest, so that reuse is as late as possible.
+    /// Picks the address for the next pod, on a ready ENI that `carries` pods: of the kind that is wanted, so that the
+    /// other can go; on the fullest ENI and there in the fullest prefix, so that others become empty; there the one that
+    /// has been free longest, so that reuse is as late as possible.
     #[must_use]
-    pub fn pick(&self) -> Option<(&Eni, Ipv4Addr)> {
-        self.managed()
-            .filter(|eni| eni.phase == Phase::Ready)
-            .filter_map(|eni| {
-                Some((eni, self.free(eni).min_by_key(|address| (self.free_since.get(address), *address))?))
-            })
-            .max_by_key(|(eni, _)| (self.held_on(eni), std::cmp::Reverse(eni.device_index())))
+    pub fn pick(&self, prefixes_first: bool, carries: impl Fn(&Eni) -> bool) -> Option<(&Eni, Ipv4Addr)> {
+        let ready = self.managed().filter(|eni| eni.phase == Phase::Ready && carries(eni));
+        let blocks = ready.flat_map(|eni| {
+            let on_eni = self.held_on(eni);
+            let singles = (false, eni.interface.secondary.clone());
+            let prefixes = eni.interface.prefixes.iter().map(|prefix| (true, prefix.addresses().collect()));
+            prefixes
+                .chain([singles])
+                .map(move |(is_prefix, block): (bool, Vec<Ipv4Addr>)| (eni, on_eni, is_prefix, block))
+        });
+        let picks = blocks.filter_map(|(eni, on_eni, is_prefix, block)| {
+            let free = block.iter().filter(|address| self.is_free(**address));
+            let address = *free.min_by_key(|address| (self.free_since.get(address), **address))?;
+            let in_block = block.iter().filter(|address| self.held.contains_key(address)).count();
+            let rank = (is_prefix == prefixes_first, on_eni, Reverse(eni.device_index()), in_block, Reverse(address));
+            Some((rank, eni, address))
+        });
+        picks.max_by_key(|(rank, ..)| *rank).map(|(_, eni, address)| (eni, address))
     }
 }
 

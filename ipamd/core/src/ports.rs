@@ -93,6 +93,12 @@ impl Interface {
     pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.secondary.iter().copied().chain(self.prefixes.iter().flat_map(|prefix| prefix.addresses()))
     }
+
+    /// Whether the address is one of [`Interface::addresses`].
+    #[must_use]
+    pub fn has(&self, address: Ipv4Addr) -> bool {
+        self.secondary.binary_search(&address).is_ok() || self.prefixes.iter().any(|prefix| prefix.contains(address))
+    }
 }
 
 /// What an ENI is for. Source: EC2 `InterfaceType`.
@@ -127,6 +133,14 @@ pub enum Amount {
 }
 
 impl Amount {
+    /// How many places of an ENI that takes.
+    #[must_use]
+    pub const fn slots(self) -> usize {
+        match self {
+            Self::Addresses(count) | Self::Prefixes(count) => count as usize,
+        }
+    }
+
     /// How many addresses that is.
     #[must_use]
     pub const fn addresses(self) -> usize {
@@ -147,6 +161,13 @@ pub struct Holdings {
     pub addresses: Vec<Ipv4Addr>,
     /// /28 prefixes.
     pub prefixes: Vec<Cidr4>,
+}
+
+impl Holdings {
+    /// All addresses: the single ones, then those of the prefixes.
+    pub fn all(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.addresses.iter().copied().chain(self.prefixes.iter().flat_map(|prefix| prefix.addresses()))
+    }
 }
 
 /// A change of one ENI's attributes.

@@ -9,6 +9,10 @@ use crate::{
 
 /// Least wait after a refusal that only somebody else can mend. Short enough that a mended permission is soon noticed.
 const LEAST_WAIT_FOR_OTHERS: Duration = Duration::from_secs(5);
+/// The same for what nobody waits for: then it need not be noticed soon.
+const LAST_FOR_TIDYING: Duration = Duration::from_secs(1800);
+/// Least wait before something is deleted again that EC2 says is still in use.
+const LEAST_WAIT_FOR_STATE: Duration = Duration::from_secs(2);
 const FIRST: Duration = Duration::from_millis(250);
 const LAST: Duration = Duration::from_secs(30);
 
@@ -16,19 +20,33 @@ const LAST: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     seed: u64,
+    first: Duration,
+    last: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    /// No failure yet. Different seeds give different jitter, so that nodes do not march in step.
+    /// No failure yet; 250 ms up to 30 s. Different seeds give different jitter, so that nodes do not march in step.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { seed, failures: 0 }
+        Self { seed, first: FIRST, last: LAST, failures: 0 }
     }
 
-    /// Counts one more failure and returns how long to wait: 250 ms, doubling up to 30 s, less up to a quarter.
+    /// The same, 5 s up to a minute: for what only somebody else can mend, but soon.
+    #[must_use]
+    pub const fn slow(seed: u64) -> Self {
+        Self { seed, first: Duration::from_secs(5), last: Duration::from_secs(60), failures: 0 }
+    }
+
+    /// The same, a minute up to half an hour: for what may be wrong for days.
+    #[must_use]
+    pub const fn very_slow(seed: u64) -> Self {
+        Self { seed, first: Duration::from_secs(60), last: Duration::from_secs(1800), failures: 0 }
+    }
+
+    /// Counts one more failure and returns how long to wait: the first wait, doubling up to the last, less up to a quarter.
     pub fn next_wait(&mut self) -> Duration {
-        let whole = FIRST.saturating_mul(1 << self.failures.min(10)).min(LAST);
+        let whole = self.first.saturating_mul(1 << self.failures.min(13)).min(self.last);
         self.failures = self.failures.saturating_add(1);
         let jitter = scramble(self.seed ^ u64::from(self.failures)) % 256;
         whole - whole * u32::try_from(jitter).unwrap_or(0) / 1024
@@ -82,6 +100,11 @@ impl Call {
     pub const fn is_growth(self) -> bool {
         matches!(self, Self::Create | Self::Attach | Self::Assign)
     }
+
+    /// Whether nobody waits for it and nothing is paid for meanwhile.
+    const fn is_tidying(self) -> bool {
+        matches!(self, Self::DeleteOnTermination | Self::SecurityGroups)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -108,9 +131,15 @@ impl Pauses {
     /// Lets this kind of change rest after `error`: longer each time, and longer if only somebody else can mend it.
     pub fn failed(&mut self, call: Call, error: Ec2Error, now: Moment) {
         let seed = self.seed.rotate_left(call as u32);
-        let mut backoff = self.paused.get(&call).map_or(Backoff::new(seed), |pause| pause.backoff);
+        let last = if call.is_tidying() { LAST_FOR_TIDYING } else { LAST };
+        let fresh = Backoff { last, ..Backoff::new(seed) };
+        let mut backoff = self.paused.get(&call).map_or(fresh, |pause| pause.backoff);
         let wait = backoff.next_wait();
-        let wait = if is_permanent(&error) { wait.max(LEAST_WAIT_FOR_OTHERS) } else { wait };
+        let wait = match class(&error) {
+            _ if is_permanent(&error) => wait.max(LEAST_WAIT_FOR_OTHERS),
+            Some(RefusalClass::WrongState) if call == Call::Delete => wait.max(LEAST_WAIT_FOR_STATE),
+            _ => wait,
+        };
         self.paused.insert(call, Pause { backoff, until: now.after(wait), error });
     }
 
@@ -158,7 +187,11 @@ pub const fn is_permanent(error: &Ec2Error) -> bool {
     matches!(
         class(error),
         Some(
-            RefusalClass::SubnetFull | RefusalClass::LimitReached | RefusalClass::NotAllowed | RefusalClass::BadRequest
+            RefusalClass::SubnetFull
+                | RefusalClass::NoPrefix
+                | RefusalClass::LimitReached
+                | RefusalClass::NotAllowed
+                | RefusalClass::BadRequest
         )
     )
 }

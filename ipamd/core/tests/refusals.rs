@@ -10,7 +10,7 @@ use std::{path::Path, time::Duration};
 
 use eni_proto::{Pod, PodKey, Refusal};
 use ipam_core::{
-    Command, Event, Limits, Moment, Policy, Ticket,
+    Command, Event, Limits, Moment, Placement, Policy, Ticket,
     ports::{Ec2Error, Interface, RefusalClass},
 };
 use node::{Node, Record, eni};
@@ -24,7 +24,7 @@ fn limits() -> Limits {
 }
 
 fn one_warm() -> Policy {
-    Policy { warm_enis: 0, warm_addresses: 1, ..Policy::default() }
+    Policy { warm_enis: 0, warm_addresses: 1, placement: Placement::NodeSubnet, ..Policy::default() }
 }
 
 fn node(policy: Policy, enis: &[Interface]) -> Node {
@@ -61,7 +61,8 @@ fn full_node(policy: Policy, enis: &[Interface]) -> Node {
 fn refuse_changes(node: &mut Node, now: u64, class: RefusalClass, code: &str) -> Vec<Command> {
     assert!(!node.under_way.is_empty());
     let mut answers = Vec::new();
-    for intent in std::mem::take(&mut node.under_way) {
+    // A nearly full subnet is asked for less, step by step.
+    while let Some(intent) = node.under_way.pop() {
         let (code, message) = (code.to_owned(), "in EC2's own words".to_owned());
         let outcome = Err(Ec2Error::Refused { action: "AssignPrivateIpAddresses", class, code, message });
         answers.extend(node.tell(at(now), Event::Settled { intent, outcome }));

@@ -1,25 +1,23 @@
-//! The engine's dealings with EC2: starting changes, hearing how they ended, and believing descriptions.
+//! The engine's changes at EC2: starting them, hearing how they ended, believing the answers.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
-use super::{Awaited, Engine, Look};
+use eni_proto::numbers;
+
+use super::{Awaited, Engine};
 use crate::{
-    Action, Command, Done, EniId, IntentId, Moment,
+    Action, AttachmentId, Command, Done, EniId, IntentId, Moment, SubnetId,
     pool::{Eni, Phase},
-    ports::{Attachment, Ec2Error, Holdings, Interface, RefusalClass, Scope},
+    ports::{Amount, Attachment, Ec2Error, Holdings, Interface, PREFIX_SIZE, RefusalClass, Scope, Subnet},
     retry::{Call, class},
 };
 
-/// How long EC2 may fail to list an ENI before we believe that it is gone. Its descriptions can lag by minutes after a change.
-const UNLISTED_GRACE: Duration = Duration::from_secs(60);
-/// How long EC2's descriptions may lag behind its changes.
-const SETTLING: Duration = Duration::from_secs(2);
-/// How long granted addresses may take to show up before we stop waiting for them.
-const ASSIGN_PATIENCE: Duration = Duration::from_secs(30);
-/// How long EC2 may show an ENI as attached after it was asked to detach it.
-const DETACH_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a deleted ENI may still show up in descriptions.
-const GONE_GRACE: Duration = Duration::from_secs(300);
+/// When all is looked at once more after something went wrong, at the earliest; jitter adds up to a quarter.
+const SCAN_AFTER: Duration = Duration::from_secs(3600);
+/// How long an ENI may be refused to be deleted before EC2 is asked whether it was detached at all.
+const DELETE_PATIENCE: Duration = Duration::from_secs(30);
+/// How old an ENI is when EC2 can no longer have forgotten to show it.
+const YOUNG: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Names the intent and puts it on its way.
@@ -32,7 +30,7 @@ impl Engine {
                 self.set_phase(eni, Phase::Leaving, now);
                 commands.push(Command::ForgetHost { eni: eni.clone() });
             }
-            Action::Unassign { holdings, .. } => self.pool.let_go(&holdings.addresses),
+            Action::Unassign { holdings, .. } => self.pool.let_go(holdings.all()),
             Action::Create { .. }
             | Action::DeleteOnTermination { .. }
             | Action::SecurityGroups { .. }
@@ -65,50 +63,31 @@ impl Engine {
                     self.last_error = None;
                 }
                 // However long EC2 took to show what was changed before: this is a new change.
-                self.look_backoff.succeed();
-                self.done(now, action, done);
+                self.looks.calm();
+                self.done(now, action, done, commands);
             }
             Err(error) => self.failed(now, action, error, commands),
         }
     }
 
-    fn done(&mut self, now: Moment, action: Action, done: Done) {
+    /// Believes what a successful change must have done.
+    fn done(&mut self, now: Moment, action: Action, done: Done, commands: &mut Vec<Command>) {
         match (action, done) {
-            (Action::Create { .. }, Done::Created(interface)) => self.add(now, interface, Phase::Unattached),
+            (Action::Create { subnet, amount, .. }, Done::Created(interface)) => {
+                self.created(now, &subnet, amount, interface);
+            }
             (Action::Attach { eni, card, device_index }, Done::Attached(id)) => {
-                let instance = self.node.instance.clone();
-                self.set_phase(&eni, Phase::Attaching, now);
-                if let Some(eni) = self.pool.eni_mut(&eni) {
-                    let rest =
-                        Attachment { id, instance, device_index, card, attached: false, delete_on_termination: false };
-                    eni.interface.attachment = Some(rest);
-                }
-                self.look_at(now);
+                self.attached(now, &eni, (id, card, device_index), commands);
             }
-            (Action::Assign { eni, amount }, _) => {
-                let listed = self.pool.eni(&eni).map_or(0, |eni| eni.interface.secondary.len());
-                self.awaited.insert(eni.clone(), Awaited { addresses: listed + amount.addresses(), since: now });
-                self.touch(&eni, now);
-                self.look_at(now);
-            }
-            (Action::Detach { eni, .. }, _) => {
-                self.touch(&eni, now);
-                self.look_at(now);
-            }
+            (Action::Assign { eni, amount }, done) => self.assigned(now, &eni, amount, done),
+            (Action::Detach { eni, .. }, _) => self.touch(&eni, now),
             (Action::SecurityGroups { eni, security_groups }, _) => {
                 self.touch(&eni, now);
                 if let Some(eni) = self.pool.eni_mut(&eni) {
                     eni.interface.security_groups = security_groups;
                 }
             }
-            (Action::Unassign { eni, holdings: Holdings { addresses, .. } }, _) => {
-                self.touch(&eni, now);
-                if let Some(eni) = self.pool.eni_mut(&eni) {
-                    eni.interface.secondary.retain(|address| !addresses.contains(address));
-                }
-                self.pool.keep(&addresses);
-                self.unassigned.extend(addresses.into_iter().map(|address| (address, now)));
-            }
+            (Action::Unassign { eni, holdings }, _) => self.unassigned(now, &eni, &holdings),
             (Action::DeleteOnTermination { eni, .. }, _) => {
                 self.touch(&eni, now);
                 if let Some(eni) = self.pool.eni_mut(&eni)
@@ -118,49 +97,230 @@ impl Engine {
                 }
             }
             (Action::Delete { eni }, _) => {
-                self.pool.remove(&eni);
-                self.awaited.remove(&eni);
+                self.forget(&eni);
                 self.gone.insert(eni, now);
             }
             // The shell answered another question: only EC2 knows what is true.
-            (Action::Create { .. } | Action::Attach { .. }, _) => self.look_at(now),
+            (Action::Create { .. }, _) => self.doubt_create(now),
+            (Action::Attach { eni, device_index, .. }, _) => self.doubt_attach(&eni, device_index, now),
         }
     }
 
+    fn created(&mut self, now: Moment, subnet: &SubnetId, amount: Amount, mut interface: Interface) {
+        let tag = || self.node.instance.to_string();
+        interface.tags.entry(numbers::TAG_INSTANCE.to_owned()).or_insert_with(tag);
+        interface.attachment = None;
+        interface.secondary.sort_unstable();
+        interface.prefixes.sort_unstable();
+        let complete = match amount {
+            Amount::Addresses(count) => interface.secondary.len() == usize::from(count),
+            Amount::Prefixes(count) => interface.prefixes.len() == usize::from(count),
+        };
+        let disputed = self.drop_doubles(now, &mut interface);
+        if complete {
+            self.subnets.granted(subnet, amount);
+        } else {
+            self.looks.at(Scope::Tagged, now);
+        }
+        self.pool.keep(&interface.addresses().collect());
+        self.add(now, interface, Phase::Unattached, disputed);
+    }
+
+    /// The kernel proves the attachment sooner than a description would.
+    fn attached(
+        &mut self,
+        now: Moment,
+        id: &EniId,
+        (attachment, card, device_index): (AttachmentId, u8, u8),
+        commands: &mut Vec<Command>,
+    ) {
+        let instance = self.node.instance.clone();
+        self.set_phase(id, Phase::Preparing, now);
+        if let Some(eni) = self.pool.eni_mut(id) {
+            let id = attachment;
+            let attachment =
+                Attachment { id, instance, device_index, card, attached: true, delete_on_termination: false };
+            eni.interface.attachment = Some(attachment);
+            eni.unlisted_since = None;
+        }
+        self.prepare(id, commands);
+    }
+
+    /// Believes an answer that lists exactly as many new addresses or prefixes as were asked for; else EC2 describes the
+    /// ENI.
+    fn assigned(&mut self, now: Moment, id: &EniId, amount: Amount, done: Done) {
+        self.touch(id, now);
+        let granted = if let Done::Assigned(granted) = done { granted } else { Holdings::default() };
+        let new = self.only_new(id, granted);
+        let complete = match amount {
+            Amount::Addresses(count) => new.addresses.len() == usize::from(count) && new.prefixes.is_empty(),
+            Amount::Prefixes(count) => new.prefixes.len() == usize::from(count) && new.addresses.is_empty(),
+        };
+        let Some(eni) = self.pool.eni_mut(id) else { return };
+        if complete {
+            for address in new.all() {
+                self.unassigned.remove(&address);
+            }
+            self.pool.keep(&new.all().collect());
+            let Some(eni) = self.pool.eni_mut(id) else { return };
+            eni.interface.secondary.extend(new.addresses);
+            eni.interface.secondary.sort_unstable();
+            eni.interface.prefixes.extend(new.prefixes);
+            eni.interface.prefixes.sort_unstable();
+            let subnet = eni.interface.subnet.clone();
+            self.subnets.granted(&subnet, amount);
+        } else {
+            let slots = Some(eni.slots() + amount.slots());
+            let each = amount.addresses() / amount.slots().max(1);
+            self.awaited.insert(id.clone(), Awaited { slots, each, device_index: None, since: now });
+            self.looks.at(Scope::Attached, now);
+        }
+    }
+
+    /// What of a grant neither this ENI nor another one has already, each once.
+    fn only_new(&self, id: &EniId, granted: Holdings) -> Holdings {
+        let known: BTreeSet<Ipv4Addr> =
+            self.pool.enis().flat_map(|eni| eni.interface.addresses().chain([eni.interface.primary])).collect();
+        let addresses: BTreeSet<_> = granted.addresses.into_iter().filter(|address| !known.contains(address)).collect();
+        let has = |prefix: &crate::ports::Cidr4| {
+            self.pool.enis().any(|eni| eni.interface.id == *id && eni.interface.prefixes.contains(prefix))
+                || prefix.addresses().any(|address| known.contains(&address))
+        };
+        let well_formed =
+            |prefix: &crate::ports::Cidr4| prefix.addresses().take(PREFIX_SIZE + 1).count() == PREFIX_SIZE;
+        let prefixes: BTreeSet<_> =
+            granted.prefixes.into_iter().filter(|prefix| well_formed(prefix) && !has(prefix)).collect();
+        Holdings { addresses: addresses.into_iter().collect(), prefixes: prefixes.into_iter().collect() }
+    }
+
+    fn unassigned(&mut self, now: Moment, id: &EniId, holdings: &Holdings) {
+        self.touch(id, now);
+        if let Some(eni) = self.pool.eni_mut(id) {
+            eni.interface.secondary.retain(|address| !holdings.addresses.contains(address));
+            eni.interface.prefixes.retain(|prefix| !holdings.prefixes.contains(prefix));
+        }
+        self.pool.keep(&holdings.all().collect());
+        self.unassigned.extend(holdings.all().map(|address| (address, now)));
+    }
+
     /// Notes that what was asked of EC2 before now does not show this ENI as it is.
-    fn touch(&mut self, eni: &EniId, now: Moment) {
+    pub(super) fn touch(&mut self, eni: &EniId, now: Moment) {
         // A description that is under way may have been asked for earlier in this very millisecond.
-        let asked = self.look == Look::Asked;
+        let asked = self.looks.is_asking();
         if let Some(eni) = self.pool.eni_mut(eni) {
             eni.changed_at = if asked { now.after(Duration::from_millis(1)) } else { now };
         }
     }
 
-    pub(super) fn add(&mut self, now: Moment, interface: Interface, phase: Phase) {
-        self.pool.insert(Eni { interface, phase, since: now, changed_at: now, unlisted_since: None });
+    pub(super) fn add(&mut self, now: Moment, interface: Interface, phase: Phase, disputed: usize) {
+        let (described_at, unlisted_since) = (None, None);
+        self.pool.insert(Eni { interface, phase, since: now, changed_at: now, described_at, disputed, unlisted_since });
+    }
+
+    pub(super) fn forget(&mut self, eni: &EniId) {
+        self.pool.remove(eni);
+        self.awaited.remove(eni);
+        self.host_trouble.remove(eni);
+        self.odd.remove(eni);
+    }
+
+    /// The ENI is not changed again before EC2 has shown what became of it. If it lists so many `slots`, it has.
+    pub(super) fn doubt(&mut self, eni: &EniId, slots: Option<usize>, now: Moment) {
+        self.awaited.insert(eni.clone(), Awaited { slots, each: 0, device_index: None, since: now });
+        self.looks.at(Scope::Attached, now);
+        self.arm_scan(now);
+    }
+
+    pub(super) fn doubt_attach(&mut self, eni: &EniId, device_index: u8, now: Moment) {
+        self.doubt(eni, None, now);
+        if let Some(awaited) = self.awaited.get_mut(eni) {
+            awaited.device_index = Some(device_index);
+        }
+    }
+
+    pub(super) fn doubt_create(&mut self, now: Moment) {
+        self.create_in_doubt = Some(now);
+        self.looks.at(Scope::Tagged, now);
+        self.arm_scan(now);
+    }
+
+    /// Something went wrong that may have left something behind: all is looked at once more, much later.
+    pub(super) fn arm_scan(&mut self, now: Moment) {
+        if self.scan_at.is_none() {
+            let jitter = crate::retry::seed(&format!("{}{now}", self.node.instance)) % 256;
+            let jitter = SCAN_AFTER * u32::try_from(jitter).unwrap_or(0) / 1024;
+            self.scan_at = Some(now.after(SCAN_AFTER + jitter));
+        }
     }
 
     /// After a failure: wait; and if EC2 may know what we do not, look before this ENI is changed again.
     fn failed(&mut self, now: Moment, action: Action, error: Ec2Error, commands: &mut Vec<Command>) {
         let call = Call::of(&action);
         self.last_error = Some((error.clone(), now));
+        // What is needed has been gathered already.
+        self.need_since = Some(Moment::default());
         if call == Call::Delete && class(&error) == Some(RefusalClass::NotFound) {
             self.pauses.succeeded(call);
-            return self.done(now, action, Done::Plain);
+            return self.done(now, action, Done::Plain, commands);
         }
-        let nothing_changed = matches!(
-            class(&error),
-            Some(RefusalClass::SlowDown | RefusalClass::TryLater | RefusalClass::NotAllowed | RefusalClass::SubnetFull)
-        );
-        if !nothing_changed {
-            match action.eni() {
-                Some(eni) => drop(self.awaited.insert(eni.clone(), Awaited { addresses: 0, since: now })),
-                None => self.create_in_doubt = Some(now),
+        if self.no_room(now, &action, &error) {
+            return;
+        }
+        let class_of = class(&error);
+        let nothing_changed =
+            matches!(class_of, Some(RefusalClass::SlowDown | RefusalClass::TryLater | RefusalClass::NotAllowed));
+        match &action {
+            Action::Create { .. } if class_of.is_none() => self.doubt_create(now),
+            Action::Create { .. } => {}
+            Action::Delete { eni } if class_of == Some(RefusalClass::WrongState) => self.not_yet_deleted(now, eni),
+            // An ENI that was just made may not be known everywhere yet.
+            Action::Attach { eni, .. } if class_of == Some(RefusalClass::NotFound) => {
+                if self.pool.eni(eni).is_some_and(|eni| now.since(eni.since) >= YOUNG) {
+                    self.looks.at(Scope::Tagged, now);
+                }
             }
-            self.look_at(now);
+            _ if nothing_changed => {}
+            Action::Assign { eni, amount } => {
+                let slots = self.pool.eni(eni).map(|eni| eni.slots() + amount.slots());
+                self.doubt(eni, slots.filter(|_| class_of.is_none()), now);
+            }
+            Action::Attach { eni, device_index, .. } => self.doubt_attach(eni, *device_index, now),
+            Action::Delete { eni }
+            | Action::DeleteOnTermination { eni, .. }
+            | Action::SecurityGroups { eni, .. }
+            | Action::Unassign { eni, .. }
+            | Action::Detach { eni, .. } => self.doubt(eni, None, now),
         }
         self.undo(now, action, &error, commands);
         self.pauses.failed(call, error, now);
+    }
+
+    /// Whether EC2 refused because the subnet has no room: then that subnet alone is asked for less, or rests.
+    fn no_room(&mut self, now: Moment, action: &Action, error: &Ec2Error) -> bool {
+        let Some(class @ (RefusalClass::SubnetFull | RefusalClass::NoPrefix)) = class(error) else { return false };
+        let (subnet, amount) = match action {
+            Action::Create { subnet, amount, .. } => (Some(subnet.clone()), *amount),
+            Action::Assign { eni, amount } => (self.pool.eni(eni).map(|eni| eni.interface.subnet.clone()), *amount),
+            Action::Attach { .. }
+            | Action::DeleteOnTermination { .. }
+            | Action::SecurityGroups { .. }
+            | Action::Unassign { .. }
+            | Action::Detach { .. }
+            | Action::Delete { .. } => return false,
+        };
+        if let Some(subnet) = subnet {
+            self.subnets.refused(now, &subnet, amount, class);
+        }
+        true
+    }
+
+    /// Most often it is only still being detached; if that lasts, it may never have been.
+    fn not_yet_deleted(&mut self, now: Moment, id: &EniId) {
+        let Some(eni) = self.pool.eni(id) else { return };
+        if eni.phase != Phase::Leaving || now.since(eni.changed_at) >= DELETE_PATIENCE {
+            self.looks.at(Scope::Attached, now);
+            self.looks.at(Scope::Tagged, now);
+        }
     }
 
     /// Takes back what starting the action marked; what may have happened all the same stays marked.
@@ -172,227 +332,31 @@ impl Engine {
             Action::Detach { eni, .. } if class(error).is_none() => self.set_phase(&eni, Phase::Leaving, now),
             Action::Detach { eni, .. } => {
                 self.set_phase(&eni, Phase::Preparing, now);
-                if let Some(eni) = self.pool.eni(&eni) {
-                    commands.push(Command::PrepareHost { interface: eni.interface.clone() });
-                }
+                self.prepare(&eni, commands);
             }
-            Action::Unassign { holdings, .. } if class(error).is_some() => self.pool.keep(&holdings.addresses),
-            Action::Create { .. } => {}
+            Action::Unassign { holdings, .. } if class(error).is_some() => self.pool.keep(&holdings.all().collect()),
+            Action::Create { .. } | Action::Delete { .. } => {}
             Action::Assign { eni, .. }
             | Action::Unassign { eni, .. }
             | Action::DeleteOnTermination { eni, .. }
-            | Action::SecurityGroups { eni, .. }
-            | Action::Delete { eni } => self.touch(&eni, now),
+            | Action::SecurityGroups { eni, .. } => self.touch(&eni, now),
         }
     }
 
-    /// Asks for a description at `moment` at the latest.
-    pub(super) fn look_at(&mut self, moment: Moment) {
-        self.look = match self.look {
-            Look::AtRest => Look::At(moment),
-            Look::At(earlier) => Look::At(earlier.min(moment)),
-            // The answer will be recognised as stale, and asked for again.
-            Look::Asked => Look::Asked,
-        };
-    }
-
-    pub(super) fn look(&mut self, now: Moment, commands: &mut Vec<Command>) {
-        if matches!(self.look, Look::At(moment) if moment <= now) {
-            self.look = Look::Asked;
-            commands.push(Command::Observe { scope: Scope::Attached });
-        }
-    }
-
-    pub(super) fn not_observed(&mut self, now: Moment, error: Ec2Error) {
-        self.last_error = Some((error, now));
-        self.look = Look::At(now.after(self.look_backoff.next_wait()));
-    }
-
-    pub(super) fn observed(
-        &mut self,
-        now: Moment,
-        asked_at: Moment,
-        interfaces: Vec<Interface>,
-        commands: &mut Vec<Command>,
-    ) {
-        self.observed = true;
-        self.look = Look::AtRest;
-        self.gone.retain(|_, since| now.since(*since) < GONE_GRACE);
-        self.unassigned.retain(|_, at| now.since(*at) < GONE_GRACE);
-        let listed: BTreeSet<EniId> = interfaces.iter().map(|interface| interface.id.clone()).collect();
-        self.resolve_create(asked_at, &interfaces);
-        let mut again = self.create_in_doubt.is_some();
-        for interface in interfaces {
-            again |= self.believe(now, asked_at, interface, commands);
-        }
-        again |= self.miss(now, asked_at, &listed);
-        if again {
-            self.look = Look::At(now.after(self.look_backoff.next_wait()));
-        } else {
-            self.look_backoff.succeed();
-        }
-    }
-
-    /// Ends the doubt about a create call: its ENI has shown up, or would have by now.
-    fn resolve_create(&mut self, asked_at: Moment, interfaces: &[Interface]) {
-        let Some(since) = self.create_in_doubt else { return };
-        let known = |id: &EniId| self.pool.eni(id).is_some() || self.gone.contains_key(id);
-        let found = interfaces.iter().any(|interface| interface.attachment.is_none() && !known(&interface.id));
-        if found || asked_at >= since.after(SETTLING) {
-            self.create_in_doubt = None;
-        }
-    }
-
-    /// Ends the waiting for what our last change brings, if the description shows it; returns whether it does not.
-    fn still_awaited(&mut self, id: &EniId, asked_at: Moment, listed: usize) -> bool {
-        let Some(awaited) = self.awaited.get(id) else { return false };
-        let shown = if awaited.addresses > 0 {
-            listed >= awaited.addresses || asked_at >= awaited.since.after(ASSIGN_PATIENCE)
-        } else {
-            asked_at >= awaited.since.after(SETTLING)
-        };
-        if shown {
-            self.awaited.remove(id);
-        }
-        !shown
-    }
-
-    /// Takes over one description; returns whether EC2 must be asked again.
-    fn believe(
-        &mut self,
-        now: Moment,
-        asked_at: Moment,
-        mut interface: Interface,
-        commands: &mut Vec<Command>,
-    ) -> bool {
-        let elsewhere =
-            interface.attachment.as_ref().is_some_and(|attachment| attachment.instance != self.node.instance);
-        if elsewhere || self.gone.contains_key(&interface.id) {
-            return false;
-        }
-        let id = interface.id.clone();
-        if self.is_stale(&id, asked_at) || self.may_be_our_newest(&interface) {
-            return true;
-        }
-        let before = self.pool.eni(&id).map(|eni| eni.phase);
-        let waited = self.pool.eni(&id).map_or(Duration::ZERO, |eni| asked_at.since(eni.changed_at));
-        let (phase, again) = next_phase(before, interface.attachment.as_ref(), waited);
-        let again = self.settle(&mut interface, asked_at, waited) || again;
-        let again = self.still_awaited(&id, asked_at, interface.secondary.len()) || again;
-        // Only now: an address that counts for another ENI has been granted all the same.
-        self.drop_doubles(&mut interface);
-        if !self.awaited.contains_key(&id) {
-            self.pool.keep(&interface.secondary);
-        }
-        match self.pool.eni_mut(&id) {
-            Some(eni) => {
-                if phase == Phase::Attaching && interface.attachment.is_none() {
-                    // Not shown yet; its slot is taken all the same.
-                    interface.attachment = eni.interface.attachment.take();
-                }
-                eni.interface = interface;
-                eni.phase = phase;
-                eni.unlisted_since = None;
+    pub(super) fn subnets_described(&mut self, now: Moment, outcome: Result<Vec<Subnet>, Ec2Error>) {
+        self.subnets_asked = false;
+        match outcome {
+            Ok(subnets) => self.subnets.described(now, Some(subnets)),
+            // Then the node's own subnet has to do.
+            Err(error) => {
+                self.last_error = Some((error, now));
+                self.subnets.described(now, None);
             }
-            None => self.add(now, interface, phase),
         }
-        if phase == Phase::Preparing && before != Some(Phase::Preparing) {
-            self.prepare(&id, commands);
-        }
-        again
-    }
-
-    /// Whether we changed the ENI after the description was asked for, or are changing it now.
-    fn is_stale(&self, id: &EniId, asked_at: Moment) -> bool {
-        self.pool.eni(id).is_some_and(|eni| eni.changed_at > asked_at)
-            || self.intents.values().any(|action| action.eni() == Some(id))
-    }
-
-    /// Whether the ENI may be the one that is just being created: a description can overtake the answer to that call.
-    fn may_be_our_newest(&self, interface: &Interface) -> bool {
-        interface.attachment.is_none()
-            && self.pool.eni(&interface.id).is_none()
-            && self.intents.values().any(|action| matches!(action, Action::Create { .. }))
-    }
-
-    /// An address belongs to one ENI only. EC2 keeps to that; some of its stand-ins do not.
-    fn drop_doubles(&self, interface: &mut Interface) {
-        let others: BTreeSet<Ipv4Addr> = self
-            .pool
-            .enis()
-            .filter(|eni| eni.interface.id != interface.id)
-            .flat_map(|eni| eni.interface.secondary.iter().copied().chain([eni.interface.primary]))
-            .collect();
-        let primary = interface.primary;
-        interface.secondary.retain(|address| *address != primary && !others.contains(address));
-    }
-
-    /// Corrects a description that may lag: what we gave back is not there, and what it leaves out may still be. Returns
-    /// whether it left something out.
-    fn settle(&self, interface: &mut Interface, asked_at: Moment, waited: Duration) -> bool {
-        let given_back =
-            |address: &Ipv4Addr| self.unassigned.get(address).is_some_and(|at| asked_at < at.after(SETTLING));
-        interface.secondary.retain(|address| !given_back(address));
-        let known = self.pool.eni(&interface.id).map(|eni| eni.interface.secondary.clone()).unwrap_or_default();
-        let left_out: Vec<_> = known.into_iter().filter(|address| !interface.secondary.contains(address)).collect();
-        if left_out.is_empty() || waited >= SETTLING {
-            return false;
-        }
-        interface.secondary.extend(left_out);
-        interface.secondary.sort_unstable();
-        true
     }
 
     pub(super) fn prepare(&self, id: &EniId, commands: &mut Vec<Command>) {
         let Some(eni) = self.pool.eni(id).filter(|eni| eni.is_managed()) else { return };
         commands.push(Command::PrepareHost { interface: eni.interface.clone() });
-    }
-
-    /// Notes what EC2 does not list, and forgets it only after a long time without a pod on it (I12).
-    fn miss(&mut self, now: Moment, asked_at: Moment, listed: &BTreeSet<EniId>) -> bool {
-        let missing: Vec<EniId> =
-            self.pool.enis().map(|eni| eni.interface.id.clone()).filter(|id| !listed.contains(id)).collect();
-        let mut again = false;
-        for id in missing {
-            if self.is_stale(&id, asked_at) {
-                again = true;
-                continue;
-            }
-            let Some(eni) = self.pool.eni_mut(&id) else { continue };
-            let since = *eni.unlisted_since.get_or_insert(now);
-            let believed = now.since(since) >= UNLISTED_GRACE;
-            let taken = self.pool.eni(&id).is_some_and(|eni| self.pool.taken_on(eni) > 0);
-            if believed && !taken {
-                self.pool.remove(&id);
-                self.awaited.remove(&id);
-            }
-            again |= !believed;
-        }
-        again
-    }
-
-    pub(super) fn host_ready(&mut self, id: &EniId) {
-        self.host_trouble.remove(id);
-        if let Some(eni) = self.pool.eni_mut(id)
-            && eni.phase == Phase::Preparing
-        {
-            eni.phase = Phase::Ready;
-        }
-    }
-}
-
-/// The phase that a description asked for `waited` after our last change puts an ENI in, and whether EC2 must be asked
-/// again soon.
-pub(super) fn next_phase(before: Option<Phase>, attachment: Option<&Attachment>, waited: Duration) -> (Phase, bool) {
-    match (attachment.map(|attachment| attachment.attached), before) {
-        // An attachment may take a moment to show.
-        (None, Some(Phase::Attaching)) if waited < SETTLING => (Phase::Attaching, true),
-        (None, _) => (Phase::Unattached, false),
-        // A detachment that EC2 does not show after so long has not happened.
-        (Some(true), Some(Phase::Leaving)) if waited >= DETACH_PATIENCE => (Phase::Preparing, false),
-        (Some(_), Some(Phase::Leaving)) => (Phase::Leaving, true),
-        (Some(false), _) => (Phase::Attaching, true),
-        (Some(true), Some(Phase::Ready)) => (Phase::Ready, false),
-        (Some(true), _) => (Phase::Preparing, false),
     }
 }

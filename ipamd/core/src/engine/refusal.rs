@@ -2,9 +2,10 @@
 
 use eni_proto::{Refusal, RefusalCode};
 
-use super::{Engine, Look, Waiter};
+use super::{Engine, Waiter};
 use crate::{
-    Command, Moment,
+    Access, Command, Moment,
+    plan::Blocked,
     pool::Phase,
     ports::{Ec2Error, RefusalClass},
     retry::{class, is_permanent},
@@ -38,9 +39,10 @@ impl Engine {
     fn may_grow(&self, now: Moment) -> bool {
         let moving = |phase| matches!(phase, Phase::Attaching | Phase::Preparing | Phase::Leaving);
         let under_way = !self.observed || !self.intents.is_empty() || self.pool.managed().any(|eni| moving(eni.phase));
+        let asking = self.gather_until.is_some() || self.looks.pending() || self.subnets_asked;
         let refused = self.pauses.against_growth(now).any(is_permanent);
         let paused = self.pauses.against_growth(now).next().is_some();
-        under_way || (!refused && (paused || self.look != Look::AtRest))
+        under_way || self.policy.access != Access::Full || (!refused && (paused || asking))
     }
 
     fn refusal(&self, now: Moment, waiter: &Waiter) -> Refusal {
@@ -76,20 +78,20 @@ impl Engine {
 
     fn reason(&self, now: Moment, waiter: &Waiter) -> (RefusalCode, String, String) {
         let again = "Kubernetes will try again.";
+        if let Some(Blocked::SubnetsFull(subnets)) = &self.last_plan.blocked {
+            let names: Vec<_> = subnets.iter().map(ToString::to_string).collect();
+            let names = if names.is_empty() { "no subnet may be used and none".to_owned() } else { names.join(", ") };
+            let what = format!("{names} has no free address");
+            let advice = "Free addresses in the subnet, tag another one with kubernetes.io/role/cni=1, lower the warm targets, or give new nodes a larger subnet.";
+            return (RefusalCode::SubnetFull, what, format!("{again} {advice}"));
+        }
         match self.pauses.against_growth(now).filter(|error| is_permanent(error)).find_map(class) {
-            Some(RefusalClass::SubnetFull) => (
-                RefusalCode::SubnetFull,
-                format!("{} has no free address", self.node.subnet),
-                format!(
-                    "{again} Free addresses in the subnet, lower WARM_ENI_TARGET, or give new nodes a larger subnet."
-                ),
-            ),
             Some(RefusalClass::NotAllowed | RefusalClass::LimitReached | RefusalClass::BadRequest) => (
                 RefusalCode::CloudRefuses,
                 "EC2 refuses".to_owned(),
                 format!("{again} Mend what EC2 names; ipamd asks again by itself."),
             ),
-            _ if self.is_full() => self.full(again),
+            _ if self.last_plan.blocked == Some(Blocked::NodeFull) => self.full(again),
             _ if !self.observed => (
                 RefusalCode::NotReady,
                 "EC2 has not described this node yet".to_owned(),
@@ -124,12 +126,6 @@ impl Engine {
             None => "To fit more pods use a larger instance type, or lower the node's max pods to what it can carry.",
         };
         (RefusalCode::NodeFull, what, format!("{again} {advice}"))
-    }
-
-    fn is_full(&self) -> bool {
-        let most = self.policy.max_enis.map_or(self.limits.max_enis, |wanted| wanted.min(self.limits.max_enis));
-        self.pool.enis().count() >= usize::from(most)
-            && self.pool.managed().all(|eni| eni.interface.secondary.len() >= self.limits.capacity())
     }
 }
 

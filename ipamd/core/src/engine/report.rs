@@ -44,7 +44,7 @@ pub struct EniStatus {
     pub managed: bool,
     /// Its primary address.
     pub primary: Ipv4Addr,
-    /// Its secondary addresses, sorted.
+    /// Its single addresses, sorted, then those of its prefixes, sorted.
     pub addresses: Vec<(Ipv4Addr, AddressState)>,
 }
 
@@ -77,7 +77,7 @@ impl Engine {
             free: count(free_in(true)),
             leased: count(self.pool.leases().count()),
             cooling: count(self.pool.cooling_here()),
-            in_flight: count(free_in(false) + asked.assigning + asked.creating.unwrap_or(0)),
+            in_flight: count(free_in(false) + asked.assigning + asked.creating.iter().sum::<usize>()),
             queued: count(self.queue.len()),
             enis,
             waiting: self.waiting(now),
@@ -101,13 +101,19 @@ impl Engine {
             phase: eni.phase,
             managed: eni.is_managed(),
             primary: eni.interface.primary,
-            addresses: eni.interface.secondary.iter().map(|address| (*address, state(address))).collect(),
+            addresses: eni.interface.addresses().map(|address| (address, state(&address))).collect(),
         }
     }
 
     fn waiting(&self, now: Moment) -> Vec<String> {
         let mut waiting = self.last_plan.waiting.clone();
         waiting.extend(self.intents.iter().map(|(intent, action)| format!("{intent}: {action:?}")));
+        waiting.extend(self.odd.iter().map(|(eni, what)| format!("{eni}: {what}")));
+        let strays = self.pool.strays().map(|address| {
+            format!("{address}: the kernel has it for a pod that nobody knows; it is neither given out nor given back")
+        });
+        waiting.extend(strays);
+        waiting.extend(self.kernel.trouble().map(|why| format!("the kernel could not be asked what it holds: {why}")));
         waiting.extend(self.host_trouble.iter().map(|(eni, reason)| format!("{eni}: {reason}")));
         for until in self.pauses.ends().filter(|until| *until > now) {
             waiting.push(format!("EC2 is asked again in {} ms", until.since(now).as_millis()));

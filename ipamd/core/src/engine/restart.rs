@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Awaited, Engine, cloud::next_phase};
+use super::{Engine, descriptions::next_phase};
 use crate::{
     Action, Command, EniId, Moment,
     pool::Phase,
-    ports::{Holdings, Interface},
+    ports::{Interface, Scope},
 };
 
 impl Engine {
@@ -24,6 +24,8 @@ impl Engine {
 
     /// Takes over what an earlier run knew, so that pods are served before EC2 answers. Nothing is changed at EC2 on its word.
     pub(super) fn remember(&mut self, now: Moment, interfaces: Vec<Interface>, commands: &mut Vec<Command>) {
+        // What an earlier run meant to look for it cannot tell any more.
+        self.arm_scan(now);
         for interface in interfaces {
             let attachment = interface.attachment.as_ref();
             if attachment.is_some_and(|attachment| attachment.instance != self.node.instance) {
@@ -31,10 +33,12 @@ impl Engine {
             }
             let (phase, _) = next_phase(None, attachment, Duration::ZERO);
             let id = interface.id.clone();
-            self.add(now, interface, phase);
+            self.add(now, interface, phase, 0);
             if let Some(eni) = self.pool.eni_mut(&id) {
                 // It is no news: it may leave as soon as it is not needed.
                 eni.since = Moment::default();
+                // Whatever EC2 says now is newer.
+                eni.changed_at = Moment::default();
             }
             if phase == Phase::Preparing {
                 self.prepare(&id, commands);
@@ -45,22 +49,23 @@ impl Engine {
     /// Treats a change that an earlier run began as one whose answer was lost: EC2 is looked at before its ENI is changed.
     pub(super) fn left_open(&mut self, now: Moment, action: Action) {
         match &action {
-            Action::Create { .. } => self.create_in_doubt = Some(now),
+            Action::Create { .. } => self.doubt_create(now),
             Action::Detach { eni, .. } => self.set_phase(eni, Phase::Leaving, now),
-            Action::Unassign { holdings: Holdings { addresses, prefixes }, .. } => {
-                let of_prefixes = prefixes.iter().flat_map(|prefix| prefix.addresses());
-                let all: Vec<_> = addresses.iter().copied().chain(of_prefixes).collect();
-                self.pool.let_go(&all);
-            }
+            Action::Unassign { holdings, .. } => self.pool.let_go(holdings.all()),
             Action::Attach { .. }
             | Action::DeleteOnTermination { .. }
             | Action::SecurityGroups { .. }
             | Action::Assign { .. }
             | Action::Delete { .. } => {}
         }
-        if let Some(eni) = action.eni() {
-            self.awaited.insert(eni.clone(), Awaited { addresses: 0, since: now });
+        if let Action::Attach { eni, device_index, .. } = &action {
+            self.doubt_attach(eni, *device_index, now);
+        } else if let Some(eni) = action.eni() {
+            self.doubt(eni, None, now);
         }
-        self.look_at(now);
+        if action.eni().is_some() {
+            // It may hang on no instance.
+            self.looks.at(Scope::Tagged, now);
+        }
     }
 }

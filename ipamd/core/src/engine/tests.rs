@@ -1,12 +1,15 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test picks out what it is about")]
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use eni_proto::{RefusalCode, numbers};
 
 use super::*;
 use crate::{
-    Done,
+    Done, Placement,
     ports::{Amount, Attachment, Cidr4, Interface, InterfaceKind, RefusalClass, Scope},
 };
 
@@ -56,7 +59,7 @@ fn eni(device: u8, count: u8) -> Interface {
 }
 
 fn warm(addresses: u16) -> Policy {
-    Policy { warm_enis: 0, warm_addresses: addresses, ..Policy::default() }
+    Policy { warm_enis: 0, warm_addresses: addresses, placement: Placement::NodeSubnet, ..Policy::default() }
 }
 
 fn engine(policy: Policy) -> Engine {
@@ -78,12 +81,28 @@ fn start(policy: Policy) -> Start {
 /// An engine that has seen these ENIs and whose kernel is ready for them.
 fn ready(policy: Policy, enis: &[Interface]) -> Engine {
     let mut engine = engine(policy);
-    assert_eq!(engine.handle(at(0), Event::Tick), [Command::Observe { scope: Scope::Attached }]);
+    let first = engine.handle(at(0), Event::Tick);
+    assert_eq!(first, [Command::ObserveKernel, Command::Observe { scope: Scope::Attached }]);
+    engine.handle(at(0), Event::Kernel { asked_at: at(0), holds: Ok(BTreeSet::new()) });
     engine.handle(at(0), Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: enis.to_vec() });
     for eni in enis {
         engine.handle(at(0), Event::HostReady { eni: eni.id.clone() });
     }
+    engine.handle(Moment::from_millis(200), Event::Tick);
     engine
+}
+
+/// What the engine does once it has gathered what is needed.
+fn soon_after(engine: &mut Engine, second: u64) -> Vec<Command> {
+    let due = engine.next_wake().unwrap();
+    assert!(due <= Moment::from_millis(second * SECOND + 10), "{due}");
+    engine.handle(due, Event::Tick)
+}
+
+/// What the engine does at `second` about a surplus, once the kernel has said that it holds nothing.
+fn settle_surplus(engine: &mut Engine, second: u64) -> Vec<Command> {
+    assert!(engine.handle(at(second), Event::Tick).contains(&Command::ObserveKernel));
+    engine.handle(at(second), Event::Kernel { asked_at: at(second), holds: Ok(BTreeSet::new()) })
 }
 
 fn key(name: &str) -> PodKey {
@@ -211,11 +230,10 @@ fn waiting_pods_are_served_in_their_order_once_addresses_arrive() {
 }
 
 #[test]
-fn demand_wakes_the_planner_in_the_same_step() {
+fn demand_wakes_the_planner_within_ten_milliseconds() {
     let mut engine = ready(warm(0), &[eni(0, 1)]);
-    let commands = engine.handle(at(1), add(1, "a", 20));
-    assert_eq!(granted(&commands).len(), 1);
-    let started = started(&commands);
+    assert_eq!(granted(&engine.handle(at(1), add(1, "a", 20))).len(), 1);
+    let started = started(&soon_after(&mut engine, 1));
     assert!(matches!(&started[..], [(_, Action::Assign { amount: Amount::Addresses(8), .. })]), "{started:?}");
 }
 
@@ -237,8 +255,15 @@ fn a_subnet_without_addresses_is_named_at_once() {
     let mut engine = ready(warm(0), &[eni(0, 0)]);
     let (intent, _) = engine.intents.clone().into_iter().next().unwrap();
     engine.handle(at(1), add(1, "a", 20));
-    let outcome = Err(refusal(RefusalClass::SubnetFull));
-    let commands = engine.handle(at(2), Event::Settled { intent, outcome });
+    let (mut intent, mut asked) = (intent, vec![]);
+    let commands = loop {
+        let outcome = Err(refusal(RefusalClass::SubnetFull));
+        let commands = engine.handle(at(2), Event::Settled { intent: intent.clone(), outcome });
+        let Some((next, action)) = started(&commands).pop() else { break commands };
+        asked.push(action);
+        intent = next;
+    };
+    assert_eq!(asked.len(), 3, "4, 2, 1 instead of 9: {asked:?}");
     assert_eq!(refused(&commands), [(1, RefusalCode::SubnetFull)]);
 }
 
@@ -290,7 +315,6 @@ fn an_interface_that_a_description_omits_keeps_its_leases() {
     }
     let before: Vec<_> = engine.leases().cloned().collect();
     for second in (100..400).step_by(50) {
-        engine.look = Look::Asked;
         engine.handle(
             at(second),
             Event::Observed { asked_at: at(second), scope: Scope::Attached, interfaces: vec![eni(0, 0)] },
@@ -324,7 +348,7 @@ fn an_operators_interface_is_left_alone() {
 #[test]
 fn an_interface_leaves_the_kernel_before_it_leaves_the_node() {
     let mut engine = ready(warm(1), &[eni(0, 5), eni(1, 3)]);
-    let commands = engine.handle(at(100), Event::Tick);
+    let commands = settle_surplus(&mut engine, 100);
     let forget = commands.iter().position(|c| matches!(c, Command::ForgetHost { .. }));
     let detach = commands.iter().position(|c| matches!(c, Command::Start { action: Action::Detach { .. }, .. }));
     assert!(forget.is_some() && forget < detach, "{commands:?}");
@@ -354,7 +378,6 @@ fn a_permission_that_only_tidying_needs_does_not_stop_growth() {
     let mut engine = ready(warm(1), &[eni(0, 1), Interface { tags: BTreeMap::new(), ..eni(1, 0) }]);
     let mut loose = eni(2, 0);
     loose.attachment.iter_mut().for_each(|attachment| attachment.delete_on_termination = false);
-    engine.look = Look::Asked;
     let commands = engine
         .handle(at(1), Event::Observed { asked_at: at(1), scope: Scope::Attached, interfaces: vec![eni(0, 1), loose] });
     let (intent, action) = started(&commands).remove(0);
@@ -363,18 +386,18 @@ fn a_permission_that_only_tidying_needs_does_not_stop_growth() {
     engine.handle(at(3), add(1, "a", 20));
     let commands = engine.handle(at(3), add(2, "b", 20));
     assert_eq!(refused(&commands), []);
+    assert_eq!(refused(&soon_after(&mut engine, 3)), []);
     assert!(engine.intents.values().any(|action| matches!(action, Action::Assign { .. })), "{:?}", engine.intents);
 }
 
 #[test]
 fn a_description_that_lags_does_not_bring_back_what_was_given_away() {
     let mut engine = ready(warm(1), &[eni(0, 5)]);
-    let commands = engine.handle(at(40), Event::Tick);
+    let commands = settle_surplus(&mut engine, 90);
     let (intent, _) = started(&commands).remove(0);
-    engine.handle(at(41), Event::Settled { intent, outcome: Ok(Done::Plain) });
-    engine.look = Look::Asked;
-    engine.handle(at(42), Event::Observed { asked_at: at(42), scope: Scope::Attached, interfaces: vec![eni(0, 5)] });
-    assert_eq!(engine.status(at(42)).free, 1);
+    engine.handle(at(91), Event::Settled { intent, outcome: Ok(Done::Plain) });
+    engine.handle(at(92), Event::Observed { asked_at: at(92), scope: Scope::Attached, interfaces: vec![eni(0, 5)] });
+    assert_eq!(engine.status(at(92)).free, 1);
 }
 
 #[test]
@@ -396,10 +419,10 @@ fn an_interface_that_is_just_being_created_is_not_taken_for_a_spare_one() {
     for pod in 0..9 {
         engine.handle(at(1), add(pod, &format!("p{pod}"), 100));
     }
+    soon_after(&mut engine, 1);
     let creating = engine.intents.values().any(|action| matches!(action, Action::Create { .. }));
     assert!(creating, "{:?}", engine.intents);
     let fresh = Interface { attachment: None, ..eni(1, 9) };
-    engine.look = Look::Asked;
     let commands = engine
         .handle(at(2), Event::Observed { asked_at: at(2), scope: Scope::Attached, interfaces: vec![eni(0, 9), fresh] });
     assert_eq!(started(&commands), []);
@@ -474,22 +497,4 @@ fn an_interface_that_an_earlier_run_was_detaching_serves_nobody_while_that_may_s
     engine.handle(at(0), observed(0, &[eni(0, 0), eni(1, 2)]));
     engine.handle(at(0), Event::HostReady { eni: id });
     assert_eq!(granted(&engine.handle(at(1), add(1, "a", 20))), []);
-}
-
-#[test]
-fn after_a_change_ec2_is_soon_looked_at_however_long_it_took_before() {
-    let mut slow = eni(1, 0);
-    slow.attachment.as_mut().unwrap().attached = false;
-    let shown = [eni(0, 1), slow];
-    let mut engine = ready(warm(1), &shown[..1]);
-    for second in (40..=400).step_by(40) {
-        engine.handle(at(second), observed(second, &shown));
-    }
-    assert!(engine.next_wake() > Some(at(415)), "the looks have become rare");
-
-    let assign = started(&engine.handle(at(401), add(1, "a", 500)))[0].0.clone();
-    let settled = Event::Settled { intent: assign, outcome: Ok(Done::Plain) };
-    assert_eq!(engine.handle(at(402), settled), [Command::Observe { scope: Scope::Attached }]);
-    engine.handle(at(402), observed(402, &shown));
-    assert!(engine.next_wake() < Some(at(403)));
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use eni_proto::{EniMark, Pod, PodKey};
+use eni_proto::{EniMark, Pod, PodKey, numbers};
 
 use super::*;
 use crate::{
@@ -37,10 +37,18 @@ fn pool(enis: &[(u8, u8)]) -> Pool {
             kind: InterfaceKind::Plain,
             security_groups: vec![],
             attachment: Some(attachment),
-            tags: BTreeMap::new(),
+            tags: BTreeMap::from([(numbers::TAG_INSTANCE.to_owned(), "i-1".to_owned())]),
         };
         let epoch = Moment::default();
-        pool.insert(Eni { interface, phase: Phase::Ready, since: epoch, changed_at: epoch, unlisted_since: None });
+        pool.insert(Eni {
+            interface,
+            phase: Phase::Ready,
+            since: epoch,
+            changed_at: epoch,
+            described_at: None,
+            disputed: 0,
+            unlisted_since: None,
+        });
         for n in 0..*held {
             pool.hold(Lease {
                 key: PodKey::new("n", &format!("c{device}-{n}"), "eth0").unwrap(),
@@ -73,7 +81,13 @@ fn node() -> NodeIdentity {
 }
 
 fn policy(warm_enis: u8, warm: u16, minimum: u16) -> Policy {
-    Policy { warm_enis, warm_addresses: warm, minimum_addresses: minimum, ..Policy::default() }
+    Policy {
+        warm_enis,
+        warm_addresses: warm,
+        minimum_addresses: minimum,
+        placement: Placement::NodeSubnet,
+        ..Policy::default()
+    }
 }
 
 /// The plan as text, one action a line.
@@ -87,7 +101,9 @@ fn planned(policy: &Policy, pool: &Pool, demand: usize) -> Vec<String> {
         pool,
         in_flight: &in_flight,
         demand,
-        may_shrink: true,
+        subnets: &Subnets::new(0),
+        forecast: 1,
+        surplus_since: Some(Moment::default()),
         now,
     });
     plan.actions.iter().map(describe).collect()
@@ -123,7 +139,7 @@ fn the_plan_follows_the_targets() {
         ("the minimum counts held addresses too",   policy(1, 0, 8), &[(5, 5)],                 0,  &["assign 3 to eni-0"]),
         ("too many single addresses go back",       policy(1, 2, 0), &[(9, 3)],                 0,  &["unassign 4 from eni-0"]),
         ("the minimum keeps them",                  policy(1, 2, 8), &[(9, 3)],                 0,  &["unassign 1 from eni-0"]),
-        ("an empty ENI goes before single ones",    policy(1, 2, 0), &[(9, 5), (3, 0)],         0,  &["detach eni-1"]),
+        ("an empty ENI goes, then single ones",    policy(1, 2, 0), &[(9, 5), (3, 0)],         0,  &["detach eni-1", "unassign 2 from eni-0"]),
         ("the primary never goes",                  policy(1, 1, 0), &[(1, 0)],                 0,  &[]),
     ];
     for (why, policy, enis, demand, wanted) in table {
@@ -175,7 +191,9 @@ fn nothing_in_use_is_given_back() {
             pool: &pool,
             in_flight: &in_flight,
             demand: 0,
-            may_shrink: true,
+            subnets: &Subnets::new(0),
+            forecast: 1,
+            surplus_since: Some(Moment::default()),
             now,
         });
         for action in &plan.actions {
@@ -200,7 +218,7 @@ fn max_eni_is_a_limit_too() {
 #[test]
 fn while_something_is_on_its_way_it_is_not_asked_for_twice() {
     let (policy, pool, now) = (policy(1, 0, 0), pool(&[(9, 5)]), Moment::default());
-    let in_flight = InFlight { creating: Some(9), ..InFlight::default() };
+    let in_flight = InFlight { creating: vec![9], ..InFlight::default() };
     let plan = plan(&Question {
         node: &node(),
         policy: &policy,
@@ -208,8 +226,10 @@ fn while_something_is_on_its_way_it_is_not_asked_for_twice() {
         pool: &pool,
         in_flight: &in_flight,
         demand: 0,
-        may_shrink: true,
+        subnets: &Subnets::new(0),
+        forecast: 1,
+        surplus_since: Some(Moment::default()),
         now,
     });
-    assert_eq!(plan, Plan::default());
+    assert_eq!(plan.actions, []);
 }

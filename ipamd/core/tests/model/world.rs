@@ -25,7 +25,7 @@ enum Later {
     /// EC2 carries the action out and answers so much later.
     Carry(IntentId, Action, Fate),
     /// EC2 looks at its records and answers later.
-    Describe(Moment),
+    Describe(Moment, Scope),
     /// The engine hears this.
     Tell(Event),
     /// The kernel is prepared.
@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub(crate) operators: Option<EniId>,
     /// All that the engine ever said, for comparing runs.
     pub(crate) said: Vec<String>,
+    /// EC2 calls, by name.
+    pub(crate) calls: BTreeMap<&'static str, usize>,
     rng: ChaCha8Rng,
     later: BTreeMap<(Moment, u64), Later>,
     sequence: u64,
@@ -63,6 +65,8 @@ pub(crate) struct World {
     prepared: BTreeSet<EniId>,
     preparing: BTreeSet<EniId>,
     in_flight: BTreeMap<IntentId, Action>,
+    /// Changes of which the engine has heard how they ended.
+    settled: Vec<Action>,
     intents: BTreeSet<IntentId>,
     observing: u32,
     /// How far EC2's descriptions lag behind its changes at most, in milliseconds, and what it would have said when.
@@ -117,21 +121,31 @@ impl World {
             minimum_addresses: if by_address { u16::try_from(below(8)).unwrap() } else { 0 },
             ..Policy::default()
         };
-        let subnet = if below(4) == 0 { usize::try_from(below(12)).unwrap() } else { 1000 };
-        let mut cloud = Cloud::new(limits, subnet);
-        let operators = (below(3) == 0).then(|| cloud.add_operators_eni(1));
-        let faults = [0, 5, 30][usize::try_from(below(3)).unwrap()];
+        let mut world = Self::quiet(seed, policy, limits);
+        if below(4) == 0 {
+            let few = below(12);
+            world.cloud.crowd(&"subnet-1".parse().unwrap(), |address| address.to_bits() % 4096 < 20 + few);
+        }
+        world.operators = (below(3) == 0).then(|| world.cloud.add_operators_eni(1));
+        world.faults = [0, 5, 30][usize::try_from(below(3)).unwrap()];
+        world.lag = if seed.is_multiple_of(2) { 0 } else { 1_500 };
+        world.begin();
+        world
+    }
+
+    /// A world without faults, before its first moment.
+    pub(crate) fn quiet(seed: u64, policy: Policy, limits: Limits) -> Self {
         let now = Moment::from_millis(1_000_000);
-        let engine = Engine::new(start(&policy, limits), now);
-        let mut world = Self {
+        Self {
             now,
+            engine: Engine::new(start(&policy, limits), now),
             policy,
-            cloud,
-            engine,
-            faults,
-            operators,
+            cloud: Cloud::new(limits),
+            faults: 0,
+            operators: None,
             said: Vec::new(),
-            rng,
+            calls: BTreeMap::new(),
+            rng: ChaCha8Rng::seed_from_u64(seed ^ 0x5eed),
             later: BTreeMap::new(),
             sequence: 0,
             starts: 0,
@@ -141,14 +155,18 @@ impl World {
             prepared: BTreeSet::new(),
             preparing: BTreeSet::new(),
             in_flight: BTreeMap::new(),
+            settled: Vec::new(),
             intents: BTreeSet::new(),
             observing: 0,
-            lag: if seed.is_multiple_of(2) { 0 } else { 1_500 },
+            lag: 0,
             history: Vec::new(),
             unstored: BTreeSet::new(),
-        };
-        world.tell(Event::Tick);
-        world
+        }
+    }
+
+    /// The daemon begins.
+    pub(crate) fn begin(&mut self) {
+        self.tell(Event::Tick);
     }
 
     /// A random number below `n`.
@@ -186,15 +204,25 @@ impl World {
     }
 
     fn pod_comes(&mut self) {
-        let (ticket, pod) = (self.ticket(), self.below(24));
+        let (pod, deadline) = (self.below(24), self.soon(20_000));
+        self.add_pod(pod, deadline);
+    }
+
+    /// This pod asks for an address.
+    pub(crate) fn add_pod(&mut self, pod: u32, deadline: Moment) {
+        let ticket = self.ticket();
         let key = PodKey::new("pods", &format!("c{pod}"), "eth0").unwrap();
-        let deadline = self.soon(20_000);
         self.waiting.insert(ticket, (key.clone(), deadline));
         self.tell(Event::Add { ticket, key, pod: Pod::default(), netns: "/n".to_owned(), deadline });
     }
 
     fn pod_goes(&mut self) {
         let pod = self.below(24);
+        self.delete_pod(pod);
+    }
+
+    /// This pod gives its address back.
+    pub(crate) fn delete_pod(&mut self, pod: u32) {
         let key = PodKey::new("pods", &format!("c{pod}"), "eth0").unwrap();
         let (ticket, before) = (self.ticket(), self.held.get(&key).cloned());
         let commands = self.tell(Event::Del { ticket, key: key.clone() });
@@ -238,10 +266,21 @@ impl World {
         let leases = self.held.values().cloned().collect();
         let cooling = self.resting.iter().map(|(&address, &until)| CoolDown { address, until }).collect();
         let intent_prefix = format!("i-1-{}", self.starts);
+        let open = std::mem::take(&mut self.in_flight).into_values().map(|action| (action, true));
+        let doubted = std::mem::take(&mut self.settled).into_iter().map(|action| (action, false));
+        let open: Vec<_> = open
+            .chain(doubted)
+            .filter(|(action, open)| *open || self.engine.doubts(action))
+            .map(|(action, _)| action)
+            .collect();
         let start = start(&self.policy, self.cloud.limits);
-        let start = Start { leases, cooling, intent_prefix, intents_open: !self.in_flight.is_empty(), ..start };
-        self.in_flight.clear();
+        let start = Start { leases, cooling, intent_prefix, intents_open: !open.is_empty(), ..start };
+        let interfaces = self.engine.pool().enis().map(|eni| eni.interface.clone()).collect();
         self.engine = Engine::new(start, self.now);
+        self.tell(Event::Remembered { interfaces });
+        for action in open {
+            self.tell(Event::LeftOpen { action });
+        }
         self.tell(Event::Tick);
     }
 
@@ -286,11 +325,11 @@ impl World {
     fn happen(&mut self, later: Later) {
         match later {
             Later::Carry(intent, action, fate) => self.carry_out(intent, action, fate),
-            Later::Describe(asked_at) => {
+            Later::Describe(asked_at, scope) => {
                 let failed = self.below(100) < self.faults;
                 let event = match failed {
                     true => Event::ObserveFailed { error: refused(RefusalClass::SlowDown) },
-                    false => Event::Observed { asked_at, scope: Scope::Attached, interfaces: self.description() },
+                    false => Event::Observed { asked_at, scope, interfaces: self.description(scope) },
                 };
                 let at = self.soon(300);
                 self.schedule(at, Later::Tell(event));
@@ -298,7 +337,7 @@ impl World {
             Later::Tell(event) => {
                 match &event {
                     Event::Observed { .. } | Event::ObserveFailed { .. } => self.observing -= 1,
-                    Event::Settled { intent, .. } => drop(self.in_flight.remove(intent)),
+                    Event::Settled { intent, .. } => self.settled.extend(self.in_flight.remove(intent)),
                     Event::StoreFailed { key } if !self.unstored.remove(key) => {
                         let before = self.held.get(key).cloned();
                         let key = key.clone();
@@ -320,11 +359,12 @@ impl World {
     }
 
     /// What EC2 says now: what was true a moment ago.
-    fn description(&mut self) -> Vec<Interface> {
+    fn description(&mut self, scope: Scope) -> Vec<Interface> {
         let lag = self.below(self.lag + 1);
         let as_of = self.now.as_millis().saturating_sub(lag.into());
         let earlier = self.history.iter().rev().find(|(at, _)| at.as_millis() <= as_of);
-        earlier.map_or_else(|| self.cloud.describe(), |(_, said)| said.clone())
+        let said = earlier.map_or_else(|| self.cloud.describe(), |(_, said)| said.clone());
+        Cloud::select(said, scope)
     }
 
     fn remember(&mut self) {
@@ -399,13 +439,18 @@ impl World {
                     self.resting.insert(rest.address, rest.until);
                 }
             }
-            Command::Observe { .. } => {
+            Command::Observe { scope } => {
+                self.count("DescribeNetworkInterfaces");
                 self.observing += 1;
                 assert_eq!(self.observing, 1, "EC2 is asked twice at a time");
                 let at = self.soon(300);
-                self.schedule(at, Later::Describe(self.now));
+                self.schedule(at, Later::Describe(self.now, *scope));
             }
-            Command::DescribeSubnets => {}
+            Command::DescribeSubnets => {
+                self.count("DescribeSubnets");
+                let at = self.soon(300);
+                self.schedule(at, Later::Tell(Event::Subnets { outcome: Ok(self.cloud.subnets()) }));
+            }
             Command::ObserveKernel => {
                 let holds = Ok(self.held.values().map(|lease| lease.address).collect());
                 let (asked_at, at) = (self.now, self.soon(50));
@@ -466,6 +511,15 @@ impl World {
         assert!(eni.is_none() || eni != self.operators.as_ref(), "{action:?}: the operator's ENI was touched");
         self.check_limits(action);
         self.check_safe(action);
+        self.count(match action {
+            Action::Create { .. } => "CreateNetworkInterface",
+            Action::Attach { .. } => "AttachNetworkInterface",
+            Action::DeleteOnTermination { .. } | Action::SecurityGroups { .. } => "ModifyNetworkInterfaceAttribute",
+            Action::Assign { .. } => "AssignPrivateIpAddresses",
+            Action::Unassign { .. } => "UnassignPrivateIpAddresses",
+            Action::Detach { .. } => "DetachNetworkInterface",
+            Action::Delete { .. } => "DeleteNetworkInterface",
+        });
         self.in_flight.insert(intent.clone(), action.clone());
         let fate = self.fate(action);
         let at = self.soon(300);
@@ -477,15 +531,17 @@ impl World {
         let Limits { max_enis, addresses_per_eni, .. } = self.cloud.limits;
         match action {
             Action::Create { amount, .. } => {
-                let creating = self.in_flight.values().filter(|other| matches!(other, Action::Create { .. })).count();
-                assert_eq!(creating, 0, "two interfaces are made at a time");
-                assert!(self.cloud.enis.len() < usize::from(max_enis), "one ENI too many");
-                assert!(amount.addresses() < usize::from(addresses_per_eni), "{action:?} is more than an ENI carries");
+                let still = |later: &&Later| matches!(later, Later::Carry(_, Action::Create { .. }, _));
+                let creating = self.later.values().filter(still).count();
+                let known = |eni: &&Interface| eni.attachment.is_some() || self.engine.pool().eni(&eni.id).is_some();
+                let there = self.cloud.enis.values().filter(known).count();
+                assert!(there + creating < usize::from(max_enis), "one ENI too many");
+                assert!(amount.slots() < usize::from(addresses_per_eni), "{action:?} is more than an ENI carries");
             }
             Action::Assign { eni, amount } => {
-                let has = self.cloud.enis.get(eni).map_or(0, |eni| eni.secondary.len());
-                assert!(amount.addresses() > 0);
-                let wanted = 1 + has + amount.addresses();
+                let has = self.cloud.enis.get(eni).map_or(0, |eni| eni.secondary.len() + eni.prefixes.len());
+                assert!(amount.slots() > 0);
+                let wanted = 1 + has + amount.slots();
                 assert!(wanted <= usize::from(addresses_per_eni), "{action:?}: it has {has} already");
             }
             Action::Attach { device_index, .. } => {
@@ -507,12 +563,12 @@ impl World {
         };
         match action {
             Action::Unassign { holdings, .. } => {
-                assert!(!holdings.addresses.is_empty());
-                assert!(!holdings.addresses.iter().any(in_use), "{action:?}: in use or resting");
+                assert!(holdings.addresses.is_empty() != holdings.prefixes.is_empty(), "{action:?}");
+                assert!(!holdings.all().any(|address| in_use(&address)), "{action:?}: in use or resting");
             }
             Action::Detach { eni, .. } | Action::Delete { eni } => {
-                let on_it = self.cloud.enis.get(eni).map(|eni| eni.secondary.clone()).unwrap_or_default();
-                assert!(!on_it.iter().any(in_use), "{action:?}: in use or resting");
+                let mut on_it = self.cloud.enis.get(eni).into_iter().flat_map(Interface::addresses);
+                assert!(!on_it.any(|address| in_use(&address)), "{action:?}: in use or resting");
                 assert_ne!(eni.as_str(), "eni-1", "the primary ENI");
             }
             _ => {}
@@ -534,6 +590,10 @@ impl World {
     /// Whether a pod holds an address of the ENI.
     pub(crate) fn uses(&self, eni: &EniId) -> bool {
         self.held.values().any(|lease| lease.eni == *eni)
+    }
+
+    fn count(&mut self, call: &'static str) {
+        *self.calls.entry(call).or_default() += 1;
     }
 
     /// All that pods hold.

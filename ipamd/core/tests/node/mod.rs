@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use eni_proto::numbers;
 use ipam_core::{
@@ -51,6 +51,9 @@ pub(crate) fn eni(device: u8, count: u8) -> Interface {
     }
 }
 
+/// Longer than the engine gathers what is needed before it asks EC2.
+const GATHERING: Duration = Duration::from_millis(10);
+
 /// What a restart finds on record.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Record {
@@ -81,8 +84,12 @@ impl Node {
         Self { engine: Engine::new(start, now), under_way: Vec::new() }
     }
 
+    /// Tells the engine, and gives it the few milliseconds in which it gathers what is needed.
     pub(crate) fn tell(&mut self, now: Moment, event: Event) -> Vec<Command> {
-        let commands = self.engine.handle(now, event);
+        let mut commands = self.engine.handle(now, event);
+        while let Some(due) = self.engine.next_wake().filter(|due| *due <= now.after(GATHERING)) {
+            commands.extend(self.engine.handle(due, Event::Tick));
+        }
         for command in &commands {
             if let Command::Start { intent, .. } = command {
                 self.under_way.push(intent.clone());

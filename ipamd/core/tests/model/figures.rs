@@ -1,0 +1,78 @@
+//! Figures that are promised: how many EC2 calls, how much is given back, how much of a broken subnet can be used.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ipam_core::{Limits, Mode, Placement, Policy};
+
+use crate::world::World;
+
+const PODS: usize = 110;
+
+fn m5_4xlarge() -> Limits {
+    Limits::of("m5.4xlarge").unwrap()
+}
+
+fn prefixes() -> Policy {
+    Policy { mode: Mode::Prefixes, max_pods: Some(110), placement: Placement::NodeSubnet, ..Policy::default() }
+}
+
+fn addresses() -> Policy {
+    Policy { mode: Mode::Addresses, ..prefixes() }
+}
+
+/// A node that has been idle for a minute, whose pods then all come, `apart` from each other.
+fn filled(policy: Policy, apart: Duration) -> World {
+    let mut world = World::quiet(1, policy, m5_4xlarge());
+    world.begin();
+    world.pass(Duration::from_secs(60));
+    for pod in 0..u32::try_from(PODS).unwrap() {
+        let deadline = world.now.after(Duration::from_secs(60));
+        world.add_pod(pod, deadline);
+        world.pass(apart);
+    }
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.held(), PODS);
+    world
+}
+
+fn total(calls: &BTreeMap<&'static str, usize>) -> usize {
+    calls.values().sum()
+}
+
+fn enis(world: &World) -> usize {
+    world.cloud.enis.len()
+}
+
+#[test]
+fn a_node_with_prefixes_fills_up_with_three_calls() {
+    let world = filled(prefixes(), Duration::ZERO);
+    println!("prefixes, burst: {:?}", world.calls);
+    assert!(total(&world.calls) <= 3, "{:?}", world.calls);
+    let slow = filled(prefixes(), Duration::from_secs(1));
+    println!("prefixes, one pod a second: {:?}", slow.calls);
+    assert!(total(&slow.calls) <= 1 + PODS.div_ceil(16), "one for each prefix at most: {:?}", slow.calls);
+}
+
+#[test]
+fn a_node_with_addresses_fills_up_with_two_calls_and_three_for_each_interface() {
+    for apart in [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(1)] {
+        let world = filled(addresses(), apart);
+        println!("addresses, {apart:?} apart: {} ENIs, {:?}", enis(&world), world.calls);
+        assert!(total(&world.calls) <= 2 + 3 * (enis(&world) - 1), "{:?}", world.calls);
+    }
+    let discover = Policy { placement: Placement::Discover, ..addresses() };
+    let world = filled(discover, Duration::from_millis(200));
+    println!("addresses, subnets discovered: {} ENIs, {:?}", enis(&world), world.calls);
+    assert!(total(&world.calls) <= 3 + 3 * (enis(&world) - 1), "{:?}", world.calls);
+}
+
+#[test]
+fn an_idle_day_costs_no_call() {
+    for policy in [addresses(), prefixes(), Policy { warm_auto: true, ..prefixes() }, Policy::default()] {
+        let mut world = filled(policy.clone(), Duration::from_millis(100));
+        let before = world.calls.clone();
+        world.pass(Duration::from_secs(24 * 3600));
+        println!("{:?}, {}: {} calls in a day", policy.mode, policy.warm_auto, total(&world.calls) - total(&before));
+        assert_eq!(world.calls, before);
+    }
+}

@@ -1,21 +1,30 @@
 //! What EC2 does according to its documentation, as far as we rely on it.
 
-use std::{collections::BTreeSet, fmt::Debug, future::Future, net::Ipv4Addr, pin::Pin};
+mod addresses;
+mod instances;
+mod interfaces;
+mod networks;
+mod prefixes;
+mod requests;
 
+use std::{fmt::Debug, future::Future, net::Ipv4Addr, pin::Pin};
+
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use eni_proto::numbers::TAG_INSTANCE;
 use ipam_core::{
-    EniId, InstanceId, Limits,
-    ports::{
-        Amount, Change, Cidr4, Ec2, Ec2Error, Ec2Result, Holdings, Interface, NewInterface,
-        RefusalClass::{self, BadRequest, LimitReached, NotFound, SubnetFull, WrongState},
-        Scope, Subnet,
-    },
+    EniId, InstanceId,
+    ports::{Amount, Ec2, Ec2Error, Ec2Result, Holdings, Interface, NewInterface, RefusalClass, Scope, Subnet},
 };
 
-use crate::clouds::{Checked, World, ZONE, make_subnet, run_instance, until};
+use crate::clouds::{Checked, World, until};
+
+/// Zone of the subnets: both stand-ins take the region's first.
+const ZONE: &str = "us-east-1a";
 
 /// One thing that EC2 does.
 pub(crate) struct Check {
+    /// What it is about: the file that it is in.
+    pub(crate) subject: &'static str,
     pub(crate) name: &'static str,
     pub(crate) run: for<'a> fn(&'a World) -> Pin<Box<dyn Future<Output = Checked> + 'a>>,
     pub(crate) on_localstack: OnLocalStack,
@@ -32,40 +41,131 @@ pub(crate) enum OnLocalStack {
 use OnLocalStack::{Same, Wrong};
 
 macro_rules! checks {
-    ($($name:ident: $on_localstack:expr,)*) => {
-        &[$(Check { name: stringify!($name), run: |world| Box::pin($name(world)), on_localstack: $on_localstack },)*]
+    ($($subject:ident { $($name:ident: $on_localstack:expr,)* })*) => {
+        &[$($(Check {
+            subject: stringify!($subject),
+            name: stringify!($name),
+            run: |world| Box::pin($subject::$name(world)),
+            on_localstack: $on_localstack,
+        },)*)*]
     };
 }
+
+const NO_TOKENS: &str = "client tokens are ignored: a second one is made";
+const NO_LIMITS: &str = "the limits of instance types are not kept";
+const NO_PREFIXES: &str = "prefixes are ignored, and nobody says so";
+const ANY_ADDRESS: &str = "an address that is asked for by name is given, whatever it is";
+const NO_SYNTAX: &str = "ids are not looked at: one that is no id is `NotFound`";
 
 /// LocalStack 4.13.1. Its addresses are unique only because `setup.sh` patches it: as it comes, it draws them at random
 /// without a look at those in use, the reserved ones included, and its MAC addresses are malformed.
 #[rustfmt::skip]
 pub(crate) const CHECKS: &[Check] = checks![
-    a_new_interface_is_as_asked:                               Same,
-    the_same_token_makes_one_interface:                        Wrong("client tokens are ignored: a second interface is made"),
-    a_token_stands_for_one_request:                            Wrong("client tokens are ignored: a second interface is made"),
-    the_primary_interface_is_listed:                           Same,
-    the_primary_interface_goes_with_its_instance:              Wrong("DeleteOnTermination of interfaces made at launch is false"),
-    an_attached_interface_is_listed_where_it_was_put:          Same,
-    an_interface_can_be_made_to_go_with_its_instance:          Wrong("DeleteOnTermination cannot be set, and nobody says so"),
-    a_device_index_is_taken_once:                              Wrong("both interfaces are then attached at the same index"),
-    an_interface_is_attached_once:                             Wrong("it is attached a second time"),
-    an_instance_has_a_limit_of_interfaces:                     Wrong("the limits of instance types are not kept"),
-    assigned_addresses_are_added:                              Same,
-    no_address_is_given_twice_nor_a_reserved_one:              Same,
-    an_interface_has_a_limit_of_addresses:                     Wrong("the limits of instance types are not kept"),
-    unassigned_addresses_are_gone:                             Same,
-    an_address_that_is_not_there_cannot_be_unassigned:         Wrong("it is taken as done"),
-    the_primary_address_cannot_be_unassigned:                  Wrong("it is unassigned"),
-    a_detached_interface_can_be_deleted_and_is_gone:           Same,
-    an_attached_interface_cannot_be_deleted:                   Wrong("it is deleted under the instance"),
-    the_primary_interface_cannot_be_detached:                  Same,
-    what_does_not_exist_is_not_found:                          Same,
-    only_interfaces_of_the_node_are_listed:                    Same,
-    a_subnet_counts_its_free_addresses:                        Same,
-    a_full_subnet_says_so:                                     Wrong("addresses are given out twice instead"),
-    an_instance_type_has_the_limits_of_our_table:              Same,
-    a_long_list_comes_in_pages:                                Wrong("MaxResults is ignored: everything comes at once"),
+    interfaces {
+        a_new_interface_is_as_asked:                               Same,
+        the_same_token_makes_one_interface:                        Wrong(NO_TOKENS),
+        a_token_stands_for_one_request:                            Wrong(NO_TOKENS),
+        the_primary_interface_is_listed:                           Same,
+        an_attached_interface_is_listed_where_it_was_put:          Same,
+        an_interface_can_be_made_to_go_with_its_instance:          Wrong("DeleteOnTermination cannot be set, and nobody says so"),
+        a_device_index_is_taken_once:                              Wrong("both interfaces are then attached at the same index"),
+        an_interface_is_attached_once:                             Wrong("it is attached a second time"),
+        an_instance_has_a_limit_of_interfaces:                     Wrong(NO_LIMITS),
+        a_card_that_is_not_there_carries_nothing:                  Wrong("the network card is ignored"),
+        an_interface_stays_in_its_zone:                            Wrong("it is attached across zones"),
+        a_terminated_instance_gets_no_interface:                   Wrong("it is attached to the dead"),
+        a_detached_interface_can_be_deleted_and_is_gone:           Same,
+        an_attached_interface_cannot_be_deleted:                   Wrong("it is deleted under the instance"),
+        the_primary_interface_cannot_be_detached:                  Same,
+        only_interfaces_of_the_node_are_listed:                    Same,
+        macs_are_hardware_addresses_and_unique:                    Same,
+        an_interface_is_of_the_type_it_was_made_as:                Wrong("InterfaceType is ignored"),
+        one_attribute_is_changed_at_a_time:                        Wrong("several are taken at once"),
+        the_description_can_be_changed:                            Same,
+        the_source_check_can_be_turned_off:                        Same,
+        the_groups_of_a_detached_interface_can_be_changed:         Same,
+        the_groups_of_an_attached_interface_can_be_changed:        Same,
+        an_interface_has_at_most_five_groups:                      Wrong("any number is taken"),
+        an_unknown_group_is_refused:                               Wrong("it is made on the spot, under that id"),
+    }
+    addresses {
+        assigned_addresses_are_added:                              Same,
+        the_answer_lists_only_what_is_new:                         Wrong("it lists all addresses, the primary included"),
+        no_address_is_given_twice_nor_a_reserved_one:              Same,
+        an_interface_has_a_limit_of_addresses:                     Wrong(NO_LIMITS),
+        unassigned_addresses_are_gone:                             Same,
+        an_address_that_is_not_there_cannot_be_unassigned:         Wrong("it is taken as done"),
+        the_primary_address_cannot_be_unassigned:                  Wrong("it is unassigned"),
+        a_new_interface_can_name_its_addresses:                    Same,
+        an_address_in_use_is_not_given_to_a_new_interface:         Wrong(ANY_ADDRESS),
+        an_address_outside_of_the_subnet_is_refused:               Wrong(ANY_ADDRESS),
+        an_address_that_ec2_keeps_is_refused:                      Wrong(ANY_ADDRESS),
+        an_address_of_another_interface_is_refused:                Wrong(ANY_ADDRESS),
+        an_address_moves_when_that_is_allowed:                     Wrong("it is then on both interfaces"),
+        names_and_a_number_exclude_each_other:                     Wrong("both are taken"),
+        nothing_cannot_be_assigned:                                Wrong("it is taken as done"),
+    }
+    prefixes {
+        prefixes_can_be_had_at_creation:                           Wrong(NO_PREFIXES),
+        prefixes_can_be_assigned_and_unassigned:                   Wrong(NO_PREFIXES),
+        a_prefix_takes_one_place_of_the_limit:                     Wrong(NO_PREFIXES),
+        a_prefix_costs_the_subnet_sixteen_addresses:               Wrong(NO_PREFIXES),
+        a_subnet_without_a_free_block_says_so:                     Wrong(NO_PREFIXES),
+        a_prefix_can_be_asked_for_by_name:                         Wrong(NO_PREFIXES),
+        prefixes_and_addresses_are_not_asked_for_together:         Wrong(NO_PREFIXES),
+        prefixes_come_from_what_is_reserved_for_them:              Wrong(NO_PREFIXES),
+        a_reservation_is_not_counted_as_free:                      Same,
+        a_xen_instance_has_no_prefixes:                            Wrong(NO_PREFIXES),
+    }
+    networks {
+        a_subnet_counts_its_free_addresses:                        Same,
+        a_full_subnet_says_so:                                     Wrong("addresses are given out twice instead"),
+        a_subnet_is_found_by_its_tags:                             Same,
+        a_subnet_is_found_by_wildcards:                            Same,
+        only_subnets_of_the_zone_are_listed:                       Same,
+        a_subnet_is_no_smaller_than_a_28:                          Wrong("a /29 is made"),
+        a_subnet_lies_in_its_vpc:                                  Same,
+        subnets_do_not_overlap:                                    Same,
+        a_vpc_is_no_larger_than_a_16:                              Same,
+        a_group_name_is_taken_once:                                Same,
+    }
+    instances {
+        the_primary_interface_goes_with_its_instance:              Wrong("DeleteOnTermination of interfaces made at launch is false"),
+        an_interface_outlives_its_instance_unless_told:            Wrong("it stays in use by the dead instance"),
+        a_launch_can_ask_for_addresses:                            Wrong("SecondaryPrivateIpAddressCount is ignored"),
+        a_launch_asks_for_no_more_than_the_type_carries:           Wrong("SecondaryPrivateIpAddressCount is ignored"),
+        a_launch_tags_its_interfaces:                              Wrong("tags of network interfaces are dropped"),
+        the_same_token_launches_once:                              Wrong(NO_TOKENS),
+        an_unknown_type_is_not_launched:                           Wrong("it is launched"),
+        an_instance_type_has_the_limits_of_our_table:              Same,
+        instance_types_come_in_pages:                              Wrong("MaxResults is ignored: everything comes at once"),
+        instances_come_in_pages:                                   Same,
+    }
+    requests {
+        what_does_not_exist_is_not_found:                          Same,
+        an_interface_id_that_is_none_is_malformed:                 Wrong(NO_SYNTAX),
+        an_instance_id_that_is_none_is_malformed:                  Wrong(NO_SYNTAX),
+        an_attachment_id_that_is_none_is_malformed:                Wrong(NO_SYNTAX),
+        a_dry_run_creates_nothing:                                 Same,
+        a_dry_run_attaches_nothing:                                Same,
+        a_dry_run_detaches_nothing:                                Same,
+        a_dry_run_deletes_nothing:                                 Same,
+        a_dry_run_modifies_nothing:                                Same,
+        a_dry_run_makes_no_network:                                Wrong("it is made"),
+        a_long_list_comes_in_pages:                                Wrong("MaxResults is ignored: everything comes at once"),
+        a_page_is_not_of_named_interfaces:                         Wrong("MaxResults is ignored: everything comes at once"),
+        a_token_of_nobody_is_refused:                              Wrong("NextToken is ignored"),
+        interfaces_are_found_by_any_of_their_addresses:            Wrong("only the primary address is looked at"),
+        interfaces_are_found_by_their_attachment:                  Wrong("501: the filter is not implemented"),
+        interfaces_are_found_by_wildcards:                         Same,
+        filters_add_up_and_their_values_are_alternatives:          Same,
+        a_filter_that_does_not_exist_is_refused:                   Wrong("501: the filter is not implemented"),
+        tags_are_set_overwritten_and_removed:                      Same,
+        a_thing_has_at_most_fifty_tags:                            Same,
+        what_is_tagged_must_exist:                                 Wrong("it is taken as done"),
+        tags_of_aws_are_reserved:                                  Wrong("they are set"),
+        too_many_requests_are_refused:                             Wrong("there are no budgets"),
+    }
 ];
 
 macro_rules! ensure {
@@ -75,6 +175,7 @@ macro_rules! ensure {
         }
     };
 }
+use ensure;
 
 fn new_interface(world: &World, token: &str, secondary_count: u16) -> NewInterface {
     NewInterface {
@@ -136,221 +237,21 @@ fn refused<T: Debug>(wanted: RefusalClass, outcome: Ec2Result<T>) -> Checked {
     }
 }
 
-async fn a_new_interface_is_as_asked(world: &World) -> Checked {
-    let wanted = new_interface(world, "token-1", 3);
-    let made = world.ec2.create_interface(&wanted).await?;
-    ensure!(made.subnet == wanted.subnet && made.tags == wanted.tags, "{made:?}");
-    ensure!(made.secondary.len() == 3 && made.attachment.is_none(), "{made:?}");
-    let found = listed(world, &made.id).await?;
-    ensure!(found == made, "created {made:?}, listed {found:?}");
-    let raw = world.raw.describe_network_interfaces().network_interface_ids(made.id.as_str()).send().await?;
-    let raw = raw.network_interfaces().first().ok_or("not there")?;
-    let groups: Vec<_> = raw.groups().iter().filter_map(|group| group.group_id()).collect();
-    ensure!(groups == [world.group.as_str()], "{groups:?}");
-    ensure!(raw.description() == Some(wanted.description.as_str()), "{:?}", raw.description());
-    Ok(())
-}
-
-async fn the_same_token_makes_one_interface(world: &World) -> Checked {
-    let wanted = new_interface(world, "token-1", 1);
-    let (first, second) = (world.ec2.create_interface(&wanted).await?, world.ec2.create_interface(&wanted).await?);
-    ensure!(first.id == second.id, "{} and {}", first.id, second.id);
-    Ok(())
-}
-
-async fn a_token_stands_for_one_request(world: &World) -> Checked {
-    world.ec2.create_interface(&new_interface(world, "token-1", 1)).await?;
-    refused(BadRequest, world.ec2.create_interface(&new_interface(world, "token-1", 2)).await)
-}
-
-async fn the_primary_interface_is_listed(world: &World) -> Checked {
-    let primary = primary(world).await?;
-    let attachment = primary.attachment.clone().ok_or("not attached")?;
-    ensure!(attachment.instance == world.instance && attachment.card == 0 && attachment.attached, "{primary:?}");
-    ensure!(primary.subnet == world.subnet && primary.secondary.is_empty(), "{primary:?}");
-    Ok(())
-}
-
-async fn the_primary_interface_goes_with_its_instance(world: &World) -> Checked {
-    let primary = primary(world).await?;
-    ensure!(primary.attachment.as_ref().is_some_and(|attachment| attachment.delete_on_termination), "{primary:?}");
-    Ok(())
-}
-
-async fn an_attached_interface_is_listed_where_it_was_put(world: &World) -> Checked {
-    let eni = attached(world, "token-1", 2).await?;
-    let attachment = eni.attachment.clone().ok_or("not attached")?;
-    ensure!(attachment.instance == world.instance, "{eni:?}");
-    ensure!((attachment.card, attachment.device_index, attachment.delete_on_termination) == (0, 2, false), "{eni:?}");
-    Ok(())
-}
-
-async fn an_interface_can_be_made_to_go_with_its_instance(world: &World) -> Checked {
-    let eni = attached(world, "token-1", 1).await?;
-    let attachment = eni.attachment.ok_or("not attached")?;
-    world.ec2.modify_interface(&eni.id, &Change::DeleteOnTermination(attachment.id.clone())).await?;
-    let eni = listed(world, &eni.id).await?;
-    ensure!(eni.attachment.as_ref().is_some_and(|attachment| attachment.delete_on_termination), "{eni:?}");
-    Ok(())
-}
-
-async fn a_device_index_is_taken_once(world: &World) -> Checked {
-    attached(world, "token-1", 1).await?;
-    let second = world.ec2.create_interface(&new_interface(world, "token-2", 0)).await?;
-    refused(WrongState, world.ec2.attach_interface(&second.id, &world.instance, 0, 1).await)
-}
-
-async fn an_interface_is_attached_once(world: &World) -> Checked {
-    let eni = attached(world, "token-1", 1).await?;
-    refused(WrongState, world.ec2.attach_interface(&eni.id, &world.instance, 0, 2).await)
-}
-
-async fn an_instance_has_a_limit_of_interfaces(world: &World) -> Checked {
-    for index in 1..=3 {
-        attached(world, &format!("token-{index}"), index).await?;
+/// Fails unless EC2 has refused with this code.
+fn refused_with<T: Debug, E: ProvideErrorMetadata>(wanted: &str, outcome: Result<T, SdkError<E>>) -> Checked {
+    match outcome {
+        Err(error) if error.code() == Some(wanted) => Ok(()),
+        Err(error) => Err(format!("{} instead of {wanted}", error.code().unwrap_or("no code")).into()),
+        Ok(answer) => Err(format!("{answer:?} instead of {wanted}").into()),
     }
-    let fifth = world.ec2.create_interface(&new_interface(world, "token-4", 0)).await?;
-    refused(LimitReached, world.ec2.attach_interface(&fifth.id, &world.instance, 0, 4).await)
 }
 
-async fn assigned_addresses_are_added(world: &World) -> Checked {
-    let before = attached(world, "token-1", 1).await?;
-    world.ec2.assign(&before.id, Amount::Addresses(4)).await?;
-    let after = listed(world, &before.id).await?;
-    ensure!(after.secondary.len() == 6, "{after:?}");
-    ensure!(before.secondary.iter().all(|address| after.secondary.contains(address)), "{before:?}, then {after:?}");
-    ensure!(after.secondary.iter().all(|address| address.octets()[..3] == [10, 0, 1]), "{after:?}");
-    Ok(())
+/// An ENI with two secondary addresses that is attached to nothing.
+async fn loose(world: &World, token: &str) -> Checked<Interface> {
+    Ok(world.ec2.create_interface(&new_interface(world, token, 2)).await?)
 }
 
-async fn no_address_is_given_twice_nor_a_reserved_one(world: &World) -> Checked {
-    let mut seen: BTreeSet<Ipv4Addr> = [primary(world).await?.primary].into();
-    for number in 0..8 {
-        let eni = world.ec2.create_interface(&new_interface(world, &format!("token-{number}"), 14)).await?;
-        for address in eni.secondary.into_iter().chain([eni.primary]) {
-            ensure!(seen.insert(address), "{address} is there twice");
-            ensure!((4..255).contains(&address.octets()[3]), "{address} is reserved");
-        }
-    }
-    Ok(())
-}
-
-async fn an_interface_has_a_limit_of_addresses(world: &World) -> Checked {
-    let eni = attached(world, "token-1", 1).await?;
-    refused(LimitReached, world.ec2.assign(&eni.id, Amount::Addresses(13)).await)?;
-    let after = listed(world, &eni.id).await?;
-    ensure!(after.secondary == eni.secondary, "refused, and yet changed: {after:?}");
-    Ok(())
-}
-
-async fn unassigned_addresses_are_gone(world: &World) -> Checked {
-    let mut eni = attached(world, "token-1", 1).await?;
-    let gone = eni.secondary.pop().ok_or("no address")?;
-    world.ec2.unassign(&eni.id, &addresses(gone)).await?;
-    let after = listed(world, &eni.id).await?;
-    ensure!(after.secondary == eni.secondary, "{gone} of {eni:?}, then {after:?}");
-    Ok(())
-}
-
-async fn an_address_that_is_not_there_cannot_be_unassigned(world: &World) -> Checked {
-    let eni = attached(world, "token-1", 1).await?;
-    refused(BadRequest, world.ec2.unassign(&eni.id, &addresses(Ipv4Addr::new(10, 0, 1, 254))).await)
-}
-
-async fn the_primary_address_cannot_be_unassigned(world: &World) -> Checked {
-    let eni = attached(world, "token-1", 1).await?;
-    refused(BadRequest, world.ec2.unassign(&eni.id, &addresses(eni.primary)).await)
-}
-
-async fn a_detached_interface_can_be_deleted_and_is_gone(world: &World) -> Checked {
-    let eni = attached(world, "token-1", 1).await?;
-    let attachment = eni.attachment.ok_or("not attached")?.id;
-    world.ec2.detach_interface(&attachment).await?;
-    until("detached", async || Ok(listed(world, &eni.id).await?.attachment.is_none().then_some(()))).await?;
-    world.ec2.delete_interface(&eni.id).await?;
-    let left = interfaces(world, &world.instance).await?;
-    ensure!(left.iter().all(|interface| interface.id != eni.id), "{left:?}");
-    refused(NotFound, world.ec2.detach_interface(&attachment).await)?;
-    refused(NotFound, world.ec2.delete_interface(&eni.id).await)
-}
-
-async fn an_attached_interface_cannot_be_deleted(world: &World) -> Checked {
-    let eni = attached(world, "token-1", 1).await?;
-    refused(WrongState, world.ec2.delete_interface(&eni.id).await)
-}
-
-async fn the_primary_interface_cannot_be_detached(world: &World) -> Checked {
-    let attachment = primary(world).await?.attachment.ok_or("not attached")?;
-    refused(WrongState, world.ec2.detach_interface(&attachment.id).await)
-}
-
-async fn what_does_not_exist_is_not_found(world: &World) -> Checked {
-    let (ec2, nowhere) = (&world.ec2, "0123456789abcdef0");
-    let eni: EniId = format!("eni-{nowhere}").parse()?;
-    let made = ec2.create_interface(&new_interface(world, "token-1", 0)).await?;
-    let elsewhere = NewInterface { subnet: format!("subnet-{nowhere}").parse()?, ..new_interface(world, "token-2", 0) };
-    refused(NotFound, ec2.create_interface(&elsewhere).await)?;
-    refused(NotFound, ec2.attach_interface(&eni, &world.instance, 0, 1).await)?;
-    refused(NotFound, ec2.attach_interface(&made.id, &format!("i-{nowhere}").parse()?, 0, 1).await)?;
-    refused(NotFound, ec2.assign(&eni, Amount::Addresses(1)).await)?;
-    refused(NotFound, ec2.detach_interface(&format!("eni-attach-{nowhere}").parse()?).await)?;
-    refused(NotFound, ec2.delete_interface(&eni).await)
-}
-
-async fn only_interfaces_of_the_node_are_listed(world: &World) -> Checked {
-    let other = run_instance(&world.raw, &world.subnet).await?;
-    let ours = attached(world, "token-1", 1).await?;
-    let waiting = world.ec2.create_interface(&new_interface(world, "token-2", 0)).await?;
-    let untagged = NewInterface { tags: [].into(), ..new_interface(world, "token-3", 0) };
-    let untagged = world.ec2.create_interface(&untagged).await?;
-    let mut found: Vec<_> = interfaces(world, &world.instance).await?.into_iter().map(|eni| eni.id).collect();
-    let mut wanted = vec![primary(world).await?.id, ours.id, waiting.id];
-    found.sort();
-    wanted.sort();
-    ensure!(found == wanted, "{found:?} instead of {wanted:?}; {} is nobody's", untagged.id);
-    let others = interfaces(world, &other).await?;
-    ensure!(others.len() == 1, "{others:?}");
-    Ok(())
-}
-
-async fn a_subnet_counts_its_free_addresses(world: &World) -> Checked {
-    let before = subnet(world).await?;
-    let cidr = Cidr4 { network: Ipv4Addr::new(10, 0, 1, 0), prefix: 24 };
-    ensure!((before.cidr, before.available_addresses) == (cidr, 250), "{before:?}");
-    world.ec2.create_interface(&new_interface(world, "token-1", 4)).await?;
-    let after = subnet(world).await?;
-    ensure!(after.available_addresses == 245, "{after:?}");
-    Ok(())
-}
-
-async fn a_full_subnet_says_so(world: &World) -> Checked {
-    // 16 addresses, of which EC2 keeps 5.
-    let subnet = make_subnet(&world.raw, &world.vpc, "10.0.2.0/28").await?;
-    let new = |token: &str, count| NewInterface { subnet: subnet.clone(), ..new_interface(world, token, count) };
-    let eni = world.ec2.create_interface(&new("token-1", 8)).await?;
-    refused(SubnetFull, world.ec2.create_interface(&new("token-2", 2)).await)?;
-    refused(SubnetFull, world.ec2.assign(&eni.id, Amount::Addresses(3)).await)?;
-    world.ec2.assign(&eni.id, Amount::Addresses(2)).await?;
-    refused(SubnetFull, world.ec2.create_interface(&new("token-3", 0)).await)
-}
-
-async fn an_instance_type_has_the_limits_of_our_table(world: &World) -> Checked {
-    for name in ["m5.xlarge", "t3.small", "m4.large", "p4d.24xlarge", "m5.metal"] {
-        let told = world.ec2.limits(name).await?;
-        ensure!(Some(told) == Limits::of(name), "{name}: {told:?}");
-    }
-    refused(BadRequest, world.ec2.limits("m99.huge").await)
-}
-
-async fn a_long_list_comes_in_pages(world: &World) -> Checked {
-    for number in 0..6 {
-        world.ec2.create_interface(&new_interface(world, &format!("token-{number}"), 0)).await?;
-    }
-    let first = world.raw.describe_network_interfaces().max_results(5).send().await?;
-    ensure!(first.network_interfaces().len() == 5, "{} on the first page", first.network_interfaces().len());
-    let second = world.raw.describe_network_interfaces().max_results(5);
-    let second = second.next_token(first.next_token().ok_or("no token")?).send().await?;
-    ensure!(second.network_interfaces().len() == 2, "{} on the second page", second.network_interfaces().len());
-    ensure!(second.next_token().is_none(), "and yet more");
-    Ok(())
+/// An id of this kind that nothing has.
+fn nowhere(kind: &str) -> String {
+    format!("{kind}-0123456789abcdef0")
 }

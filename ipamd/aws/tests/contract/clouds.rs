@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -41,6 +42,8 @@ pub(crate) struct World {
     pub(crate) group: SecurityGroupId,
     pub(crate) instance: InstanceId,
     pub(crate) vpc: String,
+    /// Second part of all addresses: LocalStack remembers what it gave in a network across accounts.
+    octet: u8,
 }
 
 impl World {
@@ -52,25 +55,36 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         tokio::spawn(imds::serve(listener, sim.router()));
-        Self::furnished(&endpoint, "AKIASIMULATED", Some(sim)).await
+        Self::furnished(&endpoint, "AKIASIMULATED", Some(sim), 0).await
     }
 
     /// An account of its own, because LocalStack cannot be reset: a key of 12 digits is the account's number.
     pub(crate) async fn on_localstack(localstack: &LocalStack, account: usize) -> Checked<Self> {
-        Self::furnished(&localstack.endpoint, &format!("{:012}", 100_000_000_000 + account), None).await
+        let key = format!("{:012}", 100_000_000_000 + account);
+        Self::furnished(&localstack.endpoint, &key, None, u8::try_from(account)?).await
     }
 
-    async fn furnished(endpoint: &str, key: &str, sim: Option<SimCloud>) -> Checked<Self> {
+    async fn furnished(endpoint: &str, key: &str, sim: Option<SimCloud>, octet: u8) -> Checked<Self> {
         let raw = raw_client(endpoint, key);
-        let vpc = raw.create_vpc().cidr_block("10.0.0.0/16").send().await?;
+        let vpc = raw.create_vpc().cidr_block(format!("10.{octet}.0.0/16")).send().await?;
         let vpc = vpc.vpc().and_then(|vpc| vpc.vpc_id()).ok_or("no VPC")?.to_owned();
-        let subnet = make_subnet(&raw, &vpc, "10.0.1.0/24").await?;
+        let subnet = make_subnet(&raw, &vpc, &format!("10.{octet}.1.0/24")).await?;
         let filter = Filter::builder().name("vpc-id").values(&vpc).build();
         let groups = raw.describe_security_groups().filters(filter).send().await?;
         let group = groups.security_groups().first().and_then(|group| group.group_id()).ok_or("no group")?.parse()?;
         let instance = run_instance(&raw, &subnet).await?;
         let ec2 = AwsEc2::connect(settings(endpoint, key)).await;
-        Ok(Self { ec2, raw, sim, subnet, group, instance, vpc })
+        Ok(Self { ec2, raw, sim, subnet, group, instance, vpc, octet })
+    }
+
+    /// An address or a range of the VPC, of which `rest` are the last two parts. The subnet's begin with `1.`.
+    pub(crate) fn at(&self, rest: &str) -> String {
+        format!("10.{}.{rest}", self.octet)
+    }
+
+    /// Whether the address is in the subnet.
+    pub(crate) fn is_ours(&self, address: Ipv4Addr) -> bool {
+        address.octets()[..3] == [10, self.octet, 1]
     }
 }
 
@@ -98,8 +112,17 @@ pub(crate) async fn make_subnet(raw: &Client, vpc: &str, cidr: &str) -> Checked<
     Ok(subnet.subnet().and_then(|subnet| subnet.subnet_id()).ok_or("no subnet")?.parse()?)
 }
 
+pub(crate) async fn make_subnet_in(raw: &Client, vpc: &str, cidr: &str, zone: &str) -> Checked<SubnetId> {
+    let subnet = raw.create_subnet().vpc_id(vpc).cidr_block(cidr).availability_zone(zone).send().await?;
+    Ok(subnet.subnet().and_then(|subnet| subnet.subnet_id()).ok_or("no subnet")?.parse()?)
+}
+
 pub(crate) async fn run_instance(raw: &Client, subnet: &SubnetId) -> Checked<InstanceId> {
-    let run = raw.run_instances().image_id("ami-12345678").instance_type(INSTANCE_TYPE).min_count(1).max_count(1);
+    run_instance_of(raw, subnet, INSTANCE_TYPE).await
+}
+
+pub(crate) async fn run_instance_of(raw: &Client, subnet: &SubnetId, kind: InstanceType) -> Checked<InstanceId> {
+    let run = raw.run_instances().image_id("ami-12345678").instance_type(kind).min_count(1).max_count(1);
     let run = run.subnet_id(subnet.as_str()).send().await?;
     Ok(run.instances().first().and_then(|instance| instance.instance_id()).ok_or("no instance")?.parse()?)
 }

@@ -20,6 +20,8 @@ pub(crate) enum Ended {
     Gc,
     /// Its network namespace went without a DEL.
     NamespaceGone,
+    /// The runtime does not know its sandbox, and nobody lives in it.
+    SandboxUnknown,
     /// The node was started anew, and no sandbox survives that.
     Reboot,
 }
@@ -31,6 +33,7 @@ impl Ended {
             Self::Del => "del",
             Self::Gc => "gc",
             Self::NamespaceGone => "namespace-gone",
+            Self::SandboxUnknown => "sandbox-unknown",
             Self::Reboot => "reboot",
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io, net::Ipv4Addr, sync::mpsc, time::Duration};
 use eni_datapath as datapath;
 use eni_proto::{EniMark, LinkAlias, VethPrefix};
 use ipam_core::{
-    MacAddress,
+    Lease, MacAddress,
     ports::{Attachment, Cidr4, Interface, NodeIdentity},
 };
 use tokio::sync::oneshot;
@@ -135,6 +135,12 @@ impl HostNet {
     pub(crate) async fn forget_eni(&self, attachment: &Attachment) -> Result<(), KernelError> {
         let (card, index) = (attachment.card, attachment.device_index);
         self.run(move || datapath::forget_eni(card, index, EniMark::of_device(index))).await
+    }
+
+    /// Removes the interface of a lease's pod and all that leads to it. Repeatable.
+    pub(crate) async fn end_pod(&self, prefix: &VethPrefix, lease: &Lease) -> Result<(), KernelError> {
+        let (prefix, key, pod) = (prefix.clone(), lease.key.clone(), lease.pod.clone());
+        self.run(move || datapath::del_pod(&prefix, &key, &pod, None)).await.map(drop)
     }
 
     /// Removes what the kernel still has of a released address. Repeatable.

@@ -15,6 +15,7 @@ mod install;
 mod orphans;
 mod reconcile;
 mod released;
+mod sandboxes;
 mod server;
 mod settings;
 mod start;

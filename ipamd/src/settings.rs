@@ -11,6 +11,8 @@ use eni_datapath::SourcePorts;
 use eni_proto::{VethPrefix, numbers};
 use ipam_core::{Policy, ports::Cidr4};
 
+use crate::sandboxes::Runtime;
+
 /// What the daemon runs with. Built only by [`Settings::read`], so it is always consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -24,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) conf_dir: Option<PathBuf>,
     /// `HOST_CNI_BIN_PATH`: where the runtime looks for CNI plugins.
     pub(crate) plugin_dir: PathBuf,
+    /// `CRI_SOCKET` and `UNLISTED_SANDBOX_SECONDS`: whom to ask for sandboxes that are lost. Absent: nobody.
+    pub(crate) runtime: Option<Runtime>,
     /// `ADD_WAIT_SECONDS`: how long an ADD waits for an address; goes into the CNI configuration.
     pub(crate) add_wait_seconds: u32,
     /// How large the pool is, where it lives, what may be changed: see `settings/cloud.rs`.
@@ -79,6 +83,8 @@ pub(crate) const REFERENCE: &[(&str, &str, &str)] = &[
     ("HOST_CNI_CONFDIR_PATH", "", "folder for the CNI configuration; absent: none is written"),
     ("HOST_CNI_BIN_PATH", "/opt/cni/bin", "folder of the CNI plugins"),
     ("ADD_WAIT_SECONDS", "20", "seconds that an ADD waits for an address that is on its way, 0 to 200"),
+    ("CRI_SOCKET", "", "socket of the container runtime, to find lost sandboxes; absent: it is not asked"),
+    ("UNLISTED_SANDBOX_SECONDS", "300", "seconds that it must not know a sandbox before that is lost, 2 to 86400"),
     ("WARM_ENI_TARGET", "1", "whole ENIs to keep free, 0 to 15; ignored when an address target is set"),
     ("WARM_IP_TARGET", "0", "free addresses to keep, 0 to 1000; 0: not set"),
     ("MINIMUM_IP_TARGET", "0", "addresses to hold at least, 0 to 1000; 0: not set"),
@@ -132,6 +138,7 @@ impl Settings {
             released_dir: reader.path("IPAMD_RELEASED_DIR", numbers::DEFAULT_RELEASED_DIR),
             conf_dir: reader.folder("HOST_CNI_CONFDIR_PATH"),
             plugin_dir: reader.path("HOST_CNI_BIN_PATH", "/opt/cni/bin"),
+            runtime: reader.runtime(),
             add_wait_seconds: reader.number("ADD_WAIT_SECONDS", numbers::DEFAULT_ADD_WAIT_SECONDS, 0, 200),
             policy: reader.policy(),
             eni_tags: reader.tags(),
@@ -176,6 +183,11 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
 
     fn folder(&mut self, name: &str) -> Option<PathBuf> {
         self.text(name).map(|_| self.path(name, "/"))
+    }
+
+    fn runtime(&mut self) -> Option<Runtime> {
+        let patience = std::time::Duration::from_secs(self.number("UNLISTED_SANDBOX_SECONDS", 300, 2, 86_400));
+        self.folder("CRI_SOCKET").map(|socket| Runtime { socket, patience })
     }
 
     fn number<N>(&mut self, name: &str, default: N, least: N, most: N) -> N

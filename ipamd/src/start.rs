@@ -34,7 +34,7 @@ use crate::{
     host::HostNet,
     orphans,
     reconcile::{self, Outside, chain},
-    released,
+    released, sandboxes,
     server::{self, SocketError, Stage},
     settings::{HistoryBounds, Settings},
     store::{Recorded, Store, StoreError},
@@ -227,13 +227,17 @@ async fn begin(
     let history = settings.history;
     let (granted, new_leases) = mpsc::unbounded_channel();
     let prefix = settings.veth_prefix.clone();
-    let (conf_dir, told) = (settings.conf_dir.clone(), settings.clone());
+    let (conf_dir, lost_sandboxes) = (settings.conf_dir.clone(), settings.runtime.clone());
+    let told = settings.clone();
     let outside = Outside { ec2, store: store.clone(), host: host.clone(), node, settings, granted };
     let handle = reconcile::start(engine, outside, known);
     if let Some(folder) = conf_dir {
         tokio::spawn(conflist::publish(folder, told, handle.clone()));
     }
     released::honour(&released_dir, &handle).await;
+    if let Some(runtime) = lost_sandboxes {
+        tokio::spawn(sandboxes::follow(runtime, handle.clone(), host.clone(), prefix.clone()));
+    }
     tokio::spawn(orphans::follow(handle.clone(), host, prefix, new_leases));
     tokio::spawn(released::follow(released_dir, handle.clone()));
     tokio::spawn(housekeeping(store, history));

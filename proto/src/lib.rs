@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cri")]
+pub mod cri;
 mod key;
 mod link;
 mod network;

@@ -4,7 +4,6 @@
 //! worker. Images are made here; nothing is fetched.
 
 pub mod containerd;
-pub mod cri;
 mod image;
 pub mod podman;
 pub mod site;

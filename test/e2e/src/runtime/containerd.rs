@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use eni_proto::cri::{self, runtime_service_client::RuntimeServiceClient};
 use lab::{Daemon, wait};
 use serde_json::Value;
 use tonic::{
@@ -19,9 +20,7 @@ use tonic::{
 };
 
 use super::{
-    Site,
-    cri::{self, runtime_service_client::RuntimeServiceClient},
-    image,
+    Site, image,
     site::{NETWORKS, PLUGINS},
 };
 use crate::Trouble;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
 mod failures;
+mod forgotten;
 mod node;
 mod pods;
 #[path = "../stage/mod.rs"]

@@ -31,7 +31,12 @@ pub(crate) struct Stage {
 impl Stage {
     /// No daemon runs yet.
     pub(crate) async fn without_daemons(workers: usize, instance_type: &str) -> Self {
-        let cluster = cluster_of(instance_type, workers, &SETTINGS).await;
+        Self::with_settings(workers, instance_type, &[]).await
+    }
+
+    /// As [`Self::without_daemons`], with settings of ipamd's.
+    pub(crate) async fn with_settings(workers: usize, instance_type: &str, settings: &[(&str, &str)]) -> Self {
+        let cluster = cluster_of(instance_type, workers, &[&SETTINGS, settings].concat()).await;
         let mut containerds = Vec::new();
         for worker in &cluster.workers {
             let site = Site::prepare(worker, &["containerd", "runc", "ctr"]).await;

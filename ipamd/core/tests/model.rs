@@ -15,6 +15,10 @@
 mod cloud;
 #[path = "model/figures.rs"]
 mod figures;
+#[path = "model/modes.rs"]
+mod modes;
+#[path = "model/packing.rs"]
+mod packing;
 #[path = "model/world.rs"]
 mod world;
 
@@ -25,9 +29,13 @@ use std::{
 
 use world::World;
 
-/// Runs `check` with a world of this seed; says which seed it was when that fails.
+/// Runs `check` with a random world of this seed.
 fn with_seed(seed: u64, check: impl FnOnce(&mut World)) {
-    let mut world = World::new(seed);
+    with(seed, World::new(seed), check);
+}
+
+/// Runs `check` with a world; says which seed it was when that fails.
+fn with(seed: u64, mut world: World, check: impl FnOnce(&mut World)) {
     let outcome = catch_unwind(AssertUnwindSafe(|| check(&mut world)));
     if let Err(panic) = outcome {
         let last = world.said.len().saturating_sub(40);

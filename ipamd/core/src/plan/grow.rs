@@ -43,11 +43,13 @@ impl Planner<'_> {
     fn ask(&self, missing: usize, room: usize, short: usize, subnet: &SubnetId) -> Amount {
         let amount = if self.prefixes_in(subnet) {
             Amount::Prefixes(count(missing.div_ceil(PREFIX_SIZE).min(room)))
-        } else if self.by_address() || self.by_prefix() {
+        } else if self.by_address() && !self.by_prefix() {
             Amount::Addresses(count(missing.min(room)))
         } else {
             let most = (self.q.demand + self.usable_by_pods()).saturating_sub(self.available() + short - missing);
-            Amount::Addresses(count(most.max(missing).min(room)))
+            // Instead of prefixes as many addresses are asked for as they would bring.
+            let step = if self.by_prefix() { missing.next_multiple_of(PREFIX_SIZE) } else { room };
+            Amount::Addresses(count(most.min(step).max(missing).min(room)))
         };
         self.q.subnets.at_most(subnet, amount)
     }

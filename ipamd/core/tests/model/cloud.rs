@@ -57,15 +57,20 @@ impl Cloud {
         let id: SubnetId = format!("subnet-{number}").parse().unwrap();
         let cidr = Cidr4 { network: Ipv4Addr::new(10, number, 0, 0), prefix: 20 };
         let tags = role.map(|role| ("kubernetes.io/role/cni".to_owned(), role.to_owned()));
-        // The first four addresses and the last are EC2's.
-        let free = cidr.addresses().skip(4).take(4096 - 5).collect();
-        self.rooms.insert(id.clone(), Room { cidr, tags: tags.into_iter().collect(), free });
+        self.rooms.insert(id.clone(), Room { cidr, tags: tags.into_iter().collect(), free: usable(cidr).collect() });
         id
     }
 
     /// Somebody else takes all addresses of a subnet but those that `keeps`.
     pub(crate) fn crowd(&mut self, subnet: &SubnetId, keeps: impl Fn(Ipv4Addr) -> bool) {
         self.rooms.get_mut(subnet).unwrap().free.retain(|address| keeps(*address));
+    }
+
+    /// Somebody else gives back all that they had in a subnet.
+    pub(crate) fn relieve(&mut self, subnet: &SubnetId) {
+        let taken: BTreeSet<_> = self.enis.values().flat_map(|eni| eni.addresses().chain([eni.primary])).collect();
+        let room = self.rooms.get_mut(subnet).unwrap();
+        room.free = usable(room.cidr).filter(|address| !taken.contains(address)).collect();
     }
 
     /// How many addresses all subnets can still give out.
@@ -301,6 +306,11 @@ impl Cloud {
         }
         attachment
     }
+}
+
+/// All addresses of a /20 but the first four and the last, which are EC2's.
+fn usable(cidr: Cidr4) -> impl Iterator<Item = Ipv4Addr> {
+    cidr.addresses().skip(4).take(4096 - 5)
 }
 
 /// A refusal of this class.

@@ -245,6 +245,12 @@ impl World {
         self.tell(Event::Cancel { ticket });
     }
 
+    /// The operator changes the settings, for which the daemon is killed and started again.
+    pub(crate) fn restart_with(&mut self, policy: Policy) {
+        self.policy = policy;
+        self.kill_and_restart();
+    }
+
     /// What was on its way to EC2 lands or is lost; what was stored is there again.
     fn kill_and_restart(&mut self) {
         for (_, later) in std::mem::take(&mut self.later) {
@@ -590,6 +596,11 @@ impl World {
     /// Whether a pod holds an address of the ENI.
     pub(crate) fn uses(&self, eni: &EniId) -> bool {
         self.held.values().any(|lease| lease.eni == *eni)
+    }
+
+    /// Whether a pod holds the address.
+    pub(crate) fn holds(&self, address: Ipv4Addr) -> bool {
+        self.held.values().any(|lease| lease.address == address)
     }
 
     fn count(&mut self, call: &'static str) {

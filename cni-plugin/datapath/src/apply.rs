@@ -84,7 +84,7 @@ fn send(socket: &mut NetlinkSocket, ops: &[Op], already: Already, done: &mut Vec
     first_error.map_or(Ok(()), Err)
 }
 
-fn is_already(op: Op, errno: Errno) -> bool {
+pub(crate) fn is_already(op: Op, errno: Errno) -> bool {
     match op {
         Op::Add(_) => errno == Errno::EEXIST,
         Op::Remove(_) => matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EADDRNOTAVAIL),

@@ -75,6 +75,10 @@ pub enum EniError {
 /// # Errors
 /// [`EniError`]. After [`EniError::Apply`] the node is as it was before.
 pub fn prepare_eni(plan: &EniPlan) -> Result<String, EniError> {
+    prepare(plan).map(|link| link.name)
+}
+
+pub(crate) fn prepare(plan: &EniPlan) -> Result<Link, EniError> {
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
     let state = observe_host(&mut socket)?;
     let link = state.link_of(plan.mac).ok_or(EniError::LinkMissing { mac: plan.mac })?;
@@ -83,7 +87,7 @@ pub fn prepare_eni(plan: &EniPlan) -> Result<String, EniError> {
     if !plan.mark.is_primary() {
         Nft::open()?.commit(&table::add_eni(plan.mark))?;
     }
-    Ok(link.name.clone())
+    Ok(link.clone())
 }
 
 /// Takes an ENI's rules, routes, address and chain out of the kernel. Its link stays as it is: it is about to go.
@@ -109,7 +113,7 @@ pub fn forget_eni(card: u8, device_index: u8, mark: EniMark) -> Result<(), EniEr
 }
 
 /// Returns what is to be done to bring the ENI from `state` to `plan`; empty when it is there.
-fn steps(plan: &EniPlan, link: &Link, state: &HostState) -> Vec<Op> {
+pub(crate) fn steps(plan: &EniPlan, link: &Link, state: &HostState) -> Vec<Op> {
     let mut steps = link_steps(link, plan.mtu, !plan.mark.is_primary());
     if plan.mark.is_primary() {
         return steps;

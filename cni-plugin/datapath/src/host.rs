@@ -3,18 +3,18 @@
 use std::{io, net::Ipv4Addr};
 
 use eni_proto::{
-    VethPrefix,
+    EniMark, VethPrefix,
     numbers::{PRIMARY_MARK, RULE_PRIMARY_MARK, RULE_TO_POD, TABLE_MAIN, TABLE_PODS},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::{
-    Cidr, MacAddress, NftError, ObserveError,
+    Cidr, MacAddress, NftError, ObserveError, Refusal,
     apply::{Already, ApplyError, apply_on},
     eni::{difference, link_steps},
     nft::{
-        Nft,
+        Nft, PodMap,
         table::{self, Shape},
     },
     observe::{HostState, observe_host},
@@ -95,6 +95,10 @@ pub enum HostError {
 /// # Errors
 /// [`HostError`].
 pub fn prepare_host(plan: &HostPlan) -> Result<String, HostError> {
+    prepare(plan).map(|link| link.name)
+}
+
+pub(crate) fn prepare(plan: &HostPlan) -> Result<Link, HostError> {
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
     let state = observe_host(&mut socket)?;
     let link = state.link_of(plan.primary_mac).ok_or(HostError::LinkMissing { mac: plan.primary_mac })?;
@@ -102,10 +106,10 @@ pub fn prepare_host(plan: &HostPlan) -> Result<String, HostError> {
     relax_reverse_path_of_all(plan)?;
     apply_on(&mut socket, &steps(plan, link, &state), Already::Fine)?;
     prepare_table(&shape(plan, link))?;
-    Ok(link.name.clone())
+    Ok(link.clone())
 }
 
-fn steps(plan: &HostPlan, link: &Link, state: &HostState) -> Vec<Op> {
+pub(crate) fn steps(plan: &HostPlan, link: &Link, state: &HostState) -> Vec<Op> {
     let mut steps = link_steps(link, plan.mtu, false);
     let ours = |rule: &&Rule| matches!(rule.priority, RULE_TO_POD | RULE_PRIMARY_MARK);
     let found = state.rules.iter().filter(ours).copied().map(Object::Rule).collect();
@@ -120,7 +124,7 @@ fn wanted_rules() -> Vec<Object> {
     vec![Object::Rule(to_pod), Object::Rule(by_primary)]
 }
 
-fn shape<'a>(plan: &'a HostPlan, link: &'a Link) -> Shape<'a> {
+pub(crate) fn shape<'a>(plan: &'a HostPlan, link: &'a Link) -> Shape<'a> {
     Shape {
         primary_link: &link.name,
         primary_address: plan.primary_address,
@@ -136,13 +140,37 @@ fn shape<'a>(plan: &'a HostPlan, link: &'a Link) -> Shape<'a> {
 fn prepare_table(shape: &Shape<'_>) -> Result<(), NftError> {
     let mut nft = Nft::open()?;
     match nft.commit(&table::refresh(shape)) {
-        Err(NftError::Refused { source, .. })
-            if matches!(source.errno, Errno::EEXIST | Errno::EBUSY | Errno::EOPNOTSUPP) =>
-        {
-            rebuild_table(&mut nft, shape)
+        Err(NftError::Refused { source, .. }) if is_of_another_make(&source) => rebuild_table(&mut nft, shape),
+        outcome => outcome,
+    }
+}
+
+/// Makes the table right again, with the chains of these ENIs; in one transaction.
+///
+/// `pods` counts where the table is gone: else its map stays. Returns false when somebody changed nf_tables since `generation`.
+pub(crate) fn mend_table(
+    nft: &mut Nft,
+    generation: u32,
+    shape: &Shape<'_>,
+    marks: &[EniMark],
+    pods: Option<&PodMap>,
+) -> Result<bool, NftError> {
+    let chains = || marks.iter().copied().flat_map(table::add_eni);
+    let changes = match pods {
+        None => table::refresh(shape).into_iter().chain(chains()).collect(),
+        Some(pods) => [table::rebuild(shape, pods), chains().collect()].concat(),
+    };
+    match nft.commit_since(generation, &changes) {
+        Err(NftError::Refused { source, .. }) if pods.is_none() && is_of_another_make(&source) => {
+            let pods = nft.pods()?.unwrap_or_default();
+            nft.commit_since(generation, &[table::rebuild(shape, &pods), chains().collect()].concat())
         }
         outcome => outcome,
     }
+}
+
+fn is_of_another_make(refusal: &Refusal) -> bool {
+    matches!(refusal.errno, Errno::EEXIST | Errno::EBUSY | Errno::EOPNOTSUPP)
 }
 
 /// Tries again when a pod came or went between the look at the map and the commit.
@@ -161,7 +189,7 @@ fn rebuild_table(nft: &mut Nft, shape: &Shape<'_>) -> Result<(), NftError> {
 /// strict check on pods' links, which stops them from using others' addresses, would not be strict.
 ///
 /// Every other link gets the 2 for itself, so that nothing changes for it.
-fn relax_reverse_path_of_all(plan: &HostPlan) -> Result<(), sysctl::SysctlError> {
+pub(crate) fn relax_reverse_path_of_all(plan: &HostPlan) -> Result<(), sysctl::SysctlError> {
     if sysctl::read("ipv4/conf/all/rp_filter") != Some(2) {
         return Ok(());
     }

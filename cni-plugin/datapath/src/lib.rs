@@ -16,6 +16,7 @@ pub mod apply;
 mod attributes;
 pub mod clean;
 pub mod eni;
+pub mod guard;
 pub mod host;
 mod net;
 pub mod netns;
@@ -30,6 +31,7 @@ pub mod watch;
 
 pub use clean::{clean_host, leftovers, pod_leftovers};
 pub use eni::{EniError, EniPlan, forget_eni, prepare_eni};
+pub use guard::{Guard, Outcome, Repair};
 pub use host::{HostError, HostPlan, SourcePorts, prepare_host};
 pub use net::{Cidr, InvalidNet, MacAddress};
 pub use netns::{Netns, NetnsError};

@@ -3,6 +3,7 @@
 //! A transaction is taken as a whole or not at all, so packets never meet half of a change.
 
 pub(crate) mod encode;
+mod picture;
 pub(crate) mod table;
 
 use std::{collections::BTreeMap, io, net::Ipv4Addr};
@@ -40,6 +41,8 @@ pub enum NftError {
     #[error("nf_tables socket failed")]
     Socket(#[from] io::Error),
 }
+
+pub(crate) use picture::Picture;
 
 /// Which pod address leaves by which ENI.
 pub(crate) type PodMap = BTreeMap<Ipv4Addr, EniMark>;

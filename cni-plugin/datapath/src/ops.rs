@@ -59,6 +59,8 @@ pub enum Setting {
     Up(bool),
     /// MTU in bytes.
     Mtu(u32),
+    /// Hardware address.
+    Mac(MacAddress),
     /// One of the link's IPv4 settings.
     Ipv4(Ipv4Setting, u32),
 }
@@ -170,6 +172,7 @@ impl fmt::Display for Setting {
             Self::Up(true) => f.write_str("up"),
             Self::Up(false) => f.write_str("down"),
             Self::Mtu(bytes) => write!(f, "mtu {bytes}"),
+            Self::Mac(mac) => write!(f, "hardware address {mac}"),
             Self::Ipv4(setting, value) => write!(f, "{}={value}", setting.name()),
         }
     }

@@ -34,6 +34,8 @@ use crate::{
     sysctl,
 };
 
+pub(crate) use plan::host_mac;
+
 pub use check::{Difference, ExpectedEnd, ExpectedPod, check_pod};
 pub use remove::{del_pod, find_pod};
 

@@ -8,7 +8,8 @@ use std::{
 
 use eni_proto::numbers::ROUTE_PROTOCOL;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, NetlinkDeserializable, NetlinkHeader,
+    NetlinkSerializable,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -41,6 +42,8 @@ const RT_TABLE_COMPAT: u8 = 252;
 pub(crate) struct VethPair {
     pub(crate) host_name: String,
     pub(crate) host_mac: MacAddress,
+    /// Says by which ENI the pod's packets leave, for as long as the link lives.
+    pub(crate) host_group: u32,
     pub(crate) pod_name: String,
     pub(crate) pod_mac: MacAddress,
     pub(crate) mtu: u16,
@@ -76,6 +79,14 @@ pub(crate) fn encode(message: &RouteNetlinkMessage, flags: u16) -> Message {
     let mut payload = vec![0; NetlinkSerializable::buffer_len(message)];
     message.serialize(&mut payload);
     Message { kind: NetlinkSerializable::message_type(message), flags: flags | NLM_F_ACK, payload }
+}
+
+/// The message that makes a thing be there; a route takes the place of somebody else's to the same destination.
+pub(crate) fn mend_message(op: Op) -> Message {
+    match op {
+        Op::Add(object @ Object::Route(_)) => encode(&object_message(object, true), NLM_F_CREATE | NLM_F_REPLACE),
+        Op::Add(_) | Op::Remove(_) | Op::Set { .. } => op_message(op),
+    }
 }
 
 /// The message that carries out `op`.
@@ -119,6 +130,7 @@ pub(crate) fn create_veth(pair: &VethPair, pod_netns: RawFd) -> Message {
     let mut host = end(&pair.host_name, pair.host_mac);
     host.header.flags = LinkFlags::Up;
     host.header.change_mask = LinkFlags::Up;
+    host.attributes.push(LinkAttribute::Group(pair.host_group));
     host.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -203,6 +215,7 @@ fn setting_message(link: u32, setting: Setting) -> LinkMessage {
             message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
         }
         Setting::Mtu(bytes) => message.attributes.push(LinkAttribute::Mtu(bytes)),
+        Setting::Mac(mac) => message.attributes.push(LinkAttribute::Address(mac.0.to_vec())),
         Setting::Ipv4(setting, value) => {
             let families = ipv4_conf(setting, value);
             message.attributes.push(LinkAttribute::AfSpecUnknown(families.into_bytes()));

@@ -21,8 +21,10 @@ const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
 const DEL_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const GET_CHAIN: u16 = 4;
 const DEL_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
+const GET_RULE: u16 = 7;
 const DEL_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
@@ -33,7 +35,7 @@ const GET_GENERATION: u16 = 16;
 
 const FAMILY_ANY: u8 = 0;
 const FAMILY_IPV4: u8 = 2;
-const FAMILY_HEADER: usize = 4;
+pub(super) const FAMILY_HEADER: usize = 4;
 /// The type `ipv4_addr` of the `nft` program, so that it can print our sets.
 const TYPE_IPV4: u32 = 7;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
@@ -46,6 +48,9 @@ const REGISTER: u32 = 1;
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
 const RETURN: i32 = -5;
+const DROP: i32 = 0;
+/// Policy of every chain, said each time so that somebody else's goes.
+const ACCEPT: u32 = 1;
 const FIB_LINK_NAME: u32 = 2;
 const FIB_TYPE: u32 = 3;
 const FIB_SOURCE: u32 = 1;
@@ -66,6 +71,8 @@ pub(crate) struct Hook {
 pub(crate) enum Field {
     IncomingName,
     OutgoingName,
+    /// Number of the incoming link's group.
+    IncomingGroup,
     Mark,
     ConnectionState,
     ConnectionStatus,
@@ -97,6 +104,7 @@ pub(crate) enum Expression {
     Follow(&'static str),
     Goto(String),
     Return,
+    Drop,
     Put(Ipv4Addr),
     /// Source NAT to the address in the register.
     SourceNat(SourcePorts),
@@ -189,6 +197,16 @@ pub(crate) fn elements_request(table: &str, set: &str) -> (u16, Vec<u8>) {
     (SUBSYSTEM << 8 | GET_ELEMENT, header(FAMILY_IPV4, 0, name))
 }
 
+/// Kind and payload of the request for all rules of a table.
+pub(super) fn rules_request(table: &str) -> (u16, Vec<u8>) {
+    (SUBSYSTEM << 8 | GET_RULE, header(FAMILY_IPV4, 0, Attributes::new().text(1, table)))
+}
+
+pub(super) fn chain_request(table: &str, chain: &str) -> Message {
+    let payload = header(FAMILY_IPV4, 0, Attributes::new().text(1, table).text(3, chain));
+    Message { kind: SUBSYSTEM << 8 | GET_CHAIN, flags: NLM_F_ACK, payload }
+}
+
 pub(crate) fn table_request(table: &str) -> Message {
     let payload = header(FAMILY_IPV4, 0, Attributes::new().text(1, table));
     Message { kind: SUBSYSTEM << 8 | GET_TABLE, flags: NLM_F_ACK, payload }
@@ -273,7 +291,7 @@ fn chain(name: &str, hook: Option<Hook>) -> Attributes {
         None => chain,
         Some(Hook { kind, number, priority }) => {
             let place = Attributes::new().be32(1, number).bytes(2, &priority.to_be_bytes());
-            chain.nested(4, place).text(7, kind)
+            chain.nested(4, place).be32(5, ACCEPT).text(7, kind)
         }
     }
 }
@@ -324,6 +342,7 @@ fn expression(expression: &Expression) -> Attributes {
         }
         Expression::Goto(chain) => immediate(VERDICT_REGISTER, verdict(GOTO, Some(chain))),
         Expression::Return => immediate(VERDICT_REGISTER, verdict(RETURN, None)),
+        Expression::Drop => immediate(VERDICT_REGISTER, verdict(DROP, None)),
         Expression::Put(address) => immediate(REGISTER, value(&address.octets())),
         Expression::SourceNat(ports) => {
             let nat = Attributes::new().be32(1, 0).be32(2, FAMILY_IPV4.into()).be32(3, REGISTER);
@@ -351,6 +370,7 @@ fn load(field: Field) -> (&'static str, Attributes) {
     match field {
         Field::IncomingName => meta(6),
         Field::OutgoingName => meta(7),
+        Field::IncomingGroup => meta(21),
         Field::Mark => meta(3),
         Field::ConnectionState => ct(0),
         Field::ConnectionStatus => ct(2),

@@ -11,9 +11,11 @@
 //!                ct status ! confirmed fib daddr oifname PRIMARY   ct mark |= 0x80, meta mark |= 0x80, return
 //!                fib daddr oifname PRIMARY  goto by_owner
 //!   by_owner     ip saddr vmap @pod_eni
+//!                iifgroup != 0 meta mark & 0x7f == 0  drop
 //!   output       route mangle (-150)        ip daddr @direct goto by_owner
 //!   postrouting  nat srcnat (100)           oifname PRIMARY iifname "eni*" ct mark & 0x80 fib saddr type != local  snat to ADDRESS
 //!                                           oifname PRIMARY iifname != "eni*" ip daddr != @direct fib saddr type != local  snat to ADDRESS
+//!   outbound     postrouting last (300)     oifname PRIMARY iifname "eni*" meta mark & 0x7f != 0  drop
 //! ```
 //!
 //! Two chains hang on prerouting. What came in for the node itself (NodePort) must be seen *before* DNAT (-100), which turns the
@@ -25,6 +27,9 @@
 //! twice. All others leave by the ENI that owns the pod's address, also the replies to what came in by it from anywhere, as from a
 //! load balancer that keeps its clients' addresses. What the main routes do not send by the primary ENI, as to a network of
 //! containers on this node, is none of our business.
+//!
+//! What somebody else broke must not send a pod's packet by the wrong ENI until it is mended: a pod of a secondary ENI, whose link is in
+//! the ENI's group, is not let through without its element, nor by the primary ENI when its ENI's rule or table is gone.
 
 use std::net::Ipv4Addr;
 
@@ -41,12 +46,15 @@ const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
 const PRIORITY_MANGLE: i32 = -150;
 const PRIORITY_SOURCE_NAT: i32 = 100;
+const PRIORITY_LAST: i32 = 300;
 /// `RTN_LOCAL` of linux/rtnetlink.h, as `fib` puts it into a register.
 const TYPE_LOCAL: u32 = 2;
 /// Bit of a new connection in `ct state`. Source: `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const STATE_NEW: u32 = 8;
 /// Bit of `ct status` that every packet of a connection has but the first. Source: `IPS_CONFIRMED`.
 const STATUS_CONFIRMED: u32 = 8;
+/// All chains that packets come to by themselves.
+pub(super) const HOOKED: [&str; 5] = ["inbound", "prerouting", "output", "postrouting", "outbound"];
 const BY_OWNER: &str = "by_owner";
 const FROM_POD: &str = "from_pod";
 /// A message has room for 64 KiB of elements; a range takes up to 40 bytes.
@@ -121,18 +129,31 @@ type Chain = (&'static str, Option<Hook>, Vec<Vec<Expression>>);
 /// All fixed chains; one that another leads to comes first.
 fn chains(shape: &Shape<'_>) -> Vec<Chain> {
     let hook = |kind, number, priority| Some(Hook { kind, number, priority });
-    let by_owner = vec![Expression::Load(Field::Source), Expression::Follow(NFT_POD_MAP)];
+    let by_element = vec![Expression::Load(Field::Source), Expression::Follow(NFT_POD_MAP)];
+    let mut without_element = vec![Expression::Load(Field::IncomingGroup), Expression::NotEqual(vec![0; 4])];
+    without_element.extend(eni_of_mark());
+    without_element.extend([Expression::Equal(vec![0; 4]), Expression::Drop]);
     let goto = [came_from_pod(shape).to_vec(), vec![Expression::Goto(FROM_POD.to_owned())]].concat();
     let to_owner = vec![Expression::Goto(BY_OWNER.to_owned())];
     let output = if shape.external_snat { to_owner } else { when(NFT_DIRECT_SET, to_owner) };
     vec![
-        (BY_OWNER, None, vec![by_owner]),
+        (BY_OWNER, None, vec![by_element, without_element]),
         (FROM_POD, None, from_pod(shape)),
         ("inbound", hook("filter", HOOK_PREROUTING, PRIORITY_MANGLE), vec![remember_primary(shape.primary_link)]),
         ("prerouting", hook("filter", HOOK_PREROUTING, NFT_PREROUTING_PRIORITY), vec![goto]),
         ("output", hook("route", HOOK_OUTPUT, PRIORITY_MANGLE), vec![output]),
         ("postrouting", hook("nat", HOOK_POSTROUTING, PRIORITY_SOURCE_NAT), source_nat(shape)),
+        ("outbound", hook("filter", HOOK_POSTROUTING, PRIORITY_LAST), vec![by_no_other_eni(shape)]),
     ]
+}
+
+/// A pod's packet that was marked for another ENI than the primary does not leave by the primary.
+fn by_no_other_eni(shape: &Shape<'_>) -> Vec<Expression> {
+    let mut rule = vec![Expression::Load(Field::OutgoingName), Expression::Equal(name(shape.primary_link))];
+    rule.extend(came_from_pod(shape));
+    rule.extend(eni_of_mark());
+    rule.extend([Expression::NotEqual(vec![0; 4]), Expression::Drop]);
+    rule
 }
 
 fn remember_primary(primary_link: &str) -> Vec<Expression> {
@@ -199,6 +220,10 @@ fn source_nat(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
 
 fn came_from_pod(shape: &Shape<'_>) -> [Expression; 2] {
     [Expression::Load(Field::IncomingName), Expression::Equal(shape.veth_prefix.as_str().into())]
+}
+
+fn eni_of_mark() -> [Expression; 2] {
+    [Expression::Load(Field::Mark), Expression::Bits { mask: ENI_MARK_MASK, xor: 0 }]
 }
 
 fn is_marked() -> [Expression; 3] {

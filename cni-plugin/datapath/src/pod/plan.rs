@@ -19,7 +19,8 @@ use crate::{
 pub(super) fn veth_pair(wiring: &PodWiring) -> VethPair {
     VethPair {
         host_name: host_link_name(&wiring.network.veth_prefix, &wiring.key, &wiring.pod),
-        host_mac: mac(&wiring.key, "host"),
+        host_mac: host_mac(&wiring.key),
+        host_group: wiring.network.eni_mark.value(),
         pod_name: wiring.key.interface().to_owned(),
         pod_mac: mac(&wiring.key, "pod"),
         mtu: wiring.network.mtu,
@@ -39,6 +40,11 @@ pub(super) fn mac(key: &PodKey, end: &str) -> MacAddress {
     let digest: [u8; 20] = Sha1::digest(format!("{end} {key}")).into();
     let [first, b, c, d, e, f, ..] = digest;
     MacAddress([first & 0xfc | 0x02, b, c, d, e, f])
+}
+
+/// Returns the hardware address of the host's end.
+pub(crate) fn host_mac(key: &PodKey) -> MacAddress {
+    mac(key, "host")
 }
 
 /// Returns the steps on the pod's end itself, in order.

@@ -1,0 +1,275 @@
+//! One look after another: what is wrong, what of it may be mended now, and the mending.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use eni_proto::{EniMark, VethPrefix};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use super::{
+    LOOK_INTERVAL, Outcome, Repair, Wanted,
+    compare::{self, Deviation, Element, Remedy},
+    listen::Interest,
+    patience::Patience,
+};
+use crate::{
+    HostError, SysctlError,
+    apply::is_already,
+    host,
+    nft::{Nft, Picture, PodMap, encode::Change},
+    observe::{HostState, observe_host},
+    ops::Op,
+    route,
+    socket::NetlinkSocket,
+    sysctl,
+};
+
+/// For how long a pod's things must be wrong: an ADD or DEL takes a few milliseconds.
+const CONFIRMATION: Duration = Duration::from_millis(40);
+/// Messages in one send: their answers must fit into the socket's receive buffer.
+const BATCH: usize = 64;
+/// After a failed look, and after a repair, which may have uncovered more.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Why something was not mended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum NotDone {
+    Refused(String),
+    /// Somebody changed nf_tables after the look: the next one decides.
+    Meanwhile,
+}
+
+impl<E: std::error::Error> From<E> for NotDone {
+    fn from(error: E) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+type Report = Box<dyn Fn(&Repair) + Send>;
+
+pub(super) struct Keeper {
+    socket: NetlinkSocket,
+    nft: Nft,
+    interest: Arc<Mutex<Interest>>,
+    report: Report,
+    /// Of each thing that was mended lately.
+    patience: BTreeMap<Remedy, Patience>,
+    /// Things that an ADD or DEL may be at work on, and since when they are wrong.
+    pending: BTreeMap<Remedy, Instant>,
+    seen: Option<Seen>,
+}
+
+/// Our table at one generation of nf_tables.
+#[derive(Clone)]
+struct Seen {
+    generation: u32,
+    map: PodMap,
+    picture: Picture,
+}
+
+impl Keeper {
+    pub(super) fn new(prefix: &VethPrefix, report: Report) -> io::Result<Self> {
+        let interest = Interest { prefix: prefix.as_str().to_owned(), links: BTreeSet::new() };
+        let nft = Nft::open().map_err(io::Error::other)?;
+        Ok(Self {
+            socket: NetlinkSocket::open(NETLINK_ROUTE)?,
+            nft,
+            interest: Arc::new(Mutex::new(interest)),
+            report,
+            patience: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            seen: None,
+        })
+    }
+
+    pub(super) const fn interest(&self) -> &Arc<Mutex<Interest>> {
+        &self.interest
+    }
+
+    /// Compares everything and mends what may be mended now. Returns when to look again at the latest.
+    pub(super) fn round(&mut self, wanted: &mut Wanted, noticed: Instant) -> Duration {
+        if wanted.host.is_none() {
+            return LOOK_INTERVAL;
+        }
+        let Ok((state, seen)) = self.look() else { return AGAIN };
+        self.note_links(wanted, &state);
+        let now = Instant::now();
+        let found = deviations(wanted, &state, &seen);
+        let (due, next) = self.due(&found, now, noticed);
+        if due.is_empty() {
+            return next;
+        }
+        let refused = self.mend(&due, wanted, &state, &seen);
+        for remedy in due.into_iter().filter(|remedy| refused.get(remedy) != Some(&NotDone::Meanwhile)) {
+            self.patience.entry(remedy).or_insert_with(Patience::new).mended(Instant::now());
+            let outcome = match refused.get(&remedy) {
+                Some(NotDone::Refused(why)) => Outcome::Refused(why.clone()),
+                Some(NotDone::Meanwhile) | None => Outcome::Mended,
+            };
+            (self.report)(&Repair { what: remedy.to_string(), outcome, took: noticed.elapsed() });
+        }
+        AGAIN
+    }
+
+    /// The number of the last transaction is read first: what is changed on this view is refused when anybody changed it since.
+    fn look(&mut self) -> Result<(HostState, Seen), HostError> {
+        let generation = self.nft.generation()?;
+        let state = observe_host(&mut self.socket)?;
+        let seen = match self.seen.take().filter(|seen| seen.generation == generation) {
+            Some(seen) => seen,
+            None => Seen { generation, map: self.nft.pods()?.unwrap_or_default(), picture: self.nft.picture()? },
+        };
+        self.seen = Some(seen.clone());
+        Ok((state, seen))
+    }
+
+    fn note_links(&self, wanted: &Wanted, state: &HostState) {
+        let enis = wanted.enis.values().map(|(_, index)| *index).chain(wanted.host.iter().map(|(_, index)| *index));
+        let links = enis.chain(compare::labelled(state).map(|(link, _)| link.index)).collect();
+        self.interest.lock().unwrap_or_else(PoisonError::into_inner).links = links;
+    }
+
+    /// What is to be mended now, and how long the rest can wait.
+    fn due(&mut self, found: &[Deviation], now: Instant, noticed: Instant) -> (Vec<Remedy>, Duration) {
+        let mut next = LOOK_INTERVAL;
+        let mut due = Vec::new();
+        let pending = std::mem::take(&mut self.pending);
+        self.patience.retain(|_, patience| !patience.is_fresh(now));
+        for Deviation { remedy, passing } in found {
+            if *passing {
+                let since = *self.pending.entry(*remedy).or_insert(pending.get(remedy).copied().unwrap_or(now));
+                let rest = (since + CONFIRMATION).saturating_duration_since(now);
+                if !rest.is_zero() {
+                    next = next.min(rest);
+                    continue;
+                }
+            }
+            let patience = self.patience.entry(*remedy).or_insert_with(Patience::new);
+            let (known, at) = (patience.is_waiting(), patience.may_mend(now));
+            let pause = at.saturating_duration_since(now);
+            if pause.is_zero() {
+                due.push(*remedy);
+                continue;
+            }
+            next = next.min(pause);
+            if !known {
+                let outcome = Outcome::LeftAlone(pause);
+                (self.report)(&Repair { what: remedy.to_string(), outcome, took: noticed.elapsed() });
+            }
+        }
+        (due, next)
+    }
+
+    /// Returns why some of them could not be mended.
+    fn mend(
+        &mut self,
+        due: &[Remedy],
+        wanted: &mut Wanted,
+        state: &HostState,
+        seen: &Seen,
+    ) -> BTreeMap<Remedy, NotDone> {
+        let mut refused = BTreeMap::new();
+        let mut ops = Vec::new();
+        let mut pods = Vec::new();
+        for remedy in due {
+            let outcome = match remedy {
+                Remedy::Op(op) => {
+                    ops.push(*op);
+                    continue;
+                }
+                Remedy::Pod(element) => {
+                    pods.push(*element);
+                    continue;
+                }
+                Remedy::Table => self.mend_table(wanted, state, seen),
+                Remedy::Forwarding => sysctl::ensure("ipv4/ip_forward", 1).map_err(NotDone::from),
+                Remedy::ReversePathOfAll => relax(wanted).map_err(NotDone::from),
+            };
+            refused.extend(outcome.err().map(|why| (*remedy, why)));
+        }
+        refused.extend(self.mend_ops(&ops));
+        refused.extend(self.mend_pods(&pods, seen));
+        refused
+    }
+
+    fn mend_ops(&mut self, ops: &[Op]) -> Vec<(Remedy, NotDone)> {
+        let messages: Vec<_> = ops.iter().copied().map(route::mend_message).collect();
+        let mut refused = Vec::new();
+        for (ops, messages) in ops.chunks(BATCH).zip(messages.chunks(BATCH)) {
+            match self.socket.exchange(messages) {
+                Err(error) => {
+                    refused.extend(ops.iter().map(|op| (Remedy::Op(*op), NotDone::Refused(error.to_string()))))
+                }
+                Ok(replies) => refused.extend(ops.iter().zip(replies).filter_map(|(op, reply)| {
+                    let refusal = reply.result.err().filter(|refusal| !is_already(*op, refusal.errno))?;
+                    Some((Remedy::Op(*op), refusal.into()))
+                })),
+            }
+        }
+        refused
+    }
+
+    /// All at once; one by one when the kernel does not like one of them.
+    fn mend_pods(&mut self, pods: &[Element], seen: &Seen) -> Vec<(Remedy, NotDone)> {
+        if pods.is_empty() {
+            return Vec::new();
+        }
+        let change = |&Element { address, mark, .. }: &Element| {
+            let remove = seen.map.contains_key(&address).then_some(Change::RemovePod { address });
+            remove.into_iter().chain(mark.map(|mark| Change::AddPod { address, mark })).collect::<Vec<_>>()
+        };
+        let all: Vec<Change> = pods.iter().flat_map(change).collect();
+        match self.nft.commit_since(seen.generation, &all) {
+            Ok(true) => return Vec::new(),
+            Ok(false) => return pods.iter().map(|pod| (Remedy::Pod(*pod), NotDone::Meanwhile)).collect(),
+            Err(_) => {}
+        }
+        let one = |pod: &Element| Some((Remedy::Pod(*pod), self.nft.commit(&change(pod)).err()?.into()));
+        pods.iter().filter_map(one).collect()
+    }
+
+    fn mend_table(&mut self, wanted: &mut Wanted, state: &HostState, seen: &Seen) -> Result<(), NotDone> {
+        let Some((plan, index)) = &wanted.host else { return Ok(()) };
+        let Some(link) = compare::find(state, plan.primary_mac, *index) else { return Ok(()) };
+        let marks: Vec<EniMark> =
+            wanted.enis.values().map(|(plan, _)| plan.mark).filter(|mark| !mark.is_primary()).collect();
+        let pods = seen.picture.is_empty().then(|| compare::elements(state));
+        let shape = host::shape(plan, link);
+        if !host::mend_table(&mut self.nft, seen.generation, &shape, &marks, pods.as_ref())? {
+            return Err(NotDone::Meanwhile);
+        }
+        wanted.picture = self.nft.picture()?;
+        Ok(())
+    }
+}
+
+fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen) -> Vec<Deviation> {
+    let mut found = Vec::new();
+    let mut at_once = |wrong: bool, remedy| {
+        if wrong {
+            found.push(Deviation { remedy, passing: false });
+        }
+    };
+    at_once(sysctl::read("ipv4/ip_forward") != Some(1), Remedy::Forwarding);
+    at_once(sysctl::read("ipv4/conf/all/rp_filter") == Some(2), Remedy::ReversePathOfAll);
+    at_once(seen.picture != wanted.picture, Remedy::Table);
+    let others = compare::deviations(wanted, state, &seen.map);
+    // A table that is made anew has all pods.
+    found
+        .extend(others.into_iter().filter(|found| !seen.picture.is_empty() || !matches!(found.remedy, Remedy::Pod(_))));
+    found
+}
+
+fn relax(wanted: &Wanted) -> Result<(), SysctlError> {
+    wanted.host.as_ref().map_or(Ok(()), |(plan, _)| host::relax_reverse_path_of_all(plan))
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,179 @@
+//! Hears what anybody changes in the kernel, and tells what may concern us. What exactly changed is not asked: the comparison finds it.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Instant,
+};
+
+use eni_proto::numbers::{NFT_TABLE, ROUTE_PROTOCOL};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
+use nix::sys::{
+    socket::{setsockopt, sockopt::ReceiveTimeout},
+    time::{TimeVal, TimeValLike},
+};
+
+use super::Kick;
+use crate::attributes;
+
+// Groups and kinds of messages. Source: linux/rtnetlink.h and linux/netfilter/nfnetlink.h.
+const GROUPS_ROUTE: [u32; 5] = [GROUP_LINK, 5, 7, 8, 24];
+const GROUP_LINK: u32 = 1;
+const GROUPS_NFTABLES: [u32; 1] = [7];
+const LINK: [u16; 2] = [16, 17];
+const ADDRESS: [u16; 2] = [20, 21];
+const ROUTE: [u16; 2] = [24, 25];
+const RULE: [u16; 2] = [32, 33];
+const NETCONF: [u16; 2] = [80, 81];
+const NFTABLES: u16 = 10;
+const HEADER: usize = 16;
+const LINK_HEADER: usize = 16;
+const NFT_HEADER: usize = 4;
+/// Protocol of a route, in its header.
+const ROUTE_PROTOCOL_AT: usize = 5;
+/// Table of a route, in its header.
+const ROUTE_TABLE_AT: usize = 4;
+const TABLES_OF_OTHERS: [u8; 3] = [253, 254, 255];
+/// Some thousand messages. More than the kernel's default, so that a burst of others' changes seldom hides ours.
+const RECEIVE_BUFFER: u32 = 1 << 20;
+/// How soon a listener notices that it is not wanted any more, in seconds.
+const STOP_SECONDS: i64 = 1;
+
+/// Which links' changes concern us.
+#[derive(Debug, Default)]
+pub(super) struct Interest {
+    /// First characters of the names of pods' links.
+    pub(super) prefix: String,
+    /// Indexes of the links that were looked at.
+    pub(super) links: BTreeSet<u32>,
+}
+
+/// Starts to listen, in the network namespace of the calling thread, until `stopped`.
+pub(super) fn start(
+    interest: &Arc<Mutex<Interest>>,
+    kicks: &mpsc::Sender<Kick>,
+    stopped: &Arc<AtomicBool>,
+) -> io::Result<()> {
+    for (protocol, groups) in [(NETLINK_ROUTE, &GROUPS_ROUTE[..]), (NETLINK_NETFILTER, &GROUPS_NFTABLES)] {
+        let socket = open(protocol, groups)?;
+        let (interest, kicks, stopped) = (Arc::clone(interest), kicks.clone(), Arc::clone(stopped));
+        let concerns = move |kind: u16, payload: &[u8]| match protocol {
+            NETLINK_ROUTE => concerns(&interest.lock().unwrap_or_else(PoisonError::into_inner), kind, payload),
+            _ => concerns_table(kind, payload),
+        };
+        thread::Builder::new().name("listen".to_owned()).spawn(move || listen(&socket, &concerns, &kicks, &stopped))?;
+    }
+    Ok(())
+}
+
+fn open(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    groups.iter().try_for_each(|group| socket.add_membership(*group))?;
+    socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(STOP_SECONDS))?;
+    Ok(socket)
+}
+
+fn listen(socket: &Socket, concerns: &dyn Fn(u16, &[u8]) -> bool, kicks: &mpsc::Sender<Kick>, stopped: &AtomicBool) {
+    let mut buffer = Vec::with_capacity(64 * 1024);
+    while !stopped.load(Ordering::Relaxed) {
+        buffer.clear();
+        let concerned = match socket.recv(&mut buffer, 0) {
+            Ok(_) => messages(&buffer).any(|(kind, payload)| concerns(kind, payload)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
+            // Messages were lost (ENOBUFS): any of them may have concerned us.
+            Err(_) => true,
+        };
+        if concerned && kicks.send(Kick::Look(Instant::now())).is_err() {
+            return;
+        }
+    }
+}
+
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let [l0, l1, l2, l3, k0, k1, ..] = *bytes.first_chunk::<HEADER>()?;
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+        let payload = bytes.get(HEADER..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([k0, k1]), payload))
+    })
+}
+
+/// What cannot be read is taken to concern us.
+fn concerns(interest: &Interest, kind: u16, payload: &[u8]) -> bool {
+    let known = |link: Option<u32>| link.is_none_or(|link| interest.links.contains(&link));
+    let word = |at: usize| payload.get(at..).and_then(attributes::as_ne32);
+    if LINK.contains(&kind) {
+        let name = payload.get(LINK_HEADER..).and_then(|rest| attributes::find(rest, 3)).map(attributes::as_text);
+        return known(word(4)) || name.is_none_or(|name| name.starts_with(&interest.prefix));
+    }
+    if ADDRESS.contains(&kind) {
+        return known(word(4));
+    }
+    if ROUTE.contains(&kind) {
+        let is_ours = payload.get(ROUTE_PROTOCOL_AT) == Some(&ROUTE_PROTOCOL);
+        return is_ours || payload.get(ROUTE_TABLE_AT).is_none_or(|table| !TABLES_OF_OTHERS.contains(table));
+    }
+    if NETCONF.contains(&kind) {
+        // `all` and `default` have the indexes -1 and -2.
+        let index = payload.get(4..).and_then(|rest| attributes::find(rest, 1)).and_then(attributes::as_ne32);
+        return known(index) || index.is_some_and(|index| index >= u32::MAX - 1);
+    }
+    RULE.contains(&kind)
+}
+
+fn concerns_table(kind: u16, payload: &[u8]) -> bool {
+    // Every message of nf_tables names its table in the first attribute, but the one that only counts transactions.
+    let table = payload.get(NFT_HEADER..).and_then(|rest| attributes::find(rest, 1));
+    kind >> 8 == NFTABLES && table.is_some_and(|table| attributes::as_text(table) == NFT_TABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str) -> Vec<u8> {
+        let mut payload = vec![0; LINK_HEADER];
+        payload[4..8].copy_from_slice(&index.to_ne_bytes());
+        payload.extend(attributes::Attributes::new().text(3, name).into_bytes());
+        payload
+    }
+
+    fn route(table: u8, protocol: u8) -> Vec<u8> {
+        let mut payload = vec![0; 12];
+        (payload[ROUTE_TABLE_AT], payload[ROUTE_PROTOCOL_AT]) = (table, protocol);
+        payload
+    }
+
+    #[test]
+    fn only_what_may_be_ours_is_looked_at() {
+        let interest = Interest { prefix: "eni".to_owned(), links: BTreeSet::from([2, 3]) };
+        for (kind, payload, wanted) in [
+            (LINK[0], link(2, "eth0"), true),
+            (LINK[1], link(9, "eni0123"), true),
+            (LINK[0], link(9, "docker0"), false),
+            (ADDRESS[1], link(3, ""), true),
+            (ADDRESS[1], link(9, ""), false),
+            (ROUTE[1], route(2, 4), true),
+            (ROUTE[1], route(254, ROUTE_PROTOCOL), true),
+            (ROUTE[1], route(254, 3), false),
+            (RULE[1], vec![], true),
+        ] {
+            assert_eq!(concerns(&interest, kind, &payload), wanted, "{kind} {payload:?}");
+        }
+        let table = |name| [vec![0; NFT_HEADER], attributes::Attributes::new().text(1, name).into_bytes()].concat();
+        assert!(concerns_table(NFTABLES << 8 | 6, &table(NFT_TABLE)));
+        assert!(!concerns_table(NFTABLES << 8 | 6, &table("kube-proxy")));
+    }
+}

@@ -1,0 +1,73 @@
+//! How our table looks, to tell whether anybody but us changed it.
+
+use eni_proto::numbers::{NFT_BY_MAIN_SET, NFT_DIRECT_SET, NFT_TABLE};
+use nix::errno::Errno;
+
+use super::{
+    Nft, NftError,
+    encode::{self, chain_request},
+    table::HOOKED,
+};
+use crate::attributes;
+
+/// How many others use a table or chain, which changes with every pod: kind of the attribute.
+const USE_OF_TABLE: u16 = 3;
+const USE_OF_CHAIN: u16 = 6;
+
+/// Table, hooked chains, all rules and the sets of networks, as the kernel tells them, without the pods' map.
+///
+/// Handles are part of it, so that a rule that somebody replaced by the same one is another rule.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Picture(Vec<(u16, Vec<u8>)>);
+
+impl Picture {
+    /// Whether there is no table.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Nft {
+    /// Looks at the table; an absent one gives an empty picture.
+    pub(crate) fn picture(&mut self) -> Result<Picture, NftError> {
+        let mut requests = vec![encode::table_request(NFT_TABLE)];
+        requests.extend(HOOKED.map(|chain| chain_request(NFT_TABLE, chain)));
+        let mut parts = Vec::new();
+        for (reply, unstable) in
+            self.0.exchange(&requests)?.into_iter().zip([USE_OF_TABLE].into_iter().chain([USE_OF_CHAIN; HOOKED.len()]))
+        {
+            parts.extend(
+                told(reply.result, reply.data)?.into_iter().map(|(kind, part)| (kind, without(&part, unstable))),
+            );
+        }
+        let dumps = [
+            encode::rules_request(NFT_TABLE),
+            encode::elements_request(NFT_TABLE, NFT_DIRECT_SET),
+            encode::elements_request(NFT_TABLE, NFT_BY_MAIN_SET),
+        ];
+        for (kind, payload) in dumps {
+            let reply = self.0.dump(kind, &payload)?;
+            parts.extend(told(reply.result, reply.data)?);
+        }
+        Ok(Picture(parts))
+    }
+}
+
+type Parts = Vec<(u16, Vec<u8>)>;
+
+/// Without the header of each message, which tells the number of the last transaction.
+fn told(result: Result<(), crate::Refusal>, data: Parts) -> Result<Parts, NftError> {
+    match result {
+        Ok(()) => {
+            let body = |payload: Vec<u8>| payload.get(encode::FAMILY_HEADER..).unwrap_or_default().to_vec();
+            Ok(data.into_iter().map(|(kind, payload)| (kind, body(payload))).collect())
+        }
+        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
+        Err(source) => Err(NftError::Refused { step: "look at the table".to_owned(), source }),
+    }
+}
+
+fn without(part: &[u8], unstable: u16) -> Vec<u8> {
+    let kept = attributes::read(part).filter(|(kind, _)| *kind != unstable);
+    kept.fold(attributes::Attributes::new(), |all, (kind, value)| all.bytes(kind, value)).into_bytes()
+}

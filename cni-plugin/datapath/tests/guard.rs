@@ -1,0 +1,236 @@
+//! What somebody breaks on a prepared node is mended, and nothing else is touched.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod world;
+
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use eni_datapath::{Guard, Netns, Outcome, PodWiring, Repair, add_pod, del_pod, observe_pods};
+use eni_proto::{EniMark, VethPrefix};
+use world::{MARK, World, eni_plan, host_plan, ip, ruleset, run, snapshot, try_run, wiring};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node with two pods that a guard keeps right.
+struct Guarded {
+    guard: Guard,
+    repairs: Arc<Mutex<Vec<Repair>>>,
+    pods: [PodWiring; 2],
+    world: World,
+    _netns: [Netns; 2],
+}
+
+impl Guarded {
+    fn new() -> Self {
+        let (world, netns) = (World::new(), [(); 2].map(|()| Netns::fresh().unwrap()));
+        let repairs = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&repairs);
+        let pods = [
+            wiring("c1", "web-1", [10, 0, 1, 1], EniMark::PRIMARY, &netns[0]),
+            wiring("c2", "web-2", [10, 0, 1, 2], MARK, &netns[1]),
+        ];
+        let guard = world.on_node(|| {
+            let report = move |repair: &Repair| told.lock().unwrap().push(repair.clone());
+            let guard = Guard::start(&VethPrefix::default(), report).unwrap();
+            guard.prepare_host(&host_plan()).unwrap();
+            guard.prepare_eni(&eni_plan()).unwrap();
+            for pod in &pods {
+                add_pod(pod).unwrap();
+            }
+            guard
+        });
+        Self { guard, repairs, pods, world, _netns: netns }
+    }
+
+    fn repairs(&self) -> Vec<Repair> {
+        self.repairs.lock().unwrap().clone()
+    }
+
+    /// Waits until the node is as it was, in any order.
+    fn wait_for(&self, wanted: &str, after: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.world.on_node(settled);
+            if found == wanted {
+                return;
+            }
+            let repairs = self.repairs();
+            assert!(Instant::now() < deadline, "after {after}: {repairs:#?}\nfound {found}\nwanted {wanted}");
+            thread::yield_now();
+        }
+    }
+}
+
+/// The node's state; in which order the kernel tells it does not matter.
+fn settled() -> String {
+    let mut lines: Vec<String> = snapshot().lines().map(str::to_owned).collect();
+    let names: Vec<String> = world::ip_json("link")
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|link| link["ifname"].as_str().unwrap().to_owned())
+        .collect();
+    let settings = names.iter().map(|name| format!("ipv4/conf/{name}/rp_filter"));
+    for setting in settings.chain(["ipv4/ip_forward".to_owned(), "ipv4/conf/all/rp_filter".to_owned()]) {
+        lines.push(format!("{setting} = {}", std::fs::read_to_string(format!("/proc/sys/net/{setting}")).unwrap()));
+    }
+    lines.sort();
+    lines.join("\n")
+}
+
+fn breakages(primary: &str, secondary: &str) -> Vec<String> {
+    [
+        "ip route flush table 20000",
+        "ip route flush table 2",
+        "ip route replace default via 10.0.0.1 dev eth0 onlink table 2",
+        "ip rule del priority 512",
+        "ip rule del priority 1536",
+        "ip rule del priority 32765",
+        "ip address del 10.0.0.11/32 dev eth1",
+        "ip link set eth1 down",
+        "ip link set eth1 address 02:00:00:00:99:99",
+        "ip link set eth1 mtu 1400",
+        "ip link set SECONDARY down",
+        "ip link set SECONDARY address 02:00:00:00:99:98",
+        "ip link set PRIMARY address 02:00:00:00:99:97",
+        "sysctl -q -w net.ipv4.conf.eth1.rp_filter=1",
+        "sysctl -q -w net.ipv4.conf.SECONDARY.rp_filter=0",
+        "sysctl -q -w net.ipv4.ip_forward=0",
+        "nft flush map ip eni_cni pod_eni",
+        "nft flush set ip eni_cni direct",
+        "nft flush chain ip eni_cni from_pod",
+        "nft flush chain ip eni_cni eni_2",
+        "nft add rule ip eni_cni from_pod drop",
+        "nft chain ip eni_cni prerouting { policy drop ; }",
+        "nft delete table ip eni_cni",
+        "nft flush ruleset",
+    ]
+    .map(|line| line.replace("PRIMARY", primary).replace("SECONDARY", secondary))
+    .to_vec()
+}
+
+fn carry_out(line: &str) {
+    let (program, arguments) = line.split_once(' ').unwrap();
+    run(program, arguments);
+}
+
+#[test]
+fn whatever_somebody_breaks_is_as_before_soon_after() {
+    let node = Guarded::new();
+    let links: Vec<String> = node.world.on_node(|| {
+        let links = observe_pods(&VethPrefix::default()).unwrap().links;
+        links.into_iter().map(|link| link.name).collect()
+    });
+    let right = node.world.on_node(settled);
+    for line in breakages(&links[0], &links[1]) {
+        let before = node.repairs().len();
+        node.world.on_node(|| carry_out(&line));
+        node.wait_for(&right, &line);
+        let repairs = node.repairs();
+        assert!(repairs.len() > before, "nothing was told of `{line}`");
+        assert!(repairs.iter().all(|repair| repair.outcome == Outcome::Mended), "`{line}`: {repairs:#?}");
+    }
+}
+
+#[test]
+fn a_setting_without_notification_is_found_with_the_next_change() {
+    let node = Guarded::new();
+    let right = node.world.on_node(settled);
+    node.world.on_node(|| {
+        run("sysctl", "-q -w net.ipv4.conf.eth1.arp_ignore=0");
+        ip("route flush table 2");
+    });
+    node.wait_for(&right, "arp_ignore");
+    assert_eq!(node.world.on_node(|| run("sysctl", "-n net.ipv4.conf.eth1.arp_ignore")).trim(), "1");
+}
+
+#[test]
+fn the_check_on_pods_links_stays_strict() {
+    let node = Guarded::new();
+    node.world.on_node(|| {
+        run("sysctl", "-q -w net.ipv4.conf.all.rp_filter=2");
+        let deadline = Instant::now() + PATIENCE;
+        while run("sysctl", "-n net.ipv4.conf.all.rp_filter").trim() != "0" {
+            assert!(Instant::now() < deadline, "{:#?}", node.repairs());
+        }
+    });
+}
+
+#[test]
+fn new_settings_are_kept_instead_of_the_old_ones_and_a_forgotten_eni_is_left_alone() {
+    let node = Guarded::new();
+    node.world.on_node(|| {
+        let mut plan = host_plan();
+        plan.direct = vec!["10.0.0.0/8".parse().unwrap()];
+        node.guard.prepare_host(&plan).unwrap();
+        del_pod(&VethPrefix::default(), &node.pods[1].key, &node.pods[1].pod, None).unwrap();
+        node.guard.forget_eni(0, 1, MARK).unwrap();
+    });
+    let right = node.world.on_node(settled);
+    assert!(right.contains("elements = { 10.0.0.0/8 }"), "{right}");
+    node.world.on_node(|| run("nft", "flush set ip eni_cni direct"));
+    node.wait_for(&right, "flush");
+    assert!(node.repairs().iter().all(|repair| !repair.what.contains("10.0.0.11")), "{:#?}", node.repairs());
+}
+
+#[test]
+fn pods_that_come_and_go_are_not_taken_for_damage() {
+    let node = Guarded::new();
+    let right = node.world.on_node(settled);
+    let netns = Netns::fresh().unwrap();
+    node.world.on_node(|| {
+        for round in 0..150_u8 {
+            let mark = if round % 2 == 0 { MARK } else { EniMark::PRIMARY };
+            let pod = wiring(&format!("n{round}"), "churn", [10, 0, 2, 9], mark, &netns);
+            add_pod(&pod).unwrap();
+            del_pod(&VethPrefix::default(), &pod.key, &pod.pod, None).unwrap();
+        }
+    });
+    node.wait_for(&right, "churn");
+    assert_eq!(node.repairs(), []);
+}
+
+#[test]
+fn what_others_do_is_none_of_our_business() {
+    let node = Guarded::new();
+    node.world.on_node(|| {
+        run("nft", "add table ip others");
+        ip("route add 192.168.0.0/24 dev eth0 table 77");
+        ip("rule add priority 700 from 192.168.0.1 lookup 77");
+        ip("link add other type veth peer name other2");
+        ip("link set other up");
+        let before = settled();
+        // A breakage of ours makes the guard look at everything.
+        ip("rule del priority 512");
+        node.wait_for(&before, "rule");
+    });
+    let told = node.repairs();
+    assert_eq!(told.len(), 1, "{told:#?}");
+}
+
+#[test]
+fn a_fight_is_given_up_for_a_while_and_told() {
+    let node = Guarded::new();
+    let given_up = || node.repairs().iter().any(|repair| matches!(repair.outcome, Outcome::LeftAlone(_)));
+    let deadline = Instant::now() + PATIENCE * 3;
+    node.world.on_node(|| {
+        while !given_up() {
+            assert!(Instant::now() < deadline, "{:#?}", node.repairs());
+            // It fails while the rule is still missing.
+            try_run("ip", "rule del priority 512");
+        }
+        // Everything else is mended meanwhile.
+        ip("route flush table 2");
+        while !ip("route show table 2").contains("default") {
+            assert!(Instant::now() < deadline, "{:#?}", node.repairs());
+        }
+    });
+    let mended = node.repairs().iter().filter(|repair| repair.outcome == Outcome::Mended).count();
+    assert!(mended < 60, "{mended}");
+    assert!(node.world.on_node(ruleset).contains("eni_2"));
+}

@@ -7,11 +7,11 @@ use eni_datapath::{Difference, ExpectedEnd, ExpectedPod, PodState, WireError};
 use eni_proto::{PodKey, host_link_name};
 use ipam_aws::{AwsEc2, AwsImds, AwsSettings};
 use ipam_core::{
-    Lease,
-    ports::{Ec2, Imds, Interface, Scope},
+    Access, Lease,
+    ports::{Imds, Interface, Scope},
 };
 
-use crate::{reconcile::chain, settings::Settings, store};
+use crate::{metadata::Descriptions, reconcile::chain, settings::Settings, store};
 
 /// What one source says, or why it says nothing.
 pub(crate) type Word<T> = Result<T, String>;
@@ -57,7 +57,7 @@ pub(crate) async fn sources(settings: &Settings, with_ec2: bool) -> Sources {
     let pods = eni_datapath::observe_pods(&settings.veth_prefix).map_err(|error| chain(&error));
     let wiring = leases.iter().flatten().map(|lease| (lease.key.clone(), wiring(lease, settings))).collect();
     let interfaces = match with_ec2 {
-        true => interfaces().await,
+        true => interfaces(settings.policy.access).await,
         false => Err("EC2 was not asked (--no-ec2)".to_owned()),
     };
     Sources {
@@ -70,10 +70,13 @@ pub(crate) async fn sources(settings: &Settings, with_ec2: bool) -> Sources {
     }
 }
 
-async fn interfaces() -> Word<Vec<Interface>> {
-    let node = AwsImds::new().identity().await.map_err(|error| chain(&error))?;
+async fn interfaces(access: Access) -> Word<Vec<Interface>> {
+    let imds = AwsImds::new();
+    let node = imds.identity().await.map_err(|error| chain(&error))?;
     let ec2 = AwsEc2::connect(AwsSettings::for_region(&node.region)).await;
-    ec2.interfaces(&node.instance, Scope::Attached).await.map_err(|error| chain(&error))
+    let enis = Descriptions { access, ec2: &ec2, imds: &imds, node: &node };
+    let found = enis.interfaces(Scope::Attached).await.map_err(|error| chain(&error))?;
+    Ok(found.into_iter().map(|(interface, _)| interface).collect())
 }
 
 /// Holds a pod's interface against its lease.

@@ -12,6 +12,7 @@ mod history;
 mod host;
 mod inspect;
 mod install;
+mod metadata;
 mod orphans;
 mod reconcile;
 mod released;

@@ -10,16 +10,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use eni_proto::{Pod, PodKey, Refusal, RefusalCode};
+use ipam_aws::AwsImds;
 use ipam_core::{
-    Action, Command, CoolDown, EniId, Event, IntentId, Lease, Moment, Ticket,
+    Action, Command, CoolDown, EniId, Event, IntentId, Lease, Moment, SubnetId, Ticket,
     engine::{Engine, EngineStatus},
-    ports::{Attachment, Ec2, Interface, NodeIdentity},
+    ports::{Attachment, Cidr4, Ec2, Interface, NodeIdentity},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -41,6 +42,7 @@ pub(crate) type DelAnswer = Result<Option<CoolDown>, Refusal>;
 
 enum Message {
     Event(Event),
+    Metadata(Box<NodeIdentity>),
     Add { event: Event, ticket: Ticket, reply: oneshot::Sender<AddAnswer> },
     End { event: Event, ticket: Ticket, why: Ended, reply: oneshot::Sender<DelAnswer> },
     Leases { reply: oneshot::Sender<Vec<Lease>> },
@@ -114,6 +116,12 @@ impl Handle {
         answer.await.map_err(|_| Stopped)
     }
 
+    /// Says what the metadata service shows now.
+    pub(crate) fn metadata(&self, node: NodeIdentity) {
+        // As for `tell`.
+        let _ = self.messages.send(Message::Metadata(Box::new(node)));
+    }
+
     fn tell(&self, event: Event) {
         // Nobody listens only when the daemon stops, and then nobody needs to.
         let _ = self.messages.send(Message::Event(event));
@@ -139,10 +147,13 @@ impl Drop for CancelOnDrop<'_> {
 /// What the loop needs of the outside.
 pub(crate) struct Outside<E> {
     pub(crate) ec2: Arc<E>,
+    pub(crate) imds: Arc<AwsImds>,
     pub(crate) store: Store,
     pub(crate) host: HostNet,
     pub(crate) node: NodeIdentity,
     pub(crate) settings: Settings,
+    /// Networks of subnets beside the node's own, as far as they were asked for.
+    pub(crate) networks: Mutex<BTreeMap<SubnetId, Cidr4>>,
     /// Hears of the network namespace of each new lease.
     pub(crate) granted: mpsc::UnboundedSender<String>,
 }
@@ -160,6 +171,7 @@ pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownClo
     let handle = Handle { messages, tickets: Arc::default() };
     let reconciler = Reconciler {
         engine,
+        node: outside.node.clone(),
         outside: Arc::new(outside),
         handle: handle.clone(),
         adds: BTreeMap::new(),
@@ -175,6 +187,8 @@ pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownClo
 
 struct Reconciler<E> {
     engine: Engine,
+    /// The node as the metadata service showed it last.
+    node: NodeIdentity,
     outside: Arc<Outside<E>>,
     handle: Handle,
     adds: BTreeMap<Ticket, oneshot::Sender<AddAnswer>>,
@@ -212,6 +226,7 @@ impl<E: Ec2> Reconciler<E> {
                 }
                 self.feed(event);
             }
+            Message::Metadata(node) => self.refresh(*node),
             Message::Add { event, ticket, reply } => {
                 self.adds.insert(ticket, reply);
                 self.feed(event);

@@ -5,7 +5,7 @@
 
 mod cloud;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, str::FromStr, time::Duration};
 
 use eni_datapath::SourcePorts;
 use eni_proto::{VethPrefix, numbers};
@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) add_wait_seconds: u32,
     /// How large the pool is, where it lives, what may be changed: see `settings/cloud.rs`.
     pub(crate) policy: Policy,
+    /// `IPAMD_METADATA_SECONDS`: how often the metadata service is asked for what can change.
+    pub(crate) metadata_period: Duration,
     /// `ADDITIONAL_ENI_TAGS`: further tags of ENIs that we make.
     pub(crate) eni_tags: BTreeMap<String, String>,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`: first characters of host interfaces' names.
@@ -112,6 +114,11 @@ pub(crate) const REFERENCE: &[(&str, &str, &str)] = &[
     ("DISABLE_NETWORK_RESOURCE_PROVISIONING", "false", "true: change nothing at EC2; somebody else attaches ENIs"),
     ("ENABLE_IMDS_ONLY_MODE", "false", "true: never call EC2; ENIs are read from the metadata service"),
     ("ADDITIONAL_ENI_TAGS", "", "JSON object of tags for ENIs; keys with k8s.amazonaws.com are left out"),
+    (
+        "IPAMD_METADATA_SECONDS",
+        "60",
+        "seconds between looks at the metadata service for new groups and networks, 1 to 3600",
+    ),
     ("IP_COOLDOWN_PERIOD", "30", "seconds before a released address is reused, 5 to 3600"),
     ("AWS_VPC_K8S_CNI_VETHPREFIX", "eni", "first 1 to 4 characters of host interface names"),
     ("AWS_VPC_ENI_MTU", "9001", "MTU of ENIs and pods in bytes, 576 to 9001"),
@@ -141,6 +148,7 @@ impl Settings {
             runtime: reader.runtime(),
             add_wait_seconds: reader.number("ADD_WAIT_SECONDS", numbers::DEFAULT_ADD_WAIT_SECONDS, 0, 200),
             policy: reader.policy(),
+            metadata_period: Duration::from_secs(reader.number("IPAMD_METADATA_SECONDS", 60, 1, 3600)),
             eni_tags: reader.tags(),
             veth_prefix: reader.parsed("AWS_VPC_K8S_CNI_VETHPREFIX", VethPrefix::default()),
             mtu: reader.number("AWS_VPC_ENI_MTU", numbers::DEFAULT_MTU, numbers::MIN_MTU, numbers::DEFAULT_MTU),

@@ -10,7 +10,7 @@ mod recover;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -32,6 +32,7 @@ use self::recover::{Recovered, Sources};
 use crate::{
     clock, conflist,
     host::HostNet,
+    metadata::{self, Descriptions},
     orphans,
     reconcile::{self, Outside, chain},
     released, sandboxes,
@@ -205,13 +206,16 @@ async fn begin(
     mut recorded: Recorded,
     stage: &watch::Sender<Stage>,
 ) -> Result<(), StartError> {
-    let node = node::identity(&AwsImds::new(), &recorded, stage).await;
+    let imds = Arc::new(AwsImds::new());
+    let node = node::identity(&*imds, &recorded, stage).await;
     let ec2 = Arc::new(AwsEc2::connect(AwsSettings::for_region(&node.region)).await);
     let known = node::known_cloud(&store, &node, std::mem::take(&mut recorded.cloud)).await;
     let limits = node::limits(&*ec2, &node, settings.policy.access, (&store, &known), stage).await;
     tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
     let host = HostNet::start().map_err(|source| StartError::System { what: "a thread", source })?;
-    let sources = Sources { settings: &settings, host: &host, ec2: &*ec2, node: &node, store: &store, stage };
+    let access = settings.policy.access;
+    let enis = Descriptions { access, ec2: &*ec2, imds: &imds, node: &node };
+    let sources = Sources { settings: &settings, host: &host, enis, store: &store, stage };
     let Recovered { leases, cooling } = sources.recover(recorded, &known.interfaces).await;
     let start = engine::Start {
         node: node.clone(),
@@ -224,12 +228,21 @@ async fn begin(
     };
     let engine = Engine::new(start, clock::now());
     let released_dir = settings.released_dir.clone();
-    let history = settings.history;
+    let (history, period) = (settings.history, settings.metadata_period);
     let (granted, new_leases) = mpsc::unbounded_channel();
     let prefix = settings.veth_prefix.clone();
     let (conf_dir, lost_sandboxes) = (settings.conf_dir.clone(), settings.runtime.clone());
     let told = settings.clone();
-    let outside = Outside { ec2, store: store.clone(), host: host.clone(), node, settings, granted };
+    let outside = Outside {
+        ec2,
+        imds: imds.clone(),
+        store: store.clone(),
+        host: host.clone(),
+        node,
+        settings,
+        networks: Mutex::new(known.networks.clone()),
+        granted,
+    };
     let handle = reconcile::start(engine, outside, known);
     if let Some(folder) = conf_dir {
         tokio::spawn(conflist::publish(folder, told, handle.clone()));
@@ -240,6 +253,7 @@ async fn begin(
     }
     tokio::spawn(orphans::follow(handle.clone(), host, prefix, new_leases));
     tokio::spawn(released::follow(released_dir, handle.clone()));
+    tokio::spawn(metadata::follow(imds, handle.clone(), period));
     tokio::spawn(housekeeping(store, history));
     stage.send_replace(Stage::Serving(handle));
     Ok(())

@@ -8,12 +8,12 @@ mod cloud;
 mod forms;
 mod history;
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use eni_proto::{EniMark, Pod, PodKey};
 use ipam_core::{
-    Action, CoolDown, IntentId, Lease, Limits, Moment,
-    ports::{Interface, NodeIdentity},
+    Action, CoolDown, IntentId, Lease, Limits, Moment, SubnetId,
+    ports::{Cidr4, Interface, NodeIdentity},
 };
 use sqlx::{
     ConnectOptions, Connection, Row, SqliteConnection,
@@ -211,6 +211,14 @@ impl Store {
         limits: Limits,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         Self::queue(&self.cloud, CloudWrite::Limits(limits))
+    }
+
+    /// Keeps the networks of the zone's subnets.
+    pub(crate) fn remember_networks(
+        &self,
+        networks: &BTreeMap<SubnetId, Cidr4>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.cloud, CloudWrite::Networks(networks.clone()))
     }
 
     /// Forgets all that is known of the cloud: it was written by another instance.

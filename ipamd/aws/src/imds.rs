@@ -1,12 +1,15 @@
 //! The instance metadata service, version 2, through the SDK's client.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use aws_config::{
     imds::{Client, client::error::ImdsError as SdkError},
     provider_config::ProviderConfig,
 };
-use ipam_core::ports::{Cidr4, Imds, ImdsError, NodeIdentity};
+use ipam_core::{
+    AttachmentId, MacAddress,
+    ports::{Attachment, Cidr4, Imds, ImdsError, Interface, InterfaceKind, NodeIdentity},
+};
 
 use crate::{convert, http_client, outcome::chain};
 
@@ -18,6 +21,7 @@ const VALUE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long all values together may take. The daemon tries again by itself, and says so while it does.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(5);
 const ROOT: &str = "/latest/meta-data";
+const MACS: &str = "network/interfaces/macs";
 
 /// The metadata service. Its address can be changed with `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
 #[derive(Debug)]
@@ -43,12 +47,88 @@ impl AwsImds {
             .map_err(|error| ImdsError { path: endpoint.to_owned(), reason: chain(&*error) })
     }
 
+    /// Reads this node's ENIs, each with the network of its subnet: for a node that must not ask EC2.
+    ///
+    /// The service shows neither tags nor the kind of an ENI, so `no_manage` has no effect and every ENI with an address is
+    /// taken for an ordinary one. One without an address (EFA only) and one that has left but is still listed are left out.
+    ///
+    /// # Errors
+    /// [`ImdsError`]; also when one ENI cannot be read: without it, its addresses would look free.
+    pub async fn interfaces(&self, node: &NodeIdentity) -> Result<Vec<(Interface, Cidr4)>, ImdsError> {
+        tokio::time::timeout(IDENTITY_TIMEOUT, self.read_interfaces(node)).await.map_err(late)?
+    }
+
+    async fn read_interfaces(&self, node: &NodeIdentity) -> Result<Vec<(Interface, Cidr4)>, ImdsError> {
+        let macs = self.list(&format!("{MACS}/"), |line| line.trim_end_matches('/').parse().ok()).await?;
+        let mut found = Vec::new();
+        for mac in macs {
+            found.extend(self.read_interface(node, mac).await?);
+        }
+        Ok(found)
+    }
+
+    async fn read_interface(
+        &self,
+        node: &NodeIdentity,
+        mac: MacAddress,
+    ) -> Result<Option<(Interface, Cidr4)>, ImdsError> {
+        let own = format!("{MACS}/{mac}");
+        if self.optional(&format!("{own}/interface-id")).await?.is_none()
+            || self.optional(&format!("{own}/local-ipv4s")).await?.is_none()
+        {
+            return Ok(None);
+        }
+        // In EC2's order: the primary address first.
+        let addresses = self.lines(&format!("{own}/local-ipv4s"), |line| line.parse().ok()).await?;
+        let (primary, mut secondary) = (addresses.first().copied(), addresses);
+        let primary = primary.ok_or_else(|| ImdsError { path: own.clone(), reason: "no address".to_owned() })?;
+        secondary.retain(|address| *address != primary);
+        secondary.sort_unstable();
+        let prefix = |line: &str| convert::cidr(line).filter(|cidr| cidr.prefix == 28);
+        let prefixes = match self.optional(&format!("{own}/ipv4-prefix")).await? {
+            Some(_) => self.list(&format!("{own}/ipv4-prefix"), prefix).await?,
+            None => Vec::new(),
+        };
+        let card = self.optional(&format!("{own}/network-card")).await?;
+        let attachment = Attachment {
+            id: unseen_attachment(&own)?,
+            instance: node.instance.clone(),
+            device_index: self.value(&format!("{own}/device-number")).await?,
+            // Not there where the type has but one.
+            card: if card.is_some() { self.value(&format!("{own}/network-card")).await? } else { 0 },
+            attached: true,
+            delete_on_termination: true,
+        };
+        let interface = Interface {
+            id: self.value(&format!("{own}/interface-id")).await?,
+            mac,
+            subnet: self.value(&format!("{own}/subnet-id")).await?,
+            primary,
+            secondary,
+            prefixes,
+            kind: InterfaceKind::Plain,
+            security_groups: self.list(&format!("{own}/security-group-ids"), |line| line.parse().ok()).await?,
+            attachment: Some(attachment),
+            tags: BTreeMap::new(),
+        };
+        Ok(Some((interface, self.network(&format!("{own}/subnet-ipv4-cidr-block")).await?)))
+    }
+
     async fn text(&self, path: &str) -> Result<String, ImdsError> {
+        let missing = || ImdsError { path: format!("{ROOT}/{path}"), reason: "HTTP status 404".to_owned() };
+        self.optional(path).await?.ok_or_else(missing)
+    }
+
+    /// A value that need not be there.
+    async fn optional(&self, path: &str) -> Result<Option<String>, ImdsError> {
         let path = format!("{ROOT}/{path}");
         let reason = match self.client.get(&path).await {
             Ok(value) if value.as_ref().trim().is_empty() => "is empty".to_owned(),
-            Ok(value) => return Ok(value.as_ref().trim().to_owned()),
-            Err(SdkError::ErrorResponse(answer)) => format!("HTTP status {}", answer.response().status().as_u16()),
+            Ok(value) => return Ok(Some(value.as_ref().trim().to_owned())),
+            Err(SdkError::ErrorResponse(answer)) => match answer.response().status().as_u16() {
+                404 => return Ok(None),
+                status => format!("HTTP status {status}"),
+            },
             Err(error) => chain(&error),
         };
         Err(ImdsError { path, reason })
@@ -79,19 +159,24 @@ impl AwsImds {
 
     /// A list with one value on each line, sorted.
     async fn list<T: Ord>(&self, path: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ImdsError> {
+        let mut values = self.lines(path, read).await?;
+        values.sort_unstable();
+        Ok(values)
+    }
+
+    /// The same in the service's order.
+    async fn lines<T>(&self, path: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ImdsError> {
         let text = self.text(path).await?;
         let read = |line: &str| {
             let bad = || ImdsError { path: format!("{ROOT}/{path}"), reason: format!("`{line}` cannot be right") };
             read(line).ok_or_else(bad)
         };
-        let mut values = text.lines().map(str::trim).map(read).collect::<Result<Vec<T>, _>>()?;
-        values.sort_unstable();
-        Ok(values)
+        text.lines().map(str::trim).map(read).collect()
     }
 
     async fn read_identity(&self) -> Result<NodeIdentity, ImdsError> {
         let primary_mac = self.value("mac").await?;
-        let own = format!("network/interfaces/macs/{primary_mac}");
+        let own = format!("{MACS}/{primary_mac}");
         Ok(NodeIdentity {
             instance: self.value("instance-id").await?,
             instance_type: self.name("instance-type").await?,
@@ -117,6 +202,18 @@ fn builder() -> aws_config::imds::client::Builder {
         .max_attempts(2)
 }
 
+fn late(_: tokio::time::error::Elapsed) -> ImdsError {
+    let reason = format!("did not tell all that is needed within {} s", IDENTITY_TIMEOUT.as_secs());
+    ImdsError { path: ROOT.to_owned(), reason }
+}
+
+/// Stands for an attachment's id, which the service does not show; who may not ask EC2 cannot detach either.
+fn unseen_attachment(path: &str) -> Result<AttachmentId, ImdsError> {
+    "eni-attach-unseen"
+        .parse()
+        .map_err(|error: ipam_core::ids::InvalidId| ImdsError { path: path.to_owned(), reason: error.to_string() })
+}
+
 impl Default for AwsImds {
     fn default() -> Self {
         Self::new()
@@ -125,10 +222,6 @@ impl Default for AwsImds {
 
 impl Imds for AwsImds {
     async fn identity(&self) -> Result<NodeIdentity, ImdsError> {
-        let late = |_| ImdsError {
-            path: ROOT.to_owned(),
-            reason: format!("did not tell all that is needed within {} s", IDENTITY_TIMEOUT.as_secs()),
-        };
         tokio::time::timeout(IDENTITY_TIMEOUT, self.read_identity()).await.map_err(late)?
     }
 }

@@ -1,9 +1,6 @@
 //! The loop's dealings with EC2: describing, and carrying out intents.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use eni_proto::numbers;
 use ipam_core::{
@@ -15,14 +12,14 @@ use ipam_core::{
 use tokio::task::JoinSet;
 
 use super::{Open, Outside, Reconciler, chain};
-use crate::{clock, store::KnownCloud};
+use crate::{clock, metadata::Descriptions, store::KnownCloud};
 
 impl<E: Ec2> Reconciler<E> {
     pub(super) fn observe(&self, scope: Scope) {
         let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
         tokio::spawn(async move {
             let asked_at = clock::now();
-            handle.tell(match outside.interfaces().await {
+            handle.tell(match outside.interfaces(scope).await {
                 Ok(interfaces) => Event::Observed { asked_at, scope, interfaces },
                 Err(error) => {
                     tracing::warn!(error = %error, "EC2 did not describe this node's interfaces");
@@ -36,6 +33,9 @@ impl<E: Ec2> Reconciler<E> {
         let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
         tokio::spawn(async move {
             let outcome = outside.ec2.subnets(&outside.node.vpc, &outside.node.zone).await;
+            if let Ok(subnets) = &outcome {
+                outside.learn(subnets.iter().map(|subnet| (subnet.id.clone(), subnet.cidr))).await;
+            }
             handle.tell(Event::Subnets { outcome });
         });
     }
@@ -193,14 +193,11 @@ impl<E: Ec2> Outside<E> {
         }
     }
 
-    /// All ENIs of this node: those attached to it and those made for it.
-    async fn interfaces(&self) -> Ec2Result<Vec<Interface>> {
-        let instance = &self.node.instance;
-        let (attached, tagged) = tokio::try_join!(
-            self.ec2.interfaces(instance, Scope::Attached),
-            self.ec2.interfaces(instance, Scope::Tagged),
-        )?;
-        let found: BTreeMap<_, _> = tagged.into_iter().chain(attached).map(|eni| (eni.id.clone(), eni)).collect();
-        Ok(found.into_values().collect())
+    async fn interfaces(&self, scope: Scope) -> Ec2Result<Vec<Interface>> {
+        let (access, node) = (self.settings.policy.access, &self.node);
+        let descriptions = Descriptions { access, ec2: &*self.ec2, imds: &self.imds, node };
+        let found = descriptions.interfaces(scope).await?;
+        self.learn(found.iter().filter_map(|(eni, network)| Some((eni.subnet.clone(), (*network)?)))).await;
+        Ok(found.into_iter().map(|(eni, _)| eni).collect())
     }
 }

@@ -1,10 +1,13 @@
 //! The kernel side of ENIs: prepared until it succeeds, forgotten when they leave.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use ipam_core::{
     EniId, Event, SubnetId,
-    ports::{Cidr4, Ec2, Interface},
+    ports::{Cidr4, Ec2, Interface, NodeIdentity},
 };
 
 use super::{Outside, Reconciler, chain};
@@ -16,9 +19,9 @@ impl<E: Ec2> Reconciler<E> {
     /// Prepares the kernel for an ENI; goes on trying until it succeeds or the ENI is given up.
     pub(super) fn prepare(&mut self, interface: Interface) {
         let (eni, attachment) = (interface.id.clone(), interface.attachment.clone());
-        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        let (outside, handle, node) = (Arc::clone(&self.outside), self.handle.clone(), self.node.clone());
         let task = tokio::spawn(async move {
-            while let Err(reason) = outside.prepare(&interface).await {
+            while let Err(reason) = outside.prepare(&node, &interface).await {
                 tracing::warn!(eni = %interface.id, mac = %interface.mac, reason, "kernel is not ready for the interface yet");
                 handle.tell(Event::HostFailed { eni: interface.id.clone(), reason });
                 tokio::time::sleep(HOST_RETRY).await;
@@ -29,6 +32,36 @@ impl<E: Ec2> Reconciler<E> {
         if let Some((_, earlier)) = self.prepared.insert(eni, (attachment, task.abort_handle())) {
             earlier.abort();
         }
+    }
+
+    /// Takes over what the metadata service shows now: of the node's identity only what can change while it runs.
+    pub(super) fn refresh(&mut self, shown: NodeIdentity) {
+        let same_eni = shown.instance == self.node.instance && shown.primary_eni == self.node.primary_eni;
+        if !same_eni || (shown.security_groups.is_empty() || shown.vpc_cidrs.is_empty()) {
+            tracing::warn!(instance = %shown.instance, eni = %shown.primary_eni, "the metadata service shows another node or half of one; nothing is changed");
+            return;
+        }
+        let new_groups = shown.security_groups != self.node.security_groups;
+        let new_cidrs = shown.vpc_cidrs != self.node.vpc_cidrs;
+        if !new_groups && !new_cidrs {
+            return;
+        }
+        tracing::info!(security_groups = ?shown.security_groups, vpc_cidrs = ?shown.vpc_cidrs, "the metadata service shows something new");
+        self.node.vpc_cidrs.clone_from(&shown.vpc_cidrs);
+        self.node.security_groups.clone_from(&shown.security_groups);
+        let primary = self.engine.pool().eni(&self.node.primary_eni).map(|eni| eni.interface.clone());
+        if let Some(primary) = primary.filter(|_| new_cidrs) {
+            self.prepare(primary);
+        }
+        if new_groups {
+            self.feed(Event::SecurityGroups { security_groups: shown.security_groups });
+        }
+        let stored = self.outside.store.remember_node(&self.node);
+        tokio::spawn(async move {
+            if let Err(error) = stored.await {
+                tracing::warn!(error = %chain(&error), "what the metadata service shows could not be stored");
+            }
+        });
     }
 
     pub(super) fn forget(&mut self, eni: EniId) {
@@ -45,20 +78,38 @@ impl<E: Ec2> Reconciler<E> {
 }
 
 impl<E: Ec2> Outside<E> {
-    /// The network of a subnet. The node's own is known; EC2 is asked for others.
+    /// The network of a subnet. The node's own is known; EC2 is asked for others, once.
     async fn network_of(&self, subnet: &SubnetId) -> Result<Cidr4, String> {
         if *subnet == self.node.subnet {
             return Ok(self.node.subnet_cidr);
         }
+        if let Some(known) = self.networks.lock().unwrap_or_else(PoisonError::into_inner).get(subnet) {
+            return Ok(*known);
+        }
         let subnets = self.ec2.subnets(&self.node.vpc, &self.node.zone).await.map_err(|error| error.to_string())?;
+        self.learn(subnets.iter().map(|subnet| (subnet.id.clone(), subnet.cidr))).await;
         let found = subnets.into_iter().find(|found| found.id == *subnet).map(|found| found.cidr);
         found.ok_or_else(|| format!("EC2 does not list {subnet} in zone {}", self.node.zone))
     }
 
-    async fn prepare(&self, interface: &Interface) -> Result<(), String> {
-        let primary = interface.id == self.node.primary_eni;
+    /// Keeps the networks of subnets, for this run and the next: an ENI in one of them must not wait for EC2.
+    pub(super) async fn learn(&self, networks: impl Iterator<Item = (SubnetId, Cidr4)>) {
+        let (known, is_new) = {
+            let mut known = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = known.len();
+            // A subnet never changes its network.
+            known.extend(networks);
+            (known.clone(), known.len() > before)
+        };
+        if is_new && let Err(error) = self.store.remember_networks(&known).await {
+            tracing::warn!(error = %chain(&error), "the networks of subnets could not be stored");
+        }
+    }
+
+    async fn prepare(&self, node: &NodeIdentity, interface: &Interface) -> Result<(), String> {
+        let primary = interface.id == node.primary_eni;
         if primary {
-            return self.host.prepare_primary(&self.node, &self.settings, interface).await.map_err(|e| chain(&e));
+            return self.host.prepare_primary(node, &self.settings, interface).await.map_err(|e| chain(&e));
         }
         let cidr = self.network_of(&interface.subnet).await?;
         self.host.prepare_eni(&self.settings, interface, cidr).await.map_err(|e| chain(&e))

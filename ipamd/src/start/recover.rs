@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use ipam_core::{
     CoolDown, EniId, Lease,
-    ports::{Ec2, Interface, NodeIdentity, Scope},
+    ports::{Ec2, Interface, Scope},
     recover::{Decision, Evidence, Says, decide},
 };
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use super::node::Waiting;
 use crate::{
     clock,
     host::{HostNet, KernelPod, KernelState},
+    metadata::Descriptions,
     orphans,
     reconcile::chain,
     server::Stage,
@@ -27,8 +28,7 @@ use crate::{
 pub(super) struct Sources<'a, E> {
     pub(super) settings: &'a Settings,
     pub(super) host: &'a HostNet,
-    pub(super) ec2: &'a E,
-    pub(super) node: &'a NodeIdentity,
+    pub(super) enis: Descriptions<'a, E>,
     pub(super) store: &'a Store,
     pub(super) stage: &'a watch::Sender<Stage>,
 }
@@ -87,8 +87,8 @@ impl<E: Ec2> Sources<'_, E> {
     async fn interfaces(&self) -> Vec<Interface> {
         let mut waiting = Waiting::new(self.stage);
         loop {
-            match self.ec2.interfaces(&self.node.instance, Scope::Attached).await {
-                Ok(interfaces) => return interfaces,
+            match self.enis.interfaces(Scope::Attached).await {
+                Ok(interfaces) => return interfaces.into_iter().map(|(interface, _)| interface).collect(),
                 Err(error) => waiting.after(format!("IPAM-308 pods of the kernel wait to be adopted: {error}")).await,
             }
         }

@@ -2,9 +2,12 @@
 //!
 //! Each write is durable when it is acknowledged (fsync): there are few, and each is worth it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use ipam_core::{Action, IntentId, Limits, Moment, ports::Interface, ports::NodeIdentity};
+use ipam_core::{
+    Action, IntentId, Limits, Moment, SubnetId,
+    ports::{Cidr4, Interface, NodeIdentity},
+};
 use sqlx::{Connection, Row, SqliteConnection};
 use tokio::sync::mpsc;
 
@@ -26,6 +29,8 @@ pub(crate) struct KnownCloud {
     pub(crate) node: Option<NodeIdentity>,
     /// What its instance type can carry, as EC2 said. Absent: never asked.
     pub(crate) limits: Option<Limits>,
+    /// Networks of the subnets that were asked for.
+    pub(crate) networks: BTreeMap<SubnetId, Cidr4>,
 }
 
 /// One durable write.
@@ -36,6 +41,7 @@ pub(super) enum CloudWrite {
     Interfaces(Vec<Interface>),
     Node(Box<NodeIdentity>),
     Limits(Limits),
+    Networks(BTreeMap<SubnetId, Cidr4>),
     Forget,
 }
 
@@ -81,9 +87,9 @@ async fn write_one(connection: &mut SqliteConnection, write: CloudWrite) -> Resu
         CloudWrite::Interfaces(interfaces) => replace(&mut transaction, &interfaces).await?,
         CloudWrite::Node(node) => fact(&mut transaction, "node", node.write()).await?,
         CloudWrite::Limits(limits) => fact(&mut transaction, "limits", limits.write()).await?,
+        CloudWrite::Networks(networks) => fact(&mut transaction, "networks", networks.write()).await?,
         CloudWrite::Forget => {
-            let clear =
-                "DELETE FROM interfaces; DELETE FROM intents; DELETE FROM facts WHERE name IN ('node', 'limits')";
+            let clear = "DELETE FROM interfaces; DELETE FROM intents; DELETE FROM facts WHERE name IN ('node', 'limits', 'networks')";
             sqlx::raw_sql(clear).execute(&mut *transaction).await?;
         }
     }
@@ -131,7 +137,7 @@ async fn fact(connection: &mut SqliteConnection, name: &str, value: String) -> R
 pub(super) async fn read(connection: &mut SqliteConnection) -> Result<KnownCloud, sqlx::Error> {
     let open = sqlx::query("SELECT id, action AS body FROM intents WHERE settled_ms IS NULL ORDER BY created_ms, id");
     let interfaces = sqlx::query("SELECT eni AS id, body FROM interfaces ORDER BY eni");
-    let facts = sqlx::query("SELECT name AS id, value AS body FROM facts WHERE name IN ('node', 'limits')");
+    let facts = sqlx::query("SELECT name AS id, value AS body FROM facts WHERE name IN ('node', 'limits', 'networks')");
     let mut known = KnownCloud::default();
     for row in open.fetch_all(&mut *connection).await? {
         let id: String = row.try_get("id")?;
@@ -151,6 +157,7 @@ pub(super) async fn read(connection: &mut SqliteConnection) -> Result<KnownCloud
     for row in facts.fetch_all(connection).await? {
         match row.try_get("id")? {
             "node" => known.node = understood("node", row.try_get("body")?),
+            "networks" => known.networks = understood("networks", row.try_get("body")?).unwrap_or_default(),
             name => known.limits = understood(name, row.try_get("body")?),
         }
     }

@@ -60,6 +60,29 @@ form!(NodeIdentity, "NodeForm", WrittenNode);
 form!(Limits, "LimitsForm", WrittenLimits);
 
 #[derive(Serialize, Deserialize)]
+struct SubnetForm {
+    #[serde(with = "text")]
+    subnet: SubnetId,
+    #[serde(with = "network")]
+    network: Cidr4,
+}
+
+impl Form for BTreeMap<SubnetId, Cidr4> {
+    fn write(&self) -> String {
+        write(
+            self.iter()
+                .map(|(subnet, network)| SubnetForm { subnet: subnet.clone(), network: *network })
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    fn read(text: &str) -> Result<Self, serde_json::Error> {
+        let subnets: Vec<SubnetForm> = read(text)?;
+        Ok(subnets.into_iter().map(|form| (form.subnet, form.network)).collect())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(remote = "Action", tag = "do", rename_all = "kebab-case")]
 enum ActionForm {
     Create {

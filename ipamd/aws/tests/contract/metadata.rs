@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use ec2_sim::imds::{self, InstanceMetadata, MetadataSource};
+use ec2_sim::imds::{self, InstanceMetadata, InterfaceMetadata, MetadataSource};
 use ipam_aws::AwsImds;
-use ipam_core::{Moment, ports::Imds};
+use ipam_core::{
+    Moment,
+    ports::{Amount, Ec2, Imds, Scope},
+};
 use tokio::net::TcpListener;
 
 use crate::clouds::World;
@@ -33,6 +36,43 @@ async fn a_node_learns_who_it_is() {
     let sim = world.sim.as_ref().unwrap();
     let seen = service(sim.instance(&world.instance)).await.identity().await.unwrap();
     assert_eq!(Ok(seen), sim.instance(&world.instance).identity().await);
+}
+
+#[tokio::test]
+async fn it_shows_the_same_interfaces_as_ec2_but_for_what_it_cannot_know() {
+    let world = World::simulated().await.unwrap();
+    let sim = world.sim.as_ref().unwrap();
+    let eni = world.ec2.interfaces(&world.instance, Scope::Attached).await.unwrap().remove(0).id;
+    world.ec2.assign(&eni, Amount::Addresses(3)).await.unwrap();
+    let imds = service(sim.instance(&world.instance)).await;
+    let node = imds.identity().await.unwrap();
+
+    let seen = imds.interfaces(&node).await.unwrap();
+    let mut described = world.ec2.interfaces(&world.instance, Scope::Attached).await.unwrap();
+    for eni in &mut described {
+        let attachment = eni.attachment.as_mut().unwrap();
+        attachment.id = "eni-attach-unseen".parse().unwrap();
+        eni.tags.clear();
+    }
+    assert_eq!(described[0].secondary.len(), 3);
+    assert_eq!(seen, described.into_iter().map(|eni| (eni, node.subnet_cidr)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_interface_that_has_left_or_has_no_address_is_left_out_and_half_of_one_is_an_error() {
+    let world = World::simulated().await.unwrap();
+    let right = world.sim.as_ref().unwrap().with(|cloud, _| cloud.metadata(&world.instance)).unwrap();
+    let node = service(Fixed(right.clone())).await.identity().await.unwrap();
+    let mut odd = right.clone();
+    odd.ghosts = vec!["02:00:00:00:00:99".parse().unwrap()];
+    let efa = InterfaceMetadata { mac: "02:00:00:00:00:98".parse().unwrap(), ..right.interfaces[0].clone() };
+    odd.interfaces.push(InterfaceMetadata { local_ipv4s: vec![], device_number: 1, ..efa });
+    assert_eq!(service(Fixed(odd)).await.interfaces(&node).await.unwrap().len(), 1);
+
+    let mut half = right;
+    half.interfaces[0].ipv4_prefixes = vec!["10.0.0.0/24".to_owned()];
+    let error = service(Fixed(half)).await.interfaces(&node).await.unwrap_err();
+    assert!(error.to_string().ends_with("ipv4-prefix: `10.0.0.0/24` cannot be right"), "{error}");
 }
 
 #[tokio::test]

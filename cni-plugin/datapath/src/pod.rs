@@ -226,14 +226,15 @@ fn finish(
     let has_ipv6 = sysctl::write_if_present(&format!("ipv6/conf/{}/accept_ra", wired.host_link), 0)?;
     let alias = plan::alias(wiring).to_string();
     let add_route = Op::Add(Object::Route(route::pod_route(wiring.network.ipv4, wired.host_index)));
-    let messages = [route::claim_link(wired.host_index, &alias, has_ipv6), route::op_message(add_route)];
+    // The label comes last: from then on the guard takes what is missing for damage.
+    let messages = [route::op_message(add_route), route::claim_link(wired.host_index, &alias, has_ipv6)];
     let mut replies = host.exchange(&messages)?.into_iter();
-    let (claimed, routed) = (replies.next(), replies.next());
-    claimed.map_or(Ok(()), |reply| reply.result).map_err(|source| refused("label the host link", source))?;
+    let (routed, claimed) = (replies.next(), replies.next());
     routed.map_or(Ok(()), |reply| reply.result).map_err(|source| match source.errno == Errno::EEXIST {
         true => WireError::AddressInUse { address: wiring.network.ipv4 },
         false => refused(&add_route.to_string(), source),
     })?;
+    claimed.map_or(Ok(()), |reply| reply.result).map_err(|source| refused("label the host link", source))?;
     checkpoint(Step::HostDone)?;
     if !wiring.network.eni_mark.is_primary() {
         Nft::open()?.add_pod(wiring.network.ipv4, wiring.network.eni_mark)?;

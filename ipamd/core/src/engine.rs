@@ -321,7 +321,7 @@ impl Engine {
                 continue;
             }
             let prefixes_first = plan::wants_prefixes(&self.policy, self.limits);
-            let Some((eni, address)) = self.pool.pick(prefixes_first, |eni| self.carries(eni)) else {
+            let Some((eni, address)) = self.pool.pick(prefixes_first, |eni| self.carries(now, eni)) else {
                 self.queue.push(waiter);
                 break;
             };

@@ -158,7 +158,7 @@ impl Planner<'_> {
 
     /// ENIs whose addresses pods have or will have.
     fn usable(&self) -> impl Iterator<Item = &Eni> {
-        let here = |eni: &&Eni| !matches!(eni.phase, Phase::Leaving | Phase::Unattached);
+        let here = |eni: &&Eni| !matches!(eni.phase, Phase::Leaving | Phase::Unattached) && !eni.is_missing(self.q.now);
         self.q.pool.managed().filter(here).filter(|eni| carries_pods(eni, self.q.policy, self.q.subnets))
     }
 

@@ -6,6 +6,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    time::Duration,
 };
 
 use eni_proto::{EniMark, PodKey, numbers};
@@ -29,6 +30,9 @@ pub enum Phase {
     /// It is leaving: nothing is given out any more.
     Leaving,
 }
+
+/// How long EC2 may fail to list an ENI before we believe that it is gone. Its descriptions can lag by minutes after a change.
+pub const UNLISTED_GRACE: Duration = Duration::from_secs(60);
 
 /// One ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +79,12 @@ impl Eni {
     #[must_use]
     pub fn is_on_default_card(&self) -> bool {
         self.interface.attachment.as_ref().is_none_or(|attachment| attachment.card == 0)
+    }
+
+    /// Whether EC2 has not listed it for so long that no further pod should rely on it.
+    #[must_use]
+    pub fn is_missing(&self, now: Moment) -> bool {
+        self.unlisted_since.is_some_and(|since| now.since(since) >= UNLISTED_GRACE)
     }
 
     /// How many places for addresses and prefixes are taken.

@@ -6,12 +6,10 @@ use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 use super::Engine;
 use crate::{
     Access, Action, Command, EniId, Moment, plan,
-    pool::Phase,
+    pool::{Phase, UNLISTED_GRACE},
     ports::{Attachment, Ec2Error, Interface, Scope},
 };
 
-/// How long EC2 may fail to list an ENI before we believe that it is gone. Its descriptions can lag by minutes after a change.
-const UNLISTED_GRACE: Duration = Duration::from_secs(60);
 /// How long EC2's descriptions may lag behind its changes.
 const SETTLING: Duration = Duration::from_secs(5);
 /// How long granted addresses may take to show up before we stop waiting for them.
@@ -117,6 +115,8 @@ impl Engine {
             self.awaited.remove(id);
         } else if !certain {
             self.looks.at(Scope::Attached, until);
+            // By then it may hang on no instance.
+            self.looks.at(Scope::Tagged, until);
             return false;
         }
         self.awaited.contains_key(id)
@@ -297,8 +297,8 @@ impl Engine {
     }
 
     /// Whether pods may have addresses of this ENI.
-    pub(super) fn carries(&self, eni: &crate::pool::Eni) -> bool {
-        plan::carries_pods(eni, &self.policy, &self.subnets)
+    pub(super) fn carries(&self, now: Moment, eni: &crate::pool::Eni) -> bool {
+        !eni.is_missing(now) && plan::carries_pods(eni, &self.policy, &self.subnets)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The release guard: nothing is given back unless two of three truths agree that nobody uses it.
 //!
-//! Our records always have to. The kernel is asked right before; if it cannot be read, a description of the ENI that EC2
-//! gave since then has to agree with our records instead. What the kernel has for a pod that nobody knows is never given
+//! Our records always have to, and EC2 may not have said that there is no such ENI. The kernel is asked right before; if it
+//! cannot be read, a description of the ENI that EC2 gave since then has to agree with our records instead. What the kernel has for a pod that nobody knows is never given
 //! back and never given out.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
@@ -69,7 +69,8 @@ impl Engine {
             | Action::SecurityGroups { .. }
             | Action::Assign { .. } => return true,
         };
-        if addresses.iter().any(|address| self.pool.is_taken(*address)) {
+        let listed = self.pool.eni(eni).is_some_and(|eni| eni.unlisted_since.is_none());
+        if !listed || addresses.iter().any(|address| self.pool.is_taken(*address)) {
             return false;
         }
         match &self.kernel.last {

@@ -184,10 +184,16 @@ impl Worker {
         Ok(status.success())
     }
 
+    /// Process id of the daemon. Absent: there is none.
+    #[must_use]
+    pub fn daemon_pid(&self) -> Option<u32> {
+        self.daemon().as_ref().map(Daemon::pid)
+    }
+
     /// Resident memory of the daemon in KiB. Absent: there is none. Source: VmRSS in /proc/PID/status.
     #[must_use]
     pub fn daemon_resident_kib(&self) -> Option<u64> {
-        let pid = self.daemon().as_ref()?.pid();
+        let pid = self.daemon_pid()?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.parse().ok()
     }

@@ -1,45 +1,79 @@
 //! From the SDK's words to ours. An answer that cannot be right is an error that names the field.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt::Display, net::Ipv4Addr, str::FromStr};
 
 use aws_sdk_ec2::{
     operation::assign_private_ip_addresses::AssignPrivateIpAddressesOutput,
-    types::{
-        AttachmentStatus, InstanceType, InstanceTypeHypervisor, InstanceTypeInfo, NetworkInterface,
-        NetworkInterfaceType, Tag,
-    },
+    types::{InstanceType, InstanceTypeHypervisor, InstanceTypeInfo, NetworkInterface, NetworkInterfaceType, Tag},
 };
 use ipam_core::{
-    Limits, SecurityGroupId,
+    EniId, Limits, SecurityGroupId,
     policy::MAX_CARDS,
     ports::{Attachment, Cidr4, Holdings, Interface, InterfaceKind, Subnet},
 };
 
 /// An answer that cannot be right, by thing and field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("EC2's answer cannot be right: {field} of {thing} is {value}")]
+#[error("EC2's answer cannot be right: {field} of {thing} is {value}; expected {expected}")]
 pub(crate) struct BadAnswer {
     thing: String,
     field: &'static str,
     value: String,
+    expected: &'static str,
 }
 
-/// A field that cannot be right: its name, and its value for people.
-type BadField = (&'static str, String);
+/// A field of an answer, and what belongs there.
+#[derive(Clone, Copy)]
+struct Field(&'static str, &'static str);
 
-fn of(thing: Option<&str>, (field, value): BadField) -> BadAnswer {
-    BadAnswer { thing: thing.unwrap_or("something without id").to_owned(), field, value }
+/// A field that cannot be right, and its value for people.
+struct BadField(Field, String);
+
+impl Field {
+    const fn absent(self) -> BadField {
+        BadField(self, String::new())
+    }
+
+    fn is(self, value: impl Display) -> BadField {
+        BadField(self, format!("`{value}`"))
+    }
 }
 
-fn parsed<T: std::str::FromStr>(field: &'static str, value: Option<&str>) -> Result<T, BadField> {
-    let text = value.ok_or((field, "absent".to_owned()))?;
-    text.parse().map_err(|_| (field, format!("`{text}`")))
+fn of(thing: Option<&str>, BadField(Field(field, expected), value): BadField) -> BadAnswer {
+    let thing = thing.unwrap_or("something without id").to_owned();
+    let value = if value.is_empty() { "absent".to_owned() } else { value };
+    BadAnswer { thing, field, value, expected }
 }
 
-fn small(field: &'static str, value: Option<i32>) -> Result<u8, BadField> {
-    let number = value.ok_or((field, "absent".to_owned()))?;
-    u8::try_from(number).map_err(|_| (field, number.to_string()))
+fn parsed<T: FromStr>(field: Field, value: Option<&str>) -> Result<T, BadField> {
+    let text = value.ok_or(field.absent())?;
+    text.parse().map_err(|_| field.is(text))
 }
+
+fn small(field: Field, value: Option<i32>) -> Result<u8, BadField> {
+    let number = value.ok_or(field.absent())?;
+    u8::try_from(number).map_err(|_| field.is(number))
+}
+
+const PRIMARY: Field = Field("PrivateIpAddress", "an IPv4 address");
+const ADDRESSES: Field = Field("PrivateIpAddresses", "IPv4 addresses, the primary among them");
+const PREFIX: Field = Field("Ipv4Prefix", "a /28 without host bits");
+const ENI: Field = Field("NetworkInterfaceId", "an id as eni-0123abcd");
+const MAC: Field = Field("MacAddress", "six bytes as 02:00:00:00:00:01");
+const SUBNET: Field = Field("SubnetId", "an id as subnet-0123abcd");
+const GROUP: Field = Field("GroupId", "an id as sg-0123abcd");
+const ATTACHMENT: Field = Field("AttachmentId", "an id as eni-attach-0123abcd");
+const INSTANCE: Field = Field("Attachment.InstanceId", "an id as i-0123abcd");
+const STATUS: Field = Field("Attachment.Status", "attaching, attached, detaching or detached");
+const DEVICE: Field = Field("DeviceIndex", "a number in 0..=255");
+const CARD: Field = Field("NetworkCardIndex", "a number in 0..=255");
+const TAG: Field = Field("TagSet", "a key and a value in each tag");
+const ASSIGNED: Field = Field("AssignedPrivateIpAddresses", "IPv4 addresses");
+const NETWORK_INFO: Field = Field("NetworkInfo", "the limits of the type");
+const MAX_ENIS: Field = Field("MaximumNetworkInterfaces", "a number in 1..=255");
+const MAX_ADDRESSES: Field = Field("Ipv4AddressesPerInterface", "a number in 1..=65535");
+const CIDR: Field = Field("CidrBlock", "a network as 10.0.0.0/16 without host bits");
+const FREE: Field = Field("AvailableIpAddressCount", "a number");
 
 /// Reads one ENI.
 pub(crate) fn interface(eni: &NetworkInterface) -> Result<Interface, BadAnswer> {
@@ -47,27 +81,27 @@ pub(crate) fn interface(eni: &NetworkInterface) -> Result<Interface, BadAnswer> 
 }
 
 fn read_interface(eni: &NetworkInterface) -> Result<Interface, BadField> {
-    let primary = parsed("PrivateIpAddress", eni.private_ip_address())?;
-    let mut secondary = eni
-        .private_ip_addresses()
-        .iter()
-        .filter(|address| address.primary() != Some(true))
-        .map(|address| parsed("PrivateIpAddresses", address.private_ip_address()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let primary = parsed(PRIMARY, eni.private_ip_address())?;
+    let all = eni.private_ip_addresses().iter().map(|address| parsed(ADDRESSES, address.private_ip_address()));
+    let mut secondary = all.collect::<Result<Vec<Ipv4Addr>, _>>()?;
+    if !secondary.contains(&primary) {
+        // A list that is not there at all must not look as if all the others were gone.
+        return Err(ADDRESSES.is(format_args!("{secondary:?}")));
+    }
     secondary.sort_unstable();
     secondary.dedup();
     secondary.retain(|address| *address != primary);
     Ok(Interface {
-        id: parsed("NetworkInterfaceId", eni.network_interface_id())?,
-        mac: parsed("MacAddress", eni.mac_address())?,
-        subnet: parsed("SubnetId", eni.subnet_id())?,
+        id: parsed(ENI, eni.network_interface_id())?,
+        mac: parsed(MAC, eni.mac_address())?,
+        subnet: parsed(SUBNET, eni.subnet_id())?,
         primary,
         secondary,
         prefixes: prefixes(eni)?,
         kind: kind(eni.interface_type()),
         security_groups: groups(eni)?,
         attachment: attachment(eni)?,
-        tags: tags(eni.tag_set()),
+        tags: tags(eni.tag_set())?,
     })
 }
 
@@ -81,8 +115,8 @@ fn prefixes(eni: &NetworkInterface) -> Result<Vec<Cidr4>, BadField> {
 
 /// Reads a delegated prefix, always a /28: a larger one would give addresses to pods that are not ours.
 fn prefix(text: Option<&str>) -> Result<Cidr4, BadField> {
-    let text = text.ok_or(("Ipv4Prefix", "absent".to_owned()))?;
-    cidr(text).filter(|cidr| cidr.prefix == 28).ok_or_else(|| ("Ipv4Prefix", format!("`{text}`")))
+    let text = text.ok_or(PREFIX.absent())?;
+    cidr(text).filter(|cidr| cidr.prefix == 28).ok_or_else(|| PREFIX.is(text))
 }
 
 /// Absent counts as ordinary: some stand-ins of EC2 leave it out.
@@ -96,17 +130,36 @@ fn kind(kind: Option<&NetworkInterfaceType>) -> InterfaceKind {
 }
 
 fn groups(eni: &NetworkInterface) -> Result<Vec<SecurityGroupId>, BadField> {
-    let ids = eni.groups().iter().map(|group| parsed("GroupId", group.group_id()));
+    let ids = eni.groups().iter().map(|group| parsed(GROUP, group.group_id()));
     let mut groups = ids.collect::<Result<Vec<_>, _>>()?;
     groups.sort_unstable();
     groups.dedup();
     Ok(groups)
 }
 
+/// Refuses addresses that two ENIs, or an address and a prefix, claim: nobody could say whose packets they are.
+pub(crate) fn check_claims<'a>(enis: impl Iterator<Item = &'a Interface>) -> Result<(), BadAnswer> {
+    let mut claims: Vec<(u32, u32, &EniId)> = Vec::new();
+    for eni in enis {
+        let addresses = eni.secondary.iter().chain([&eni.primary]).map(|address| u32::from(*address));
+        claims.extend(addresses.map(|address| (address, address, &eni.id)));
+        let first = |prefix: &Cidr4| u32::from(prefix.network);
+        claims.extend(eni.prefixes.iter().map(|prefix| (first(prefix), first(prefix) | 0xf, &eni.id)));
+    }
+    claims.sort_unstable();
+    let twice = claims.windows(2).find_map(|pair| match pair {
+        [(_, last, one), (first, _, other)] if first <= last => Some((*first, *one, *other)),
+        _ => None,
+    });
+    let Some((address, one, other)) = twice else { return Ok(()) };
+    let (thing, value) = (Ipv4Addr::from(address).to_string(), format!("on {one} and on {other}"));
+    Err(BadAnswer { thing, field: "the place", value, expected: "one ENI for each address" })
+}
+
 /// Reads what an ENI was given.
 pub(crate) fn assigned(answer: &AssignPrivateIpAddressesOutput) -> Result<Holdings, BadAnswer> {
     let addresses = answer.assigned_private_ip_addresses().iter();
-    let addresses = addresses.map(|one| parsed("AssignedPrivateIpAddresses", one.private_ip_address()));
+    let addresses = addresses.map(|one| parsed(ASSIGNED, one.private_ip_address()));
     let prefixes = answer.assigned_ipv4_prefixes().iter().map(|one| prefix(one.ipv4_prefix()));
     let holdings = addresses
         .collect::<Result<Vec<_>, _>>()
@@ -120,53 +173,61 @@ pub(crate) fn limits(info: &InstanceTypeInfo) -> Result<Limits, BadAnswer> {
 }
 
 fn read_limits(info: &InstanceTypeInfo) -> Result<Limits, BadField> {
-    let network = info.network_info().ok_or(("NetworkInfo", "absent".to_owned()))?;
-    let default = small("DefaultNetworkCardIndex", network.default_network_card_index().or(Some(0)))?;
+    let network = info.network_info().ok_or(NETWORK_INFO.absent())?;
+    let default = small(CARD, network.default_network_card_index().or(Some(0)))?;
     // Without a list of cards there is one, which carries all.
     let mut max_enis = network.network_cards().is_empty().then(|| network.maximum_network_interfaces()).flatten();
     let mut other_cards = [0; MAX_CARDS];
     for card in network.network_cards() {
-        let index = small("NetworkCardIndex", card.network_card_index())?;
+        let index = small(CARD, card.network_card_index())?;
         if index == default {
             max_enis = card.maximum_network_interfaces();
         } else {
             // More cards than any type has today are nobody's loss: they are not managed.
-            let most = small("MaximumNetworkInterfaces", card.maximum_network_interfaces())?;
+            let most = small(MAX_ENIS, card.maximum_network_interfaces())?;
             other_cards.get_mut(usize::from(index)).into_iter().for_each(|place| *place = most);
         }
     }
-    let addresses = network.ipv4_addresses_per_interface().and_then(|most| u16::try_from(most).ok());
+    let max_enis = max_enis.ok_or(MAX_ENIS.absent())?;
+    let addresses = network.ipv4_addresses_per_interface().ok_or(MAX_ADDRESSES.absent())?;
     Ok(Limits {
-        max_enis: small("MaximumNetworkInterfaces", max_enis)?,
-        addresses_per_eni: addresses
-            .ok_or_else(|| ("Ipv4AddressesPerInterface", "absent or out of range".to_owned()))?,
+        max_enis: u8::try_from(max_enis).ok().filter(|most| *most > 0).ok_or_else(|| MAX_ENIS.is(max_enis))?,
+        addresses_per_eni: u16::try_from(addresses)
+            .ok()
+            .filter(|most| *most > 0)
+            .ok_or_else(|| MAX_ADDRESSES.is(addresses))?,
         prefixes: info.bare_metal() == Some(true) || info.hypervisor() == Some(&InstanceTypeHypervisor::Nitro),
         other_cards,
     })
 }
 
-/// Reads how an ENI hangs on an instance. One that is attached to something else than an instance counts as elsewhere.
+/// Reads how an ENI hangs on an instance. One that is attached to something else (a load balancer, a NAT gateway) counts as elsewhere.
 fn attachment(eni: &NetworkInterface) -> Result<Option<Attachment>, BadField> {
-    let Some(attachment) = eni.attachment().filter(|attachment| attachment.instance_id().is_some()) else {
-        return Ok(None);
-    };
-    if attachment.status() == Some(&AttachmentStatus::Detached) {
+    let Some(attachment) = eni.attachment() else { return Ok(None) };
+    let to_instance = attachment.attachment_id().is_some_and(|id| id.starts_with("eni-attach-"));
+    if attachment.instance_id().is_none() && !to_instance {
         return Ok(None);
     }
+    let attached = match attachment.status().ok_or(STATUS.absent())?.as_str() {
+        "detached" => return Ok(None),
+        "attached" => true,
+        "attaching" | "detaching" => false,
+        other => return Err(STATUS.is(other)),
+    };
     Ok(Some(Attachment {
-        id: parsed("AttachmentId", attachment.attachment_id())?,
-        instance: parsed("InstanceId", attachment.instance_id())?,
-        device_index: small("DeviceIndex", attachment.device_index())?,
+        id: parsed(ATTACHMENT, attachment.attachment_id())?,
+        instance: parsed(INSTANCE, attachment.instance_id())?,
+        device_index: small(DEVICE, attachment.device_index())?,
         // EC2 leaves the card out where there is but one.
-        card: attachment.network_card_index().map_or(Ok(0), |card| small("NetworkCardIndex", Some(card)))?,
-        attached: attachment.status() == Some(&AttachmentStatus::Attached),
+        card: attachment.network_card_index().map_or(Ok(0), |card| small(CARD, Some(card)))?,
+        attached,
         delete_on_termination: attachment.delete_on_termination() == Some(true),
     }))
 }
 
-fn tags(tags: &[Tag]) -> BTreeMap<String, String> {
-    let pairs = tags.iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
-    pairs.collect()
+fn tags(tags: &[Tag]) -> Result<BTreeMap<String, String>, BadField> {
+    let pair = |tag: &Tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned()));
+    tags.iter().map(|tag| pair(tag).ok_or(TAG.absent())).collect()
 }
 
 /// Reads a subnet.
@@ -175,14 +236,14 @@ pub(crate) fn subnet(subnet: &aws_sdk_ec2::types::Subnet) -> Result<Subnet, BadA
 }
 
 fn read_subnet(subnet: &aws_sdk_ec2::types::Subnet) -> Result<Subnet, BadField> {
-    let text = subnet.cidr_block().ok_or(("CidrBlock", "absent".to_owned()))?;
-    let free = subnet.available_ip_address_count().ok_or(("AvailableIpAddressCount", "absent".to_owned()))?;
+    let text = subnet.cidr_block().ok_or(CIDR.absent())?;
+    let free = subnet.available_ip_address_count().ok_or(FREE.absent())?;
     Ok(Subnet {
-        id: parsed("SubnetId", subnet.subnet_id())?,
-        cidr: cidr(text).ok_or_else(|| ("CidrBlock", format!("`{text}`")))?,
+        id: parsed(SUBNET, subnet.subnet_id())?,
+        cidr: cidr(text).ok_or_else(|| CIDR.is(text))?,
         // Some stand-ins of EC2 count below zero.
         available_addresses: u32::try_from(free).unwrap_or(0),
-        tags: tags(subnet.tags()),
+        tags: tags(subnet.tags())?,
     })
 }
 
@@ -195,96 +256,4 @@ pub(crate) fn cidr(text: &str) -> Option<Cidr4> {
 }
 
 #[cfg(test)]
-mod tests {
-    use aws_sdk_ec2::types::{NetworkInterfaceAttachment, NetworkInterfacePrivateIpAddress};
-
-    use super::*;
-
-    fn address(text: &str, primary: bool) -> NetworkInterfacePrivateIpAddress {
-        NetworkInterfacePrivateIpAddress::builder().private_ip_address(text).primary(primary).build()
-    }
-
-    fn described(mac: &str) -> NetworkInterface {
-        NetworkInterface::builder()
-            .network_interface_id("eni-1")
-            .mac_address(mac)
-            .subnet_id("subnet-1")
-            .private_ip_address("10.0.0.4")
-            .set_private_ip_addresses(Some(vec![
-                address("10.0.0.9", false),
-                address("10.0.0.4", true),
-                address("10.0.0.7", false),
-                address("10.0.0.7", false),
-            ]))
-            .tag_set(Tag::builder().key("a").value("b").build())
-            .build()
-    }
-
-    #[test]
-    fn addresses_are_sorted_unique_and_without_the_primary() {
-        let interface = interface(&described("02:00:00:00:00:01")).unwrap();
-        assert_eq!(
-            interface.secondary,
-            ["10.0.0.7", "10.0.0.9"].map(|text| text.parse::<std::net::Ipv4Addr>().unwrap())
-        );
-        assert_eq!(interface.attachment, None);
-        assert_eq!(interface.tags.get("a").map(String::as_str), Some("b"));
-    }
-
-    #[test]
-    fn what_cannot_be_right_is_named() {
-        let with = |change: fn(&mut NetworkInterface)| {
-            let mut eni = described("02:00:00:00:00:01");
-            change(&mut eni);
-            interface(&eni).unwrap_err().to_string()
-        };
-        #[rustfmt::skip]
-        let table = [
-            (with(|eni| eni.mac_address = Some("02:00:00:21902x".into())), "MacAddress of eni-1 is `02:00:00:21902x`"),
-            (with(|eni| eni.private_ip_address = None),                    "PrivateIpAddress of eni-1 is absent"),
-            (with(|eni| eni.subnet_id = Some("vpc-1".into())),             "SubnetId of eni-1 is `vpc-1`"),
-            (with(|eni| eni.network_interface_id = None),                  "NetworkInterfaceId of something without id is absent"),
-            (with(|eni| eni.private_ip_addresses = Some(vec![address("many", false)])), "PrivateIpAddresses of eni-1 is `many`"),
-        ];
-        for (error, wanted) in table {
-            assert_eq!(error, format!("EC2's answer cannot be right: {wanted}"));
-        }
-    }
-
-    #[test]
-    fn an_empty_association_or_attachment_is_none() {
-        let mut eni = described("02:00:00:00:00:01");
-        eni.association = Some(aws_sdk_ec2::types::NetworkInterfaceAssociation::builder().build());
-        eni.attachment = Some(NetworkInterfaceAttachment::builder().build());
-        assert_eq!(interface(&eni).unwrap().attachment, None);
-    }
-
-    #[test]
-    fn a_network_has_no_host_bits() {
-        assert_eq!(cidr("10.0.0.0/16"), Some(Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 16 }));
-        assert!(cidr("0.0.0.0/0").is_some() && cidr("10.0.0.1/32").is_some());
-        for bad in ["10.0.0.1/16", "10.0.0.0/33", "10.0.0.0", "10.0.0/8", "::/0", "10.0.0.0/-1", ""] {
-            assert_eq!(cidr(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn free_addresses_are_never_below_zero() {
-        let builder = aws_sdk_ec2::types::Subnet::builder().subnet_id("subnet-1").cidr_block("10.0.0.0/28");
-        assert_eq!(subnet(&builder.available_ip_address_count(-19).build()).unwrap().available_addresses, 0);
-    }
-
-    #[test]
-    fn an_attachment_without_a_card_is_on_the_first() {
-        let attachment = NetworkInterfaceAttachment::builder()
-            .attachment_id("eni-attach-1")
-            .instance_id("i-1")
-            .device_index(2)
-            .status(AttachmentStatus::Attaching)
-            .build();
-        let mut eni = described("02:00:00:00:00:01");
-        eni.attachment = Some(attachment);
-        let attachment = interface(&eni).unwrap().attachment.unwrap();
-        assert_eq!((attachment.card, attachment.device_index, attachment.attached), (0, 2, false));
-    }
-}
+mod tests;

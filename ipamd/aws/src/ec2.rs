@@ -96,12 +96,14 @@ fn own_interfaces(instance: &InstanceId, described: &[NetworkInterface]) -> Ec2R
         }
         match convert::interface(eni) {
             Ok(interface) => drop(found.entry(interface.id.clone()).or_insert(interface)),
-            Err(error) if tagged || attachment.and_then(|attachment| attachment.device_index()) == Some(0) => {
+            // Without an index it may be the primary one.
+            Err(error) if tagged || attachment.and_then(|one| one.device_index()).is_none_or(|index| index <= 0) => {
                 return Err(unusable(DESCRIBE, error));
             }
             Err(error) => tracing::warn!(%error, "an interface of somebody else is left out"),
         }
     }
+    convert::check_claims(found.values()).map_err(|error| unusable(DESCRIBE, error))?;
     Ok(found.into_values().collect())
 }
 
@@ -220,7 +222,15 @@ impl Ec2 for AwsEc2 {
             Amount::Prefixes(count) => request.ipv4_prefix_count(count.into()),
         };
         let answer = request.send().await.map_err(|error| failed(ACTION, &error))?;
-        convert::assigned(&answer).map_err(|error| unusable(ACTION, error))
+        let given = convert::assigned(&answer).map_err(|error| unusable(ACTION, error))?;
+        let (told, asked) = match amount {
+            Amount::Addresses(count) => (given.addresses.len(), count),
+            Amount::Prefixes(count) => (given.prefixes.len(), count),
+        };
+        if told < usize::from(asked) {
+            return Err(unusable(ACTION, format!("asked for {asked} and told of {told}; expected all or none")));
+        }
+        Ok(given)
     }
 
     async fn unassign(&self, eni: &EniId, holdings: &Holdings) -> Ec2Result<()> {

@@ -1,16 +1,16 @@
 //! The instance metadata service, version 2, through the SDK's client.
 
+mod values;
+
 use std::{collections::BTreeMap, time::Duration};
 
-use aws_config::{
-    imds::{Client, client::error::ImdsError as SdkError},
-    provider_config::ProviderConfig,
-};
+use aws_config::{imds::Client, provider_config::ProviderConfig};
 use ipam_core::{
-    AttachmentId, MacAddress,
+    AttachmentId, MacAddress, SecurityGroupId,
     ports::{Attachment, Cidr4, Imds, ImdsError, Interface, InterfaceKind, NodeIdentity},
 };
 
+use self::values::{ID, NETWORK, bad, check, is_whole};
 use crate::{convert, http_client, outcome::chain};
 
 /// How long one step of one request may take. The service is on the same machine: what takes longer does not come.
@@ -20,7 +20,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(1);
 const VALUE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long all values together may take. The daemon tries again by itself, and says so while it does.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(5);
-const ROOT: &str = "/latest/meta-data";
 const MACS: &str = "network/interfaces/macs";
 
 /// The metadata service. Its address can be changed with `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
@@ -59,7 +58,8 @@ impl AwsImds {
     }
 
     async fn read_interfaces(&self, node: &NodeIdentity) -> Result<Vec<(Interface, Cidr4)>, ImdsError> {
-        let macs = self.list(&format!("{MACS}/"), |line| line.trim_end_matches('/').parse().ok()).await?;
+        let macs =
+            self.list(&format!("{MACS}/"), "MAC addresses", |line| line.trim_end_matches('/').parse().ok()).await?;
         let mut found = Vec::new();
         for mac in macs {
             found.extend(self.read_interface(node, mac).await?);
@@ -73,20 +73,24 @@ impl AwsImds {
         mac: MacAddress,
     ) -> Result<Option<(Interface, Cidr4)>, ImdsError> {
         let own = format!("{MACS}/{mac}");
-        if self.optional(&format!("{own}/interface-id")).await?.is_none()
-            || self.optional(&format!("{own}/local-ipv4s")).await?.is_none()
-        {
+        let known = self.optional(&format!("{own}/interface-id")).await?.is_some();
+        if !known && self.optional(&format!("{own}/device-number")).await?.is_none() {
+            // It has left, and is still listed.
+            return Ok(None);
+        }
+        let has_address = self.optional(&format!("{own}/local-ipv4s")).await?.is_some();
+        if known && !has_address && mac != node.primary_mac {
             return Ok(None);
         }
         // In EC2's order: the primary address first.
-        let addresses = self.lines(&format!("{own}/local-ipv4s"), |line| line.parse().ok()).await?;
+        let addresses = self.lines(&format!("{own}/local-ipv4s"), "IPv4 addresses", |line| line.parse().ok()).await?;
         let (primary, mut secondary) = (addresses.first().copied(), addresses);
-        let primary = primary.ok_or_else(|| ImdsError { path: own.clone(), reason: "no address".to_owned() })?;
+        let primary = primary.ok_or_else(|| bad(&own, "no address".to_owned()))?;
         secondary.retain(|address| *address != primary);
         secondary.sort_unstable();
         let prefix = |line: &str| convert::cidr(line).filter(|cidr| cidr.prefix == 28);
         let prefixes = match self.optional(&format!("{own}/ipv4-prefix")).await? {
-            Some(_) => self.list(&format!("{own}/ipv4-prefix"), prefix).await?,
+            Some(_) => self.list(&format!("{own}/ipv4-prefix"), "networks of /28", prefix).await?,
             None => Vec::new(),
         };
         let card = self.optional(&format!("{own}/network-card")).await?;
@@ -100,96 +104,38 @@ impl AwsImds {
             delete_on_termination: true,
         };
         let interface = Interface {
-            id: self.value(&format!("{own}/interface-id")).await?,
+            id: self.id(&format!("{own}/interface-id")).await?,
             mac,
-            subnet: self.value(&format!("{own}/subnet-id")).await?,
+            subnet: self.id(&format!("{own}/subnet-id")).await?,
             primary,
             secondary,
             prefixes,
             kind: InterfaceKind::Plain,
-            security_groups: self.list(&format!("{own}/security-group-ids"), |line| line.parse().ok()).await?,
+            security_groups: self.list(&format!("{own}/security-group-ids"), ID, group).await?,
             attachment: Some(attachment),
             tags: BTreeMap::new(),
         };
         Ok(Some((interface, self.network(&format!("{own}/subnet-ipv4-cidr-block")).await?)))
     }
 
-    async fn text(&self, path: &str) -> Result<String, ImdsError> {
-        let missing = || ImdsError { path: format!("{ROOT}/{path}"), reason: "HTTP status 404".to_owned() };
-        self.optional(path).await?.ok_or_else(missing)
-    }
-
-    /// A value that need not be there.
-    async fn optional(&self, path: &str) -> Result<Option<String>, ImdsError> {
-        let path = format!("{ROOT}/{path}");
-        let reason = match self.client.get(&path).await {
-            Ok(value) if value.as_ref().trim().is_empty() => "is empty".to_owned(),
-            Ok(value) => return Ok(Some(value.as_ref().trim().to_owned())),
-            Err(SdkError::ErrorResponse(answer)) => match answer.response().status().as_u16() {
-                404 => return Ok(None),
-                status => format!("HTTP status {status}"),
-            },
-            Err(error) => chain(&error),
-        };
-        Err(ImdsError { path, reason })
-    }
-
-    async fn value<T>(&self, path: &str) -> Result<T, ImdsError>
-    where
-        T: std::str::FromStr<Err: std::fmt::Display>,
-    {
-        let text = self.text(path).await?;
-        text.parse().map_err(|error: T::Err| ImdsError { path: format!("{ROOT}/{path}"), reason: error.to_string() })
-    }
-
-    /// A value that is a name: a region, an instance type.
-    async fn name(&self, path: &str) -> Result<String, ImdsError> {
-        let text = self.text(path).await?;
-        if text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.') {
-            return Ok(text);
-        }
-        Err(ImdsError { path: format!("{ROOT}/{path}"), reason: format!("`{text}` is not a name") })
-    }
-
-    async fn network(&self, path: &str) -> Result<Cidr4, ImdsError> {
-        let text = self.text(path).await?;
-        let bad = || ImdsError { path: format!("{ROOT}/{path}"), reason: format!("`{text}` cannot be right") };
-        convert::cidr(&text).ok_or_else(bad)
-    }
-
-    /// A list with one value on each line, sorted.
-    async fn list<T: Ord>(&self, path: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ImdsError> {
-        let mut values = self.lines(path, read).await?;
-        values.sort_unstable();
-        Ok(values)
-    }
-
-    /// The same in the service's order.
-    async fn lines<T>(&self, path: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ImdsError> {
-        let text = self.text(path).await?;
-        let read = |line: &str| {
-            let bad = || ImdsError { path: format!("{ROOT}/{path}"), reason: format!("`{line}` cannot be right") };
-            read(line).ok_or_else(bad)
-        };
-        text.lines().map(str::trim).map(read).collect()
-    }
-
     async fn read_identity(&self) -> Result<NodeIdentity, ImdsError> {
         let primary_mac = self.value("mac").await?;
         let own = format!("{MACS}/{primary_mac}");
-        Ok(NodeIdentity {
-            instance: self.value("instance-id").await?,
+        let identity = NodeIdentity {
+            instance: self.id("instance-id").await?,
             instance_type: self.name("instance-type").await?,
             region: self.name("placement/region").await?,
             primary_mac,
-            primary_eni: self.value(&format!("{own}/interface-id")).await?,
-            subnet: self.value(&format!("{own}/subnet-id")).await?,
+            primary_eni: self.id(&format!("{own}/interface-id")).await?,
+            subnet: self.id(&format!("{own}/subnet-id")).await?,
             subnet_cidr: self.network(&format!("{own}/subnet-ipv4-cidr-block")).await?,
             zone: self.name("placement/availability-zone").await?,
-            vpc: self.value(&format!("{own}/vpc-id")).await?,
-            vpc_cidrs: self.list(&format!("{own}/vpc-ipv4-cidr-blocks"), convert::cidr).await?,
-            security_groups: self.list(&format!("{own}/security-group-ids"), |line| line.parse().ok()).await?,
-        })
+            vpc: self.id(&format!("{own}/vpc-id")).await?,
+            vpc_cidrs: self.list(&format!("{own}/vpc-ipv4-cidr-blocks"), NETWORK, convert::cidr).await?,
+            security_groups: self.list(&format!("{own}/security-group-ids"), ID, group).await?,
+        };
+        check(&identity, &own)?;
+        Ok(identity)
     }
 }
 
@@ -202,9 +148,13 @@ fn builder() -> aws_config::imds::client::Builder {
         .max_attempts(2)
 }
 
+fn group(line: &str) -> Option<SecurityGroupId> {
+    line.parse().ok().filter(is_whole)
+}
+
 fn late(_: tokio::time::error::Elapsed) -> ImdsError {
     let reason = format!("did not tell all that is needed within {} s", IDENTITY_TIMEOUT.as_secs());
-    ImdsError { path: ROOT.to_owned(), reason }
+    bad("", reason)
 }
 
 /// Stands for an attachment's id, which the service does not show; who may not ask EC2 cannot detach either.

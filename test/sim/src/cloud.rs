@@ -79,7 +79,7 @@ impl SimCloud {
     /// # Errors
     /// EC2's refusal, or a lost reply if a fault says so.
     pub fn call<A: Action>(&self, action: &A) -> Result<A::Answer, Failure> {
-        self.reply(action).outcome
+        self.reply(action).heard()
     }
 
     /// Does what `action` says for whoever arranges the scene: see [`World::arrange`].

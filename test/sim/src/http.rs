@@ -55,15 +55,20 @@ async fn answer(State(cloud): State<SimCloud>, uri: Uri, body: Bytes) -> Respons
     if !reply.delay.is_zero() {
         tokio::time::sleep(reply.delay).await;
     }
-    match reply.outcome {
-        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, "text/xml;charset=UTF-8")], text).into_response(),
+    let (status, text) = match reply.outcome {
+        Ok(text) => (StatusCode::OK, text),
         Err(Failure::Refused(error)) => error_response(&cloud, &error),
-        Err(Failure::NoReply) => broken_off(),
-    }
+        Err(Failure::NoReply) => return broken_off(),
+    };
+    let text = match reply.spoil {
+        Some(spoil) => spoil.apply(&text),
+        None => text,
+    };
+    (status, [(header::CONTENT_TYPE, "text/xml;charset=UTF-8")], text).into_response()
 }
 
 fn refused(error: ApiError) -> Reply<String> {
-    Reply { outcome: Err(Failure::Refused(error)), delay: std::time::Duration::ZERO }
+    Reply { outcome: Err(Failure::Refused(error)), spoil: None, delay: std::time::Duration::ZERO }
 }
 
 fn dispatch(cloud: &SimCloud, action: &str, params: &Params) -> Reply<String> {
@@ -118,7 +123,7 @@ fn run<A: Wire>(cloud: &SimCloud, params: &Params) -> Reply<String> {
         });
         xml.into_text()
     });
-    Reply { outcome, delay: reply.delay }
+    Reply { outcome, spoil: reply.spoil, delay: reply.delay }
 }
 
 /// STS's one call that tells whether credentials work. Here they always do.
@@ -132,10 +137,10 @@ fn caller_identity(cloud: &SimCloud) -> Reply<String> {
         });
         xml.element("ResponseMetadata", |xml| xml.leaf("RequestId", request_id(cloud)));
     });
-    Reply { outcome: Ok(xml.into_text()), delay: std::time::Duration::ZERO }
+    Reply { outcome: Ok(xml.into_text()), spoil: None, delay: std::time::Duration::ZERO }
 }
 
-fn error_response(cloud: &SimCloud, error: &ApiError) -> Response {
+fn error_response(cloud: &SimCloud, error: &ApiError) -> (StatusCode, String) {
     let mut xml = Xml::default();
     xml.root("Response", |xml| {
         xml.element("Errors", |xml| {
@@ -146,8 +151,7 @@ fn error_response(cloud: &SimCloud, error: &ApiError) -> Response {
         });
         xml.leaf("RequestID", request_id(cloud));
     });
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
-    (status, [(header::CONTENT_TYPE, "text/xml;charset=UTF-8")], xml.into_text()).into_response()
+    (StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST), xml.into_text())
 }
 
 /// A reply that breaks off in the middle, so that the client cannot know what became of its request.

@@ -4,6 +4,7 @@
 //! metadata service of its own. The host decides where it listens: [`router`] is plain axum, and [`serve`] takes a
 //! listener that may have been bound in another network namespace.
 
+mod faults;
 mod token;
 mod tree;
 
@@ -11,12 +12,14 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use axum::{
     Router,
+    body::Body,
     extract::State,
     http::{HeaderMap, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use ipam_core::{MacAddress, Moment};
 
+pub use self::faults::{MetadataEffect, MetadataFault, MetadataFaults};
 use self::token::Tokens;
 use crate::clock;
 
@@ -91,11 +94,17 @@ impl<S: MetadataSource + ?Sized> MetadataSource for Arc<S> {
 struct Service<S> {
     source: S,
     tokens: Tokens,
+    faults: MetadataFaults,
 }
 
 /// Returns the service as a router that answers every path.
 pub fn router(source: impl MetadataSource) -> Router {
-    Router::new().fallback(answer).with_state(Arc::new(Service { source, tokens: Tokens::default() }))
+    router_with(source, MetadataFaults::default())
+}
+
+/// The same for a service that can be made to fail, also while it is asked.
+pub fn router_with(source: impl MetadataSource, faults: MetadataFaults) -> Router {
+    Router::new().fallback(answer).with_state(Arc::new(Service { source, tokens: Tokens::default(), faults }))
 }
 
 /// Serves until the listener fails; dropping the future ends it.
@@ -115,25 +124,52 @@ async fn answer<S: MetadataSource>(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let now = clock::wall_now();
-    let path = uri.path();
-    if path == "/latest/api/token" {
-        return if method == Method::PUT {
-            service.give_token(&headers, now)
-        } else {
-            StatusCode::METHOD_NOT_ALLOWED.into_response()
-        };
+    let (path, right) = (uri.path(), service.right_answer(&method, uri.path(), &headers));
+    match service.faults.strike(path) {
+        None => right,
+        Some(MetadataEffect::Status(status)) => {
+            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        }
+        Some(MetadataEffect::Text(text)) => (right.status(), text).into_response(),
+        Some(MetadataEffect::Half) => half(right, false).await,
+        Some(MetadataEffect::BrokenOff) => half(right, true).await,
+        Some(MetadataEffect::Silent) => std::future::pending().await,
     }
-    if method != Method::GET && method != Method::HEAD {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+}
+
+/// The first half of an answer, which says of itself whether it is whole.
+async fn half(answer: Response, broken: bool) -> Response {
+    let status = answer.status();
+    let text = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap_or_default();
+    let half = text.slice(..text.len() / 2);
+    if !broken {
+        return (status, half).into_response();
     }
-    let token = headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
-    if !token.is_some_and(|token| service.tokens.is_valid(token, now)) {
-        return StatusCode::UNAUTHORIZED.into_response();
-    }
-    match service.source.metadata(now).and_then(|metadata| tree::Tree::of(&metadata, now).get(path)) {
-        Some(text) => ([(header::CONTENT_TYPE, "text/plain")], text).into_response(),
-        None => StatusCode::NOT_FOUND.into_response(),
+    let cut = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "cut on demand");
+    Response::new(Body::from_stream(tokio_stream::iter([Ok(half), Err(cut)])))
+}
+
+impl<S: MetadataSource> Service<S> {
+    fn right_answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response {
+        let now = clock::wall_now();
+        if path == "/latest/api/token" {
+            return if *method == Method::PUT {
+                self.give_token(headers, now)
+            } else {
+                StatusCode::METHOD_NOT_ALLOWED.into_response()
+            };
+        }
+        if *method != Method::GET && *method != Method::HEAD {
+            return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        }
+        let token = headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
+        if !token.is_some_and(|token| self.tokens.is_valid(token, now)) {
+            return StatusCode::UNAUTHORIZED.into_response();
+        }
+        match self.source.metadata(now).and_then(|metadata| tree::Tree::of(&metadata, now).get(path)) {
+            Some(text) => ([(header::CONTENT_TYPE, "text/plain")], text).into_response(),
+            None => StatusCode::NOT_FOUND.into_response(),
+        }
     }
 }
 

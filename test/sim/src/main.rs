@@ -50,6 +50,9 @@ struct Serve {
     /// Let one call in seven go wrong: throttled, failed, lost before or after its effect, slow
     #[arg(long)]
     rough: bool,
+    /// Let one answer in fifty be no answer: cut off, something else, a field that is missing or odd; metadata too
+    #[arg(long)]
+    garbled: bool,
     /// Also start one m5.xlarge instance and answer its metadata requests (IMDSv2) here
     #[arg(long, value_name = "ADDRESS:PORT")]
     imds: Option<SocketAddr>,
@@ -72,6 +75,7 @@ async fn serve(arguments: &Serve) -> Result<(), Box<dyn Error>> {
     let budget_percent = Some(arguments.budget).filter(|percent| *percent > 0);
     let (delays, lags) = if arguments.late { (Delays::REAL, Lags::REAL) } else { (Delays::default(), Lags::NONE) };
     let weather = if arguments.rough { Weather::ROUGH } else { Weather::default() };
+    let weather = Weather { spoilt: if arguments.garbled { 20 } else { 0 }, ..weather };
     let config = WorldConfig { seed: arguments.seed, budget_percent, delays, lags, weather, ..WorldConfig::default() };
     let cloud = SimCloud::new(config, Clock::wall());
     let demo = cloud.demo_vpc("10.0.0.0/16", &["10.0.0.0/20"])?;
@@ -83,7 +87,11 @@ async fn serve(arguments: &Serve) -> Result<(), Box<dyn Error>> {
             let instance = cloud.run_instance("m5.xlarge", subnet)?;
             let listener = bind(address).await?;
             line.push_str(&format!(", metadata of {instance} at http://{}", listener.local_addr()?));
-            Some((listener, imds::router(cloud.instance(&instance))))
+            let faults = imds::MetadataFaults::default();
+            if arguments.garbled {
+                faults.be_rough(20, arguments.seed);
+            }
+            Some((listener, imds::router_with(cloud.instance(&instance), faults)))
         }
         None => None,
     };

@@ -18,6 +18,7 @@ mod metadata;
 pub mod model;
 mod page;
 pub(crate) mod space;
+mod spoil;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use self::{
     filter::Filter,
     log::{LogEntry, RequestLog},
     page::{Page, Paging},
+    spoil::Spoil,
     state::State,
 };
 pub(crate) use self::{timeline::Due, views::View};
@@ -58,8 +60,20 @@ pub struct World {
 pub struct Reply<T> {
     /// How the call ended.
     pub outcome: Result<T, Failure>,
+    /// What is wrong with the text of the answer, for who writes it. Absent: nothing.
+    pub spoil: Option<Spoil>,
     /// How much later the caller should hear of it; zero without a fault.
     pub delay: Duration,
+}
+
+impl<T> Reply<T> {
+    /// What a caller makes of it who sees no text: an answer that cannot be right is none.
+    ///
+    /// # Errors
+    /// As the call, or [`Failure::NoReply`].
+    pub fn heard(self) -> Result<T, Failure> {
+        if self.spoil.is_some() { Err(Failure::NoReply) } else { self.outcome }
+    }
 }
 
 impl World {
@@ -87,7 +101,7 @@ impl World {
     /// # Panics
     /// When an invariant is broken afterwards, with the last requests in the message: that is a bug of the simulator.
     pub fn call<A: Action>(&mut self, action: &A, now: Moment) -> Result<A::Answer, Failure> {
-        self.reply(action, now).outcome
+        self.reply(action, now).heard()
     }
 
     /// Like [`World::call`], and says how much later a fault wants the reply to arrive.
@@ -97,7 +111,7 @@ impl World {
     pub fn reply<A: Action>(&mut self, action: &A, now: Moment) -> Reply<A::Answer> {
         self.state.advance(now);
         let (effect, delay) = self.faults.strike(A::NAME).unwrap_or((Effect::Slow, Duration::ZERO));
-        let mut tokens_left = None;
+        let (mut tokens_left, mut spoil) = (None, None);
         let outcome = match effect {
             Effect::Refuse(error) => Err(Failure::Refused(error)),
             Effect::DropBefore => Err(Failure::NoReply),
@@ -110,19 +124,24 @@ impl World {
                 drop(self.admit(action, &mut tokens_left).and_then(|()| self.apply(action)));
                 Err(Failure::Refused(error))
             }
+            Effect::Spoil(how) => {
+                spoil = Some(how);
+                self.admit(action, &mut tokens_left).and_then(|()| self.apply(action)).map_err(Failure::Refused)
+            }
             Effect::Slow => {
                 self.admit(action, &mut tokens_left).and_then(|()| self.apply(action)).map_err(Failure::Refused)
             }
         };
+        let spoilt = spoil.as_ref().map(|how| format!("{how:?}"));
         self.log.push(LogEntry {
             at: now,
             action: A::NAME,
-            error: outcome.as_ref().err().map(|failure| failure.code().to_owned()),
+            error: outcome.as_ref().err().map(|failure| failure.code().to_owned()).or(spoilt),
             tokens_left,
             request: format!("{action:?}"),
         });
         self.assert_invariants(false);
-        Reply { outcome, delay }
+        Reply { outcome, spoil, delay }
     }
 
     /// Does what `action` says for whoever arranges the scene, or acts behind the caller's back: as of `now`, without a budget, a

@@ -1,5 +1,5 @@
 use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError, future};
-use aws_sdk_ec2::types::NetworkInterfaceAttachment;
+use aws_sdk_ec2::types::{AttachmentStatus, NetworkInterfaceAttachment, NetworkInterfacePrivateIpAddress};
 use ipam_core::{
     ids::InvalidId,
     ports::{Ec2Error, RefusalClass},
@@ -9,19 +9,26 @@ use super::*;
 
 const INSTANCE: &str = "i-1";
 
+/// An address that no other ENI has.
+fn address(id: &str) -> String {
+    format!("10.0.0.{}", id.len())
+}
+
 fn described(id: &str, mac: &str, tag: Option<&str>, attached: Option<(&str, i32)>) -> NetworkInterface {
     let attachment = attached.map(|(instance, index)| {
         NetworkInterfaceAttachment::builder()
             .attachment_id("eni-attach-1")
             .instance_id(instance)
             .device_index(index)
+            .status(AttachmentStatus::Attached)
             .build()
     });
     NetworkInterface::builder()
         .network_interface_id(id)
         .mac_address(mac)
         .subnet_id("subnet-1")
-        .private_ip_address("10.0.0.4")
+        .private_ip_address(address(id))
+        .private_ip_addresses(NetworkInterfacePrivateIpAddress::builder().private_ip_address(address(id)).build())
         .set_attachment(attachment)
         .set_tag_set(tag.map(|instance| vec![Tag::builder().key(TAG_INSTANCE).value(instance).build()]))
         .build()

@@ -42,6 +42,7 @@ pub(crate) struct World {
     pub(crate) group: SecurityGroupId,
     pub(crate) instance: InstanceId,
     pub(crate) vpc: String,
+    pub(crate) endpoint: String,
     /// Second part of all addresses: LocalStack remembers what it gave in a network across accounts.
     octet: u8,
 }
@@ -74,7 +75,8 @@ impl World {
         let group = groups.security_groups().first().and_then(|group| group.group_id()).ok_or("no group")?.parse()?;
         let instance = run_instance(&raw, &subnet).await?;
         let ec2 = AwsEc2::connect(settings(endpoint, key)).await;
-        Ok(Self { ec2, raw, sim, subnet, group, instance, vpc, octet })
+        let endpoint = endpoint.to_owned();
+        Ok(Self { ec2, raw, sim, subnet, group, instance, vpc, endpoint, octet })
     }
 
     /// An address or a range of the VPC, of which `rest` are the last two parts. The subnet's begin with `1.`.

@@ -1,11 +1,12 @@
 //! Holds `ipam-aws` to the ports' promises over HTTP, and the stand-ins of EC2 to EC2's.
 //!
 //! [`checks`] is one list, run against the simulator, where all must pass, and against LocalStack, where the list says what it gets wrong
-//! and why; `LOCALSTACK.md` is that list for people. [`faults`] and [`metadata`] need a cloud that fails on demand, which is
+//! and why; `LOCALSTACK.md` is that list for people. [`faults`], [`bad_answers`] and [`metadata`] need a cloud that fails on demand, which is
 //! the simulator.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
+mod bad_answers;
 mod checks;
 mod clouds;
 mod faults;

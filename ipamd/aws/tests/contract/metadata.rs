@@ -72,7 +72,10 @@ async fn an_interface_that_has_left_or_has_no_address_is_left_out_and_half_of_on
     let mut half = right;
     half.interfaces[0].ipv4_prefixes = vec!["10.0.0.0/24".to_owned()];
     let error = service(Fixed(half)).await.interfaces(&node).await.unwrap_err();
-    assert!(error.to_string().ends_with("ipv4-prefix: `10.0.0.0/24` cannot be right"), "{error}");
+    assert!(
+        error.to_string().ends_with("ipv4-prefix: `10.0.0.0/24` cannot be right; expected networks of /28"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -86,7 +89,7 @@ async fn a_value_that_cannot_be_right_is_named_by_its_path() {
         (|m| m.instance_type = "<html>".into(),                "instance-type".into(),    "`<html>` is not a name"),
         (|m| m.region = " ".into(),                            "placement/region".into(), "is empty"),
         (|m| m.interfaces.clear(),                             format!("network/interfaces/macs/{mac}/interface-id"), "HTTP status 404"),
-        (|m| m.interfaces[0].vpc_ipv4_cidr_blocks.push("10.0.0.1/8".into()), format!("network/interfaces/macs/{mac}/vpc-ipv4-cidr-blocks"), "`10.0.0.1/8` cannot be right"),
+        (|m| m.interfaces[0].vpc_ipv4_cidr_blocks.push("10.0.0.1/8".into()), format!("network/interfaces/macs/{mac}/vpc-ipv4-cidr-blocks"), "`10.0.0.1/8` cannot be right; expected a network as 10.0.0.0/16 without host bits"),
         (|m| m.interfaces[0].security_group_ids.clear(),       format!("network/interfaces/macs/{mac}/security-group-ids"), "is empty"),
     ];
     for (change, path, reason) in table {

@@ -32,7 +32,7 @@ impl SimCloud {
         if !reply.delay.is_zero() {
             tokio::time::sleep(reply.delay).await;
         }
-        reply.outcome.map_err(|failure| refusal::to_port(A::NAME, failure))
+        reply.heard().map_err(|failure| refusal::to_port(A::NAME, failure))
     }
 }
 

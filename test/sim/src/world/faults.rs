@@ -7,7 +7,7 @@ use rand_chacha::{
     rand_core::{RngCore, SeedableRng},
 };
 
-use crate::ApiError;
+use crate::{ApiError, world::spoil::Spoil};
 
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Effect {
     DropBefore,
     /// The reply is lost: the call has its effect.
     DropAfter,
+    /// The call has its effect, but its answer cannot be right.
+    Spoil(Spoil),
     /// Nothing goes wrong but the delay.
     Slow,
 }
@@ -64,6 +66,12 @@ impl FaultRule {
         Self { action: action.to_owned(), times, effect: Effect::DropAfter, delay: Duration::ZERO }
     }
 
+    /// The next `times` calls of `action` have their effect, but their answers cannot be right.
+    #[must_use]
+    pub fn spoil(action: &str, times: u32, spoil: Spoil) -> Self {
+        Self { action: action.to_owned(), times, effect: Effect::Spoil(spoil), delay: Duration::ZERO }
+    }
+
     /// The next `times` calls of `action` are answered `delay` later.
     #[must_use]
     pub fn slow(action: &str, times: u32, delay: Duration) -> Self {
@@ -88,6 +96,8 @@ pub struct Weather {
     pub lost_requests: u32,
     /// The reply is lost.
     pub lost_replies: u32,
+    /// The answer cannot be right: cut off, something else, a field that is missing or odd.
+    pub spoilt: u32,
     /// The reply is slow.
     pub slow: u32,
     /// How slow at most.
@@ -95,12 +105,13 @@ pub struct Weather {
 }
 
 impl Weather {
-    /// One call in seven goes wrong.
+    /// One call in seven goes wrong, but all answers are right.
     pub const ROUGH: Self = Self {
         throttled: 50,
         failed: 30,
         lost_requests: 20,
         lost_replies: 20,
+        spoilt: 0,
         slow: 30,
         slowest: Duration::from_secs(3),
     };
@@ -163,6 +174,8 @@ impl Faults {
             Effect::DropBefore
         } else if hits(weather.lost_replies) {
             Effect::DropAfter
+        } else if hits(weather.spoilt) {
+            Effect::Spoil(Spoil::Any(self.rng.next_u64()))
         } else if hits(weather.slow) {
             let most = u32::try_from(weather.slowest.as_millis()).unwrap_or(u32::MAX - 1);
             return Some((Effect::Slow, Duration::from_millis((self.rng.next_u32() % (most + 1)).into())));

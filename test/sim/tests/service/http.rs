@@ -1,4 +1,4 @@
-use ec2_sim::{Delays, FaultRule, SimCloud};
+use ec2_sim::{Delays, Failure, FaultRule, SimCloud, Spoil, action::DescribeVpcs};
 
 use super::{
     client::{Answer, ask, serve},
@@ -82,4 +82,23 @@ async fn anybody_is_told_who_they_are() {
     let (cloud, _, _) = cloud(Delays::NONE);
     let (status, xml) = post(&cloud, "Action=GetCallerIdentity&Version=2011-06-15").await.unwrap();
     assert_eq!((status, element(&xml, "Account")), (200, ec2_sim::ACCOUNT));
+}
+
+#[tokio::test]
+async fn an_answer_can_be_spoilt_on_demand() {
+    let (cloud, _, _) = cloud(Delays::NONE);
+    #[rustfmt::skip]
+    let table = [
+        (Spoil::Body(String::new()),                       ""),
+        (Spoil::Cut(100),                                  "<?xml version=\"1.0\" enc"),
+        (Spoil::With("vpcId".into(), "many".into()),       "<vpcId>many</vpcId>"),
+    ];
+    for (spoil, wanted) in table {
+        cloud.with(|world, _| world.inject(FaultRule::spoil("DescribeVpcs", 1, spoil.clone())));
+        let (status, text) = post(&cloud, "Action=DescribeVpcs").await.unwrap();
+        assert!(status == 200 && text.contains(wanted), "{spoil:?}: {text}");
+    }
+    // Whoever sees no text has no answer.
+    cloud.with(|world, _| world.inject(FaultRule::spoil("DescribeVpcs", 1, Spoil::Cut(0))));
+    assert_eq!(cloud.call(&DescribeVpcs::default()), Err(Failure::NoReply));
 }

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use ec2_sim::{
     Delays, SimCloud,
     action::{AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface},
-    imds,
+    imds::{self, MetadataEffect, MetadataFault, MetadataFaults},
 };
 use ipam_core::InstanceId;
 
@@ -118,4 +118,31 @@ async fn prefixes_are_listed_where_there_are_any() {
     let assign = AssignPrivateIpAddresses { interface, prefix_count, ..Default::default() };
     let prefixes: Vec<_> = cloud.call(&assign).unwrap().prefixes.iter().map(ToString::to_string).collect();
     assert_eq!(get(at, &token, &path).await, (200, prefixes.join("\n")));
+}
+
+#[tokio::test]
+async fn the_service_can_be_made_to_fail() {
+    let (cloud, _, subnet) = cloud(Delays::NONE);
+    let instance = cloud.run_instance("m5.xlarge", &subnet).unwrap();
+    let faults = MetadataFaults::default();
+    let at = serve(imds::router_with(cloud.instance(&instance), faults.clone())).await;
+    let token = token(at).await;
+    #[rustfmt::skip]
+    let table = [
+        (MetadataEffect::Status(429),           Some((429, String::new()))),
+        (MetadataEffect::Text("x".to_owned()),  Some((200, "x".to_owned()))),
+        (MetadataEffect::Half,                  Some((200, "m5.x".to_owned()))),
+        (MetadataEffect::BrokenOff,             None),
+    ];
+    let ask =
+        async || ask(at, "GET", "/latest/meta-data/instance-type", &[("x-aws-ec2-metadata-token", &token)], "").await;
+    for (effect, wanted) in table {
+        faults.inject(MetadataFault::new("/instance-type", 1, effect));
+        assert_eq!(ask().await, wanted);
+        assert_eq!(ask().await, Some((200, "m5.xlarge".to_owned())));
+    }
+    faults.be_rough(1000, 1);
+    assert_ne!(ask().await, Some((200, "m5.xlarge".to_owned())));
+    faults.clear();
+    assert_eq!(ask().await, Some((200, "m5.xlarge".to_owned())));
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ipam_core::ports::{Attachment, Interface, InterfaceKind};
+use ipam_core::ports::{Attachment, Cidr4, Interface, InterfaceKind};
 
 use crate::{Element, LabError};
 
@@ -112,7 +112,7 @@ fn interface(item: &Element) -> Result<Interface, LabError> {
         subnet: parse(item.text_at("subnetId"))?,
         primary,
         secondary,
-        prefixes: vec![],
+        prefixes: item.list_at("ipv4PrefixSet").iter().map(prefix).collect::<Result<_, _>>()?,
         kind: InterfaceKind::Plain,
         security_groups: vec![],
         attachment: item.at("attachment").map(attachment).transpose()?.flatten(),
@@ -134,6 +134,12 @@ fn attachment(element: &Element) -> Result<Option<Attachment>, LabError> {
         attached: element.text_at("status") == "attached",
         delete_on_termination: element.text_at("deleteOnTermination") == "true",
     }))
+}
+
+fn prefix(element: &Element) -> Result<Cidr4, LabError> {
+    let text = element.text_at("ipv4Prefix");
+    let (network, prefix) = text.split_once('/').unwrap_or((text, ""));
+    Ok(Cidr4 { network: address(network)?, prefix: parse(prefix)? })
 }
 
 fn address(text: &str) -> Result<Ipv4Addr, LabError> {
@@ -159,11 +165,12 @@ mod tests {
              <item><privateIpAddress>10.0.0.9</privateIpAddress></item>
              <item><privateIpAddress>10.0.0.5</privateIpAddress><primary>true</primary></item>
              <item><privateIpAddress>10.0.0.7</privateIpAddress></item>
-             </privateIpAddressesSet><tagSet><item><key>a</key><value>b</value></item></tagSet></item>",
+             </privateIpAddressesSet><ipv4PrefixSet><item><ipv4Prefix>10.0.0.16/28</ipv4Prefix></item></ipv4PrefixSet><tagSet><item><key>a</key><value>b</value></item></tagSet></item>",
         );
         let eni = interface(&item.unwrap()).unwrap();
 
         assert_eq!(eni.secondary, [Ipv4Addr::new(10, 0, 0, 7), Ipv4Addr::new(10, 0, 0, 9)]);
+        assert_eq!(eni.addresses().last(), Some(Ipv4Addr::new(10, 0, 0, 31)));
         let attachment = eni.attachment.unwrap();
         assert_eq!((attachment.device_index, attachment.card, attachment.attached), (2, 0, true));
         assert_eq!(eni.tags["a"], "b");

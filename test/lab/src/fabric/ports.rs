@@ -95,7 +95,7 @@ fn port(interface: &Interface, attachment: &Attachment, subnet: Cidr4, name: Str
         subnet,
         primary: interface.primary,
         first: attachment.device_index == 0 && attachment.card == 0,
-        owns: interface.secondary.iter().copied().chain([interface.primary]).collect(),
+        owns: interface.addresses().chain([interface.primary]).collect(),
     }
 }
 

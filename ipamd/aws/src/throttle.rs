@@ -20,6 +20,7 @@ pub struct Budget {
 pub const BUDGETS: &[Budget] = &[
     Budget { action: "DescribeNetworkInterfaces", burst: 20, per_second: 4 },
     Budget { action: "DescribeSubnets", burst: 10, per_second: 2 },
+    Budget { action: "DescribeInstanceTypes", burst: 5, per_second: 1 },
     Budget { action: "CreateNetworkInterface", burst: 8, per_second: 1 },
     Budget { action: "AttachNetworkInterface", burst: 8, per_second: 1 },
     Budget { action: "ModifyNetworkInterfaceAttribute", burst: 8, per_second: 1 },

@@ -23,7 +23,7 @@ pub use clock::{Clock, ClockHand};
 pub use cloud::{DemoVpc, SimCloud, SimInstance};
 pub use error::{ApiError, Failure};
 pub use meddler::Meddler;
-pub use world::{DelayRange, Delays, FaultRule, Lags, Order, Spoil, Weather, World, WorldConfig};
+pub use world::{DelayRange, Delays, FaultRule, Lags, Order, Quotas, Spoil, Weather, World, WorldConfig};
 
 /// The account that everything belongs to.
 pub const ACCOUNT: &str = "123456789012";

@@ -33,7 +33,7 @@ use self::{budget::Budgets, faults::Faults};
 pub use self::{
     budget::{Budget, Charge},
     catalogue::InstanceType,
-    config::{DelayRange, Delays, Lags, Order, WorldConfig},
+    config::{DelayRange, Delays, Lags, Order, Quotas, WorldConfig},
     faults::{Effect, FaultRule, Weather},
     filter::Filter,
     log::{LogEntry, RequestLog},
@@ -44,8 +44,8 @@ pub use self::{
 pub(crate) use self::{timeline::Due, views::View};
 use crate::{Action, ApiError, Failure, imds::InstanceMetadata, world::model::Eni};
 
-/// A cloud in memory.
-#[derive(Debug)]
+/// A cloud in memory. A clone is a snapshot of it: what happens to one does not happen to the other.
+#[derive(Debug, Clone)]
 pub struct World {
     state: State,
     faults: Faults,

@@ -13,9 +13,6 @@ use crate::{
     },
 };
 
-/// EC2's default quota of security groups for one ENI.
-const GROUPS_PER_INTERFACE: usize = 5;
-
 /// Makes a security group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CreateSecurityGroup {
@@ -88,12 +85,8 @@ pub(super) fn new_group(state: &mut State, vpc: &VpcId, name: &str, description:
 
 /// The groups of an ENI in `vpc`: those with these ids, or the VPC's default one when there are none.
 pub(super) fn resolve(state: &State, vpc: &VpcId, ids: &[String]) -> Result<Vec<GroupName>, ApiError> {
-    if ids.len() > GROUPS_PER_INTERFACE {
-        return Err(ApiError::new(
-            "SecurityGroupsPerInterfaceLimitExceeded",
-            format!("The maximum number of security groups per interface is {GROUPS_PER_INTERFACE}"),
-        ));
-    }
+    let before = ids.len().saturating_sub(1);
+    state.config.quotas.check("SecurityGroupsPerInterfaceLimitExceeded", before, |quotas| quotas.groups_of_eni)?;
     if ids.is_empty() {
         let default = state.vpcs.get(vpc).and_then(|vpc| state.groups.get(&vpc.default_group));
         return Ok(default.into_iter().map(name_of).collect());

@@ -66,6 +66,7 @@ impl Action for CreateNetworkInterface {
             prefixes: &self.prefixes,
             prefix_count: self.prefix_count,
         };
+        state.config.quotas.check("NetworkInterfaceLimitExceeded", state.enis.len(), |quotas| quotas.enis)?;
         let picked = self.pick(state, &subnet, &wanted)?;
         let delay = state.draw(state.config.delays.create);
         let ready_at = state.now.after(delay);

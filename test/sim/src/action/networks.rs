@@ -30,6 +30,7 @@ impl Action for CreateVpc {
     fn apply(&self, state: &mut State) -> Result<Vpc, ApiError> {
         let cidr = parse_cidr(&self.cidr, "InvalidVpc.Range")?;
         tags::check(&Tags::new(), &self.tags)?;
+        state.config.quotas.check("VpcLimitExceeded", state.vpcs.len(), |quotas| quotas.vpcs)?;
         let id: VpcId = state.new_id();
         let group = new_group(state, &id, "default", "default VPC security group", Tags::new());
         let is_default = state.vpcs.is_empty();
@@ -91,10 +92,12 @@ impl Action for CreateSubnet {
         }
         tags::check(&Tags::new(), &self.tags)?;
         let vpc = vpc.id.clone();
+        let subnets = state.subnets.values().filter(|subnet| subnet.vpc == vpc).count();
+        state.config.quotas.check("SubnetLimitExceeded", subnets, |quotas| quotas.subnets_of_vpc)?;
         let availability_zone = self.availability_zone.clone().unwrap_or_else(|| format!("{}a", state.config.region));
         let id: SubnetId = state.new_id();
         let tags = self.tags.clone();
-        let space = Space::new(cidr);
+        let space = Space::new(cidr, !state.config.reuse_after.is_zero());
         let subnet = Subnet { id: id.clone(), vpc, cidr, availability_zone, tags, available: space.available() };
         state.spaces.insert(id.clone(), space);
         state.subnets.insert(id, subnet.clone());

@@ -77,7 +77,7 @@ struct Bucket {
 }
 
 /// All buckets of an account.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Budgets {
     percent: Option<u32>,
     buckets: BTreeMap<(&'static str, Charge), Bucket>,

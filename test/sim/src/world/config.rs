@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::world::faults::Weather;
+use crate::{ApiError, world::faults::Weather};
 
 /// A delay drawn by the world's seed: mostly evenly from `min..=max`, and once in a hundred times from `max..=worst`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +137,43 @@ pub enum Order {
     Scattered,
 }
 
+/// How much of what an account may have in a region. Source: "Amazon VPC quotas", as of 2026-11; AWS raises them on request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// ENIs in the region: 5,000.
+    pub enis: usize,
+    /// VPCs in the region: 5.
+    pub vpcs: usize,
+    /// Subnets of a VPC: 200.
+    pub subnets_of_vpc: usize,
+    /// IPv4 networks of a VPC: 5.
+    pub cidrs_of_vpc: usize,
+    /// Security groups of an ENI: 5.
+    pub groups_of_eni: usize,
+}
+
+impl Quotas {
+    /// Refuses one more than there may be.
+    pub(crate) fn check(
+        &self,
+        code: &'static str,
+        there: usize,
+        quota: impl Fn(&Self) -> usize,
+    ) -> Result<(), ApiError> {
+        let most = quota(self);
+        if there < most {
+            return Ok(());
+        }
+        Err(ApiError::new(code, format!("The maximum number of {most} has been reached.")))
+    }
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { enis: 5000, vpcs: 5, subnets_of_vpc: 200, cidrs_of_vpc: 5, groups_of_eni: 5 }
+    }
+}
+
 /// Everything that decides how a world behaves: the same configuration and the same calls give the same answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorldConfig {
@@ -152,6 +189,10 @@ pub struct WorldConfig {
     pub budget_percent: Option<u32>,
     /// Which free addresses are given first. Default: any.
     pub order: Order,
+    /// How long an address that was given back is not given again. EC2 promises nothing; default: not at all.
+    pub reuse_after: Duration,
+    /// How much the account may have.
+    pub quotas: Quotas,
     /// Region; its zones are this and a letter.
     pub region: String,
     /// How many requests the log keeps.
@@ -167,6 +208,8 @@ impl Default for WorldConfig {
             lags: Lags::NONE,
             budget_percent: Some(100),
             order: Order::Random,
+            reuse_after: Duration::ZERO,
+            quotas: Quotas::default(),
             region: "us-east-1".to_owned(),
             log_capacity: 4096,
         }

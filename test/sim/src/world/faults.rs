@@ -118,7 +118,7 @@ impl Weather {
 }
 
 /// The rules that still apply, oldest first, and the weather, which is drawn from a seed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Faults {
     rules: VecDeque<FaultRule>,
     pub(crate) weather: Weather,

@@ -30,7 +30,7 @@ impl fmt::Display for LogEntry {
 }
 
 /// The newest requests, and how many there were of each action.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RequestLog {
     capacity: usize,
     newest: VecDeque<LogEntry>,

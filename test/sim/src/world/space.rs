@@ -3,7 +3,10 @@
 //! A subnet is seen as aligned blocks of 16 addresses, because a prefix is such a block and needs one that is free as a whole:
 //! a subnet with many free addresses may well have no free block.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipam_core::{EniId, ports::Cidr4};
 use rand_chacha::{ChaCha8Rng, rand_core::RngCore};
@@ -37,18 +40,32 @@ pub(crate) struct Space {
     pub(crate) owners: BTreeMap<Ipv4Addr, EniId>,
     /// Who has which prefix, by its first address.
     pub(crate) prefixes: BTreeMap<Ipv4Addr, EniId>,
+    /// What was given back and is not to be given again yet, single addresses as a /32. Absent: nothing ever waits.
+    resting: Option<BTreeSet<Cidr4>>,
+    /// What of that was given back since somebody last asked.
+    newly_resting: Vec<Cidr4>,
 }
 
 impl Space {
     /// All free but the first four and the last address.
-    pub(crate) fn new(cidr: Cidr4) -> Self {
+    pub(crate) fn new(cidr: Cidr4, rests: bool) -> Self {
         let (first, last) = cidr::bounds(cidr);
         let blocks = index((last - first) / BLOCK + 1);
         let mut taken = vec![0; blocks];
         taken[0] = 0b1111;
         taken[blocks - 1] |= 1 << (BLOCK - 1);
         let (reserved, owners, prefixes) = (vec![0; blocks], BTreeMap::new(), BTreeMap::new());
-        let mut space = Self { cidr, taken, reserved, for_prefixes: None, available: 0, owners, prefixes };
+        let mut space = Self {
+            cidr,
+            taken,
+            reserved,
+            for_prefixes: None,
+            available: 0,
+            owners,
+            prefixes,
+            resting: rests.then(BTreeSet::new),
+            newly_resting: vec![],
+        };
         space.available = space.count();
         space
     }
@@ -111,9 +128,8 @@ impl Space {
 
     /// Takes an address back.
     pub(crate) fn release(&mut self, address: Ipv4Addr) {
-        let (block, bit) = self.place(address);
-        self.change(block, self.taken[block] & !bit);
         self.owners.remove(&address);
+        self.give_back(Cidr4 { network: address, prefix: 32 });
     }
 
     /// Gives a prefix to an ENI. All of it must be free.
@@ -125,9 +141,35 @@ impl Space {
 
     /// Takes a prefix back.
     pub(crate) fn release_prefix(&mut self, prefix: Cidr4) {
-        let (block, _) = self.place(prefix.network);
-        self.change(block, 0);
         self.prefixes.remove(&prefix.network);
+        self.give_back(prefix);
+    }
+
+    fn give_back(&mut self, what: Cidr4) {
+        match &mut self.resting {
+            Some(resting) => {
+                resting.insert(what);
+                self.newly_resting.push(what);
+            }
+            None => self.free(what),
+        }
+    }
+
+    /// What was given back since the last call, and is to rest now.
+    pub(crate) fn newly_resting(&mut self) -> Vec<Cidr4> {
+        std::mem::take(&mut self.newly_resting)
+    }
+
+    /// Ends the rest of an address or a prefix.
+    pub(crate) fn rested(&mut self, what: Cidr4) {
+        if self.resting.as_mut().is_some_and(|resting| resting.remove(&what)) {
+            self.free(what);
+        }
+    }
+
+    fn free(&mut self, what: Cidr4) {
+        let (block, bit) = self.place(what.network);
+        self.change(block, if what.prefix == PREFIX_LENGTH { 0 } else { self.taken[block] & !bit });
     }
 
     /// Sets apart what these reservations say, and nothing else.
@@ -160,12 +202,15 @@ impl Space {
 
     /// Whether books and bits say the same.
     pub(crate) fn is_consistent(&self) -> bool {
-        let mut bits = Self::new(self.cidr).taken;
-        for address in self.owners.keys() {
+        let mut bits = Self::new(self.cidr, false).taken;
+        let resting = || self.resting.iter().flatten();
+        let singly = resting().filter(|what| what.prefix != PREFIX_LENGTH).map(|what| &what.network);
+        for address in self.owners.keys().chain(singly) {
             let (block, bit) = self.place(*address);
             bits[block] |= bit;
         }
-        for network in self.prefixes.keys() {
+        let whole = resting().filter(|what| what.prefix == PREFIX_LENGTH).map(|what| &what.network);
+        for network in self.prefixes.keys().chain(whole) {
             let (block, _) = self.place(*network);
             if bits[block] != 0 {
                 return false;

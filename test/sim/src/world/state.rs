@@ -86,6 +86,11 @@ impl State {
     pub(crate) fn in_space<T>(&mut self, subnet: &SubnetId, change: impl FnOnce(&mut Space) -> T) -> Option<T> {
         let space = self.spaces.get_mut(subnet)?;
         let changed = change(space);
+        let resting = space.newly_resting();
+        for what in resting {
+            let at = self.now.after(self.config.reuse_after);
+            self.schedule(at, Due::Rested(subnet.clone(), what));
+        }
         if self.config.lags.available.is_zero() {
             self.count(subnet);
         } else {

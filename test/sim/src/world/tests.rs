@@ -10,6 +10,7 @@ mod interfaces;
 mod kinds;
 mod networks;
 mod prefixes;
+mod quotas;
 mod random;
 mod tags;
 

@@ -1,6 +1,6 @@
 //! What happens by itself once its time has come.
 
-use ipam_core::{AttachmentId, EniId, InstanceId, Moment, SubnetId};
+use ipam_core::{AttachmentId, EniId, InstanceId, Moment, SubnetId, ports::Cidr4};
 
 use crate::world::{
     model::{AttachmentState, InstanceState},
@@ -19,6 +19,8 @@ pub(crate) enum Due {
     Seen(View, EniId),
     /// The count of a subnet's addresses is told.
     Counted(SubnetId),
+    /// An address or a prefix that was given back may be given again.
+    Rested(SubnetId, Cidr4),
     /// The ENI is gone.
     Deleted(EniId),
     /// The attachment goes away.
@@ -53,6 +55,7 @@ impl State {
             }
             Due::Seen(view, eni) => self.see(*view, eni),
             Due::Counted(subnet) => self.count(subnet),
+            Due::Rested(subnet, what) => drop(self.in_space(subnet, |space| space.rested(*what))),
             Due::Deleted(eni) => self.remove_eni(eni),
             Due::Attached(attachment) => self.attachment_done(attachment),
             Due::Detached(attachment) => self.drop_attachment(attachment),

@@ -76,7 +76,9 @@ fn story(config: WorldConfig, seed: u64, steps: usize) -> String {
 }
 
 fn unkind() -> WorldConfig {
-    WorldConfig { delays: Delays::REAL, lags: Lags::REAL, weather: Weather::ROUGH, ..WorldConfig::default() }
+    let weather = Weather { spoilt: 20, ..Weather::ROUGH };
+    let reuse_after = std::time::Duration::from_secs(5);
+    WorldConfig { delays: Delays::REAL, lags: Lags::REAL, weather, reuse_after, ..WorldConfig::default() }
 }
 
 #[test]

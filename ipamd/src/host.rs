@@ -1,6 +1,12 @@
 //! The kernel as the daemon uses it: one thread owns all netlink work, because the kernel does it inside the system call.
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr, sync::mpsc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::Ipv4Addr,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use eni_datapath as datapath;
 use eni_proto::{EniMark, LinkAlias, VethPrefix};
@@ -21,6 +27,7 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub(crate) struct HostNet {
     jobs: mpsc::Sender<Job>,
+    guard: Arc<datapath::Guard>,
 }
 
 /// A pod that the kernel has, by what its host interface says of itself.
@@ -69,13 +76,14 @@ pub(crate) enum KernelError {
 }
 
 impl HostNet {
-    /// Starts the thread.
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Starts the thread, and the guard that keeps right what it prepares.
+    pub(crate) fn start(prefix: &VethPrefix) -> io::Result<Self> {
+        let guard = Arc::new(datapath::Guard::start(prefix, tell)?);
         let (jobs, inbox) = mpsc::channel::<Job>();
         std::thread::Builder::new()
             .name("netlink".to_owned())
             .spawn(move || inbox.into_iter().for_each(|job| job()))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, guard })
     }
 
     async fn run<T, E>(&self, job: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, KernelError>
@@ -107,7 +115,8 @@ impl HostNet {
             veth_prefix: settings.veth_prefix.clone(),
             mtu: settings.mtu,
         };
-        self.run(move || datapath::prepare_host(&plan)).await.map(drop)
+        let guard = Arc::clone(&self.guard);
+        self.run(move || guard.prepare_host(&plan)).await.map(drop)
     }
 
     /// Waits for the link of an attached ENI and makes it ready for pods. Repeatable.
@@ -128,13 +137,15 @@ impl HostNet {
             mtu: settings.mtu,
         };
         datapath::wait_for_link(plan.mac, LINK_WAIT).await?;
-        self.run(move || datapath::prepare_eni(&plan)).await.map(drop)
+        let guard = Arc::clone(&self.guard);
+        self.run(move || guard.prepare_eni(&plan)).await.map(drop)
     }
 
     /// Takes an ENI out of the kernel. Repeatable.
     pub(crate) async fn forget_eni(&self, attachment: &Attachment) -> Result<(), KernelError> {
         let (card, index) = (attachment.card, attachment.device_index);
-        self.run(move || datapath::forget_eni(card, index, EniMark::of_device(index))).await
+        let guard = Arc::clone(&self.guard);
+        self.run(move || guard.forget_eni(card, index, EniMark::of_device(index))).await
     }
 
     /// Removes the interface of a lease's pod and all that leads to it. Repeatable.
@@ -162,6 +173,24 @@ impl HostNet {
         let mut loose: BTreeSet<_> = state.routes.into_keys().chain(state.marks.into_keys()).collect();
         loose.retain(|address| !pods.iter().any(|pod| pod.alias.address == *address));
         Ok(KernelState { pods, loose })
+    }
+}
+
+/// One event for each thing that somebody else had changed.
+fn tell(repair: &datapath::Repair) {
+    let milliseconds = u64::try_from(repair.took.as_millis()).unwrap_or(u64::MAX);
+    match &repair.outcome {
+        datapath::Outcome::Mended => tracing::warn!(what = repair.what, milliseconds, "drift mended"),
+        datapath::Outcome::Refused(why) => {
+            tracing::error!(what = repair.what, milliseconds, error = why, "drift cannot be mended");
+        }
+        datapath::Outcome::LeftAlone(pause) => {
+            tracing::error!(
+                what = repair.what,
+                seconds = pause.as_secs(),
+                "somebody else changes it again and again; left alone"
+            );
+        }
     }
 }
 

@@ -212,7 +212,8 @@ async fn begin(
     let known = node::known_cloud(&store, &node, std::mem::take(&mut recorded.cloud)).await;
     let limits = node::limits(&*ec2, &node, settings.policy.access, (&store, &known), stage).await;
     tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
-    let host = HostNet::start().map_err(|source| StartError::System { what: "a thread", source })?;
+    let host =
+        HostNet::start(&settings.veth_prefix).map_err(|source| StartError::System { what: "a thread", source })?;
     let access = settings.policy.access;
     let enis = Descriptions { access, ec2: &*ec2, imds: &imds, node: &node };
     let sources = Sources { settings: &settings, host: &host, enis, store: &store, stage };

@@ -34,8 +34,10 @@ use keeper::Keeper;
 
 /// At least this often everything is compared, also when nothing was heard.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// At most this part of the time is spent on comparing: one look, then nine times as long nothing.
+/// So many times as long as a look takes there is none, so that comparing costs a tenth of the time.
 const IDLE_SHARE: u32 = 9;
+/// But it must not take long until the next look because a busy machine let this one wait.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Several changes at once are one look.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 /// How often a plan is carried out anew because somebody changed nf_tables at the same moment.
@@ -135,6 +137,8 @@ impl Guard {
     pub fn prepare_eni(&self, plan: &EniPlan) -> Result<String, EniError> {
         let mut wanted = self.wanted();
         let (link, picture) = settled(|| eni::prepare(plan))?;
+        // What had the slot before is not there any more.
+        wanted.enis.retain(|_, (other, _)| (other.card, other.device_index) != (plan.card, plan.device_index));
         wanted.enis.insert(plan.mac, (plan.clone(), link.index));
         wanted.picture = picture;
         self.look();
@@ -204,7 +208,7 @@ fn watch(wanted: &Mutex<Wanted>, keeper: &mut Keeper, inbox: &mpsc::Receiver<Kic
         let began = Instant::now();
         again = keeper.round(&mut wanted.lock().unwrap_or_else(PoisonError::into_inner), noticed);
         let ended = Instant::now();
-        not_before = ended + SHORTEST_PAUSE.max((ended - began) * IDLE_SHARE);
+        not_before = ended + ((ended - began) * IDLE_SHARE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
     }
 }
 

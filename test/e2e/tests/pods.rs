@@ -53,12 +53,12 @@ async fn wrong_eni_is_caught() {
     let victim = pods.iter().find(|pod| marked.contains(&pod.place.address)).unwrap();
     let primary = pods.iter().find(|pod| pod.place.worker == 0 && !marked.contains(&pod.place.address)).unwrap();
 
-    // Without its element the pod's packets get no mark and leave by the primary ENI.
+    // Without its mark the pod's packets leave by the primary ENI. What is broken of our own is mended too soon to be seen here.
     let address = victim.place.address;
-    let listing = worker.node().namespace().run(&["nft", "list", "map", "ip", "eni_cni", "pod_eni"]).unwrap();
-    let element =
-        listing.split([',', '{', '}']).map(str::trim).find(|e| e.starts_with(&format!("{address} :"))).unwrap();
-    worker.node().namespace().nft(&format!("delete element ip eni_cni pod_eni {{ {element} }}\n")).unwrap();
+    let takes_mark = format!(
+        "table ip somebody {{ chain marks {{ type filter hook prerouting priority -80; ip saddr {address} meta mark set 0; }}; }}\n"
+    );
+    worker.node().namespace().nft(&takes_mark).unwrap();
 
     let tallies = pings::send_all(&cluster, &pods).await.unwrap();
     assert!(tallies[&Way::AcrossNodes].lost.iter().any(|line| line.contains(&address.to_string())), "{tallies:#?}");

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// For how long a pod's things must be wrong: an ADD or DEL takes a few milliseconds.
-const CONFIRMATION: Duration = Duration::from_millis(80);
+const CONFIRMATION: Duration = Duration::from_millis(50);
 /// Messages in one send: their answers must fit into the socket's receive buffer.
 const BATCH: usize = 64;
 /// After a failed look, and after a repair, which may have uncovered more.

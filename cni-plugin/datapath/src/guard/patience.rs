@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Repairs at once of a thing that breaks again and again.
 const BURST: f64 = 32.0;
 /// A thing that stayed right for this long may be mended once more.
-const RECOVERY: Duration = Duration::from_secs(2);
+const RECOVERY: Duration = Duration::from_secs(1);
 /// The first pause of a fight; each following one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_breaks_now_and_then_is_mended_at_once() {
-        assert_eq!(repairs(Duration::from_secs(2), 600), 300);
+        assert_eq!(repairs(Duration::from_secs(1), 600), 600);
     }
 
     #[test]

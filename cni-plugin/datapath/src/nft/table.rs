@@ -6,7 +6,7 @@
 //!   inbound      prerouting mangle (-150)   iifname PRIMARY ct state new fib daddr type local  ct mark |= 0x80
 //!   prerouting   prerouting -90             iifname "eni*" goto from_pod
 //!   from_pod     ct mark & 0x80             meta mark |= 0x80, return
-//!                ip daddr @by_main          return
+//!                ip daddr @by_main          as the next but one, else return
 //!                ip daddr @direct           goto by_owner
 //!                ct status ! confirmed fib daddr oifname PRIMARY   ct mark |= 0x80, meta mark |= 0x80, return
 //!                fib daddr oifname PRIMARY  goto by_owner
@@ -15,7 +15,7 @@
 //!   output       route mangle (-150)        ip daddr @direct goto by_owner
 //!   postrouting  nat srcnat (100)           oifname PRIMARY iifname "eni*" ct mark & 0x80 fib saddr type != local  snat to ADDRESS
 //!                                           oifname PRIMARY iifname != "eni*" ip daddr != @direct fib saddr type != local  snat to ADDRESS
-//!   outbound     postrouting last (300)     oifname PRIMARY iifname "eni*" meta mark & 0x7f != 0  drop
+//!   outbound     postrouting last (300)     oifname PRIMARY iifname "eni*" iifgroup != 0 fib saddr type != local  drop
 //! ```
 //!
 //! Two chains hang on prerouting. What came in for the node itself (NodePort) must be seen *before* DNAT (-100), which turns the
@@ -29,7 +29,7 @@
 //! containers on this node, is none of our business.
 //!
 //! What somebody else broke must not send a pod's packet by the wrong ENI until it is mended: a pod of a secondary ENI, whose link is in
-//! the ENI's group, is not let through without its element, nor by the primary ENI when its ENI's rule or table is gone.
+//! the ENI's group, is not let through without its element, and leaves by the primary ENI as the node or not at all.
 
 use std::net::Ipv4Addr;
 
@@ -147,12 +147,13 @@ fn chains(shape: &Shape<'_>) -> Vec<Chain> {
     ]
 }
 
-/// A pod's packet that was marked for another ENI than the primary does not leave by the primary.
+/// A packet of a secondary ENI's pod leaves by the primary ENI only with the node's address.
 fn by_no_other_eni(shape: &Shape<'_>) -> Vec<Expression> {
     let mut rule = vec![Expression::Load(Field::OutgoingName), Expression::Equal(name(shape.primary_link))];
     rule.extend(came_from_pod(shape));
-    rule.extend(eni_of_mark());
-    rule.extend([Expression::NotEqual(vec![0; 4]), Expression::Drop]);
+    rule.extend([Expression::Load(Field::IncomingGroup), Expression::NotEqual(vec![0; 4])]);
+    rule.extend(is_not_local());
+    rule.push(Expression::Drop);
     rule
 }
 
@@ -177,6 +178,9 @@ fn from_pod(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
     by_primary.push(Expression::Return);
     let mut rules = vec![by_primary];
     if !shape.by_main.is_empty() {
+        if !shape.external_snat {
+            rules.push(when(NFT_BY_MAIN_SET, begin_by_primary(shape.primary_link)));
+        }
         rules.push(when(NFT_BY_MAIN_SET, vec![Expression::Return]));
     }
     rules.push(when(NFT_DIRECT_SET, to_owner()));
@@ -205,8 +209,7 @@ fn begin_by_primary(primary_link: &str) -> Vec<Expression> {
 ///
 /// For pods the connection mark has decided already, so that their rule stands under every setting.
 fn source_nat(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
-    let mut translate =
-        vec![Expression::Load(Field::SourceType), Expression::NotEqual(TYPE_LOCAL.to_ne_bytes().to_vec())];
+    let mut translate = is_not_local().to_vec();
     translate.extend([Expression::Put(shape.primary_address), Expression::SourceNat(shape.source_ports)]);
     let leaves = [Expression::Load(Field::OutgoingName), Expression::Equal(name(shape.primary_link))];
     let of_pods = [&leaves[..], &came_from_pod(shape), &is_marked(), &translate].concat();
@@ -229,6 +232,10 @@ fn eni_of_mark() -> [Expression; 2] {
 fn is_marked() -> [Expression; 3] {
     let bit = Expression::Bits { mask: PRIMARY_MARK, xor: 0 };
     [Expression::Load(Field::ConnectionMark), bit, Expression::NotEqual(vec![0; 4])]
+}
+
+fn is_not_local() -> [Expression; 2] {
+    [Expression::Load(Field::SourceType), Expression::NotEqual(TYPE_LOCAL.to_ne_bytes().to_vec())]
 }
 
 fn main_leads_by(primary_link: &str) -> [Expression; 2] {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
 mod changes;
+mod chaos;
 mod flow;
 mod probe;
 mod proxy;

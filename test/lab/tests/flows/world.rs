@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use eni_datapath::{Cidr, EniPlan, HostPlan, PodWiring, add_pod, prepare_eni, prepare_host};
+use eni_datapath::{Cidr, EniPlan, Guard, HostPlan, PodWiring, Repair, add_pod, prepare_eni, prepare_host};
 use eni_proto::{EniMark, PodKey, PodNetwork, VethPrefix};
 use ipam_core::ports::{Attachment, Cidr4, Interface, InterfaceKind};
 use lab::{Direction, INTERNET_HOST, Lab, Namespace, Node, Pod};
@@ -178,47 +178,31 @@ impl World {
 
     fn prepare_nodes(&self) {
         self.prepare_hosts(self.setting);
-        for (node, index, number, last) in ENIS.iter().filter(|(node, ..)| *node != "client") {
-            let plan = EniPlan {
-                mac: mac(*number).parse().unwrap(),
-                primary: in_vpc(*last),
-                subnet: Cidr::new(SUBNET.network, SUBNET.prefix).unwrap(),
-                device_index: *index,
-                card: 0,
-                mark: EniMark::of_device(*index),
-                mtu: 9001,
-            };
-            self.nodes[node].namespace().inside(|| prepare_eni(&plan).unwrap()).unwrap();
+        for node in ["node-1", "node-2"] {
+            for plan in eni_plans(node) {
+                self.nodes[node].namespace().inside(|| prepare_eni(&plan).unwrap()).unwrap();
+            }
         }
     }
 
     /// Gives both nodes this setting, for the moment.
     pub(crate) fn prepare_hosts(&self, setting: Setting) {
-        for (node, index, number, last) in ENIS.iter().filter(|(node, ..)| *node != "client") {
-            if *index > 0 {
-                continue;
-            }
-            let mut plan = HostPlan {
-                primary_mac: mac(*number).parse().unwrap(),
-                primary_address: in_vpc(*last),
-                direct: vec![Cidr::new(in_vpc([0, 0]), 16).unwrap()],
-                external_snat: false,
-                source_ports: eni_datapath::SourcePorts::default(),
-                by_main: vec![],
-                veth_prefix: VethPrefix::default(),
-                mtu: 9001,
-            };
-            match setting {
-                Setting::Default => {}
-                Setting::ExternalSnat => plan.external_snat = true,
-                Setting::PeerExcluded => plan.direct.push(Cidr::new(PEER_VPC.network, PEER_VPC.prefix).unwrap()),
-                Setting::ServicesByMain => {
-                    plan.direct.push("172.16.0.0/12".parse().unwrap());
-                    plan.by_main.push("172.17.0.0/16".parse().unwrap());
-                }
-            }
-            self.nodes[node].namespace().inside(|| prepare_host(&plan).unwrap()).unwrap();
+        for node in ["node-1", "node-2"] {
+            self.nodes[node].namespace().inside(|| prepare_host(&host_plan(node, setting)).unwrap()).unwrap();
         }
+    }
+
+    /// Keeps node-1 as it is from now on, with the default settings.
+    pub(crate) fn guard(&self, report: impl Fn(&Repair) + Send + 'static) -> Guard {
+        let prepare = || {
+            let guard = Guard::start(&VethPrefix::default(), report).unwrap();
+            guard.prepare_host(&host_plan("node-1", Setting::Default)).unwrap();
+            for plan in eni_plans("node-1") {
+                guard.prepare_eni(&plan).unwrap();
+            }
+            guard
+        };
+        self.nodes["node-1"].namespace().inside(prepare).unwrap()
     }
 
     fn wire_pods(&self) {
@@ -261,6 +245,44 @@ impl World {
             self.place(name).inside(|| probe::serve(name, address)).unwrap();
         }
     }
+}
+
+/// The plan of a node's base, whose primary ENI is its first.
+fn host_plan(node: &str, setting: Setting) -> HostPlan {
+    let (_, _, number, last) = ENIS.iter().find(|(other, index, ..)| (*other, *index) == (node, 0)).unwrap();
+    let mut plan = HostPlan {
+        primary_mac: mac(*number).parse().unwrap(),
+        primary_address: in_vpc(*last),
+        direct: vec![Cidr::new(in_vpc([0, 0]), 16).unwrap()],
+        external_snat: false,
+        source_ports: eni_datapath::SourcePorts::default(),
+        by_main: vec![],
+        veth_prefix: VethPrefix::default(),
+        mtu: 9001,
+    };
+    match setting {
+        Setting::Default => {}
+        Setting::ExternalSnat => plan.external_snat = true,
+        Setting::PeerExcluded => plan.direct.push(Cidr::new(PEER_VPC.network, PEER_VPC.prefix).unwrap()),
+        Setting::ServicesByMain => {
+            plan.direct.push("172.16.0.0/12".parse().unwrap());
+            plan.by_main.push("172.17.0.0/16".parse().unwrap());
+        }
+    }
+    plan
+}
+
+fn eni_plans(node: &str) -> impl Iterator<Item = EniPlan> {
+    let enis = ENIS.iter().filter(move |(other, ..)| *other == node);
+    enis.map(|(_, index, number, last)| EniPlan {
+        mac: mac(*number).parse().unwrap(),
+        primary: in_vpc(*last),
+        subnet: Cidr::new(SUBNET.network, SUBNET.prefix).unwrap(),
+        device_index: *index,
+        card: 0,
+        mark: EniMark::of_device(*index),
+        mtu: 9001,
+    })
 }
 
 fn container_on(node: &Namespace) -> Namespace {

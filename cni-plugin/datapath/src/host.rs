@@ -202,3 +202,45 @@ pub(crate) fn relax_reverse_path_of_all(plan: &HostPlan) -> Result<(), sysctl::S
     sysctl::ensure("ipv4/conf/default/rp_filter", 2)?;
     sysctl::ensure("ipv4/conf/all/rp_filter", 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+
+    fn plan(direct: &[&str], external_snat: bool) -> HostPlan {
+        HostPlan {
+            primary_mac: MAC,
+            primary_address: Ipv4Addr::new(10, 0, 0, 10),
+            direct: direct.iter().map(|text| text.parse().unwrap()).collect(),
+            external_snat,
+            source_ports: SourcePorts::default(),
+            by_main: vec![],
+            veth_prefix: VethPrefix::default(),
+            mtu: 1500,
+        }
+    }
+
+    #[test]
+    fn every_change_of_settings_is_one_transaction() {
+        let netns = crate::Netns::fresh().unwrap();
+        let transactions = netns.inside(|| {
+            let link = format!("link add eth0 address {MAC} type veth peer name other");
+            assert!(Command::new("ip").args(link.split(' ')).status().unwrap().success());
+            let mut nft = Nft::open().unwrap();
+            let grown: Vec<String> = (0..2500).map(|n| format!("10.{}.{}.0/25", n / 250, n % 250)).collect();
+            let grown: Vec<&str> = grown.iter().map(String::as_str).collect();
+            let plans =
+                [plan(&["10.0.0.0/16"], false), plan(&["10.0.0.0/16"], true), plan(&grown, false), plan(&[], false)];
+            plans.map(|plan| {
+                let before = nft.generation().unwrap();
+                prepare_host(&plan).unwrap();
+                nft.generation().unwrap() - before
+            })
+        });
+        assert_eq!(transactions.unwrap(), [1; 4]);
+    }
+}

@@ -1,12 +1,14 @@
 //! The flows: who asks whom, who answers, as whom it sees the asker, and by which ENIs.
 
+mod rows;
+
 use std::{
     io,
     net::{Ipv4Addr, SocketAddrV4},
 };
 
 use crate::{
-    probe::{self, PATIENCE, SILENCE},
+    probe::{self, Claims, PATIENCE, SILENCE},
     services::{PORT, SERVICES},
     world::{World, address_of, name_of},
 };
@@ -36,7 +38,7 @@ impl Setting {
         match self {
             Self::Default => "default settings",
             Self::ExternalSnat => "external SNAT",
-            Self::PeerExcluded => "peered VPC excluded from SNAT",
+            Self::PeerExcluded => "peered VPC excluded from SNAT, which is the same as a new network of the VPC",
             Self::ServicesByMain => "172.16.0.0/12 excluded from SNAT, 172.17.0.0/16 an external service CIDR",
         }
     }
@@ -57,9 +59,13 @@ pub(crate) enum Kind {
     LearnsMtu(u32),
     /// The same, but the answering side is the one to learn.
     TeachesMtu(u32),
+    /// UDP with the address of somebody else, whom no answer may lead to.
+    As(&'static str),
+    /// UDP while pod b has somebody else's address and tells everybody by ARP.
+    WhileClaimed(&'static str),
 }
 
-use Kind::{Expired, Icmp, LearnsMtu, Tcp, TeachesMtu, Udp, Unreachable};
+use Kind::{As, Expired, Icmp, LearnsMtu, Tcp, TeachesMtu, Udp, Unreachable, WhileClaimed};
 
 /// One row of the table.
 #[derive(Debug)]
@@ -112,6 +118,14 @@ impl Flow {
                 let error = place.inside(|| probe::ask_udp(closed, patience)).unwrap().unwrap_err();
                 if error.kind() == io::ErrorKind::ConnectionRefused { self.answer.to_owned() } else { told(Err(error)) }
             }
+            As(other) => {
+                let source = address_of(other);
+                let answer = place.with_address(source, || probe::ask_udp_from(source, target, SILENCE));
+                told(answer)
+            }
+            WhileClaimed(other) => world.place("b").with_address_told(address_of(other), || {
+                told(place.inside(|| probe::ask_udp(target, patience)).unwrap())
+            }),
             Expired(routers) => {
                 let (hops, target) = (routers.to_string(), target.ip().to_string());
                 let ping = ["ping", "-n", "-c", "1", "-W", "3", "-t", &hops, &target];
@@ -160,236 +174,18 @@ pub(crate) fn target(name: &str) -> SocketAddrV4 {
 /// All flows in the order of the table.
 pub(crate) fn all() -> Vec<Flow> {
     let sections = [
-        (Setting::Default, PODS_AND_NODES),
-        (Setting::Default, OUTSIDE),
-        (Setting::Default, SERVICE_ADDRESSES),
-        (Setting::Default, NODE_PORTS),
-        (Setting::Default, BALANCERS_AND_HOST_PORTS),
-        (Setting::Default, ERRORS_AND_MTU),
-        (Setting::ExternalSnat, WITH_EXTERNAL_SNAT),
-        (Setting::PeerExcluded, WITH_PEER_EXCLUDED),
-        (Setting::ServicesByMain, WITH_SERVICES_BY_MAIN),
+        (Setting::Default, rows::PODS_AND_NODES),
+        (Setting::Default, rows::OUTSIDE),
+        (Setting::Default, rows::SERVICE_ADDRESSES),
+        (Setting::Default, rows::NODE_PORTS),
+        (Setting::Default, rows::BALANCERS_AND_HOST_PORTS),
+        (Setting::Default, rows::ERRORS_AND_MTU),
+        (Setting::Default, rows::PROTECTION),
+        (Setting::ExternalSnat, rows::WITH_EXTERNAL_SNAT),
+        (Setting::PeerExcluded, rows::WITH_PEER_EXCLUDED),
+        (Setting::ServicesByMain, rows::WITH_SERVICES_BY_MAIN),
     ];
     let rows = sections.into_iter().flat_map(|(setting, rows)| rows.iter().map(move |row| (setting, row)));
     rows.map(|(setting, &(name, from, to, over, answer, way))| Flow { setting, name, from, to, over, answer, way })
         .collect()
 }
-
-type Row = (&'static str, &'static str, &'static str, &'static [Kind], &'static str, &'static str);
-
-const ALL: &[Kind] = &[Tcp, Udp, Icmp];
-const PORTS: &[Kind] = &[Tcp, Udp];
-
-const PODS_AND_NODES: &[Row] = &[
-    ("pod to pod, same ENI", "b", "c", ALL, "c sees b", "-"),
-    ("pod to pod, from primary to secondary ENI", "a", "b", ALL, "b sees a", "-"),
-    ("pod to pod, from secondary to primary ENI", "b", "a", ALL, "a sees b", "-"),
-    ("pod to pod, between secondary ENIs", "b", "d", ALL, "d sees b", "-"),
-    ("pod to pod, other node, primary ENIs", "a", "e", ALL, "e sees a", "eth0, node-2 eth0"),
-    ("pod to pod, other node, secondary ENIs", "b", "f", ALL, "f sees b", "eth1, node-2 eth1"),
-    ("pod to pod, other node, secondary to primary ENI", "d", "e", ALL, "e sees d", "eth2, node-2 eth0"),
-    ("pod from other node, primary to secondary ENI", "e", "d", ALL, "d sees e", "eth2, node-2 eth0"),
-    ("pod on primary ENI to own node", "a", "node-1", ALL, "node-1 sees a", "-"),
-    ("pod on secondary ENI to own node", "b", "node-1", ALL, "node-1 sees b", "-"),
-    ("pod on primary ENI to other node", "a", "node-2", ALL, "node-2 sees a", "eth0, node-2 eth0"),
-    ("pod on secondary ENI to other node", "b", "node-2", ALL, "node-2 sees b", "eth1, node-2 eth0"),
-    ("host to pod on primary ENI (probe)", "node-1", "a", ALL, "a sees node-1", "-"),
-    ("host to pod on secondary ENI (probe)", "node-1", "b", ALL, "b sees node-1", "-"),
-    ("pod on secondary ENI to container in a network of the node", "b", "container", ALL, "container sees b", "-"),
-    ("container in a network of the node to pod on secondary ENI", "container", "b", ALL, "b sees container", "-"),
-    ("other node to pod on primary ENI", "node-2", "a", ALL, "a sees node-2", "eth0, node-2 eth0"),
-    ("other node to pod on secondary ENI", "node-2", "b", ALL, "b sees node-2", "eth1, node-2 eth0"),
-];
-
-const OUTSIDE: &[Row] = &[
-    ("pod on primary ENI to IMDS", "a", "imds", &[Tcp], "imds sees node-1", "eth0"),
-    ("pod on secondary ENI to IMDS", "b", "imds", &[Tcp], "imds sees node-1", "eth0"),
-    ("pod on primary ENI to internet", "a", "internet", ALL, "internet sees node-1", "eth0"),
-    ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
-    ("pod on another secondary ENI to internet", "d", "internet", ALL, "internet sees node-1", "eth0"),
-    ("node to internet", "node-1", "internet", ALL, "internet sees node-1", "eth0"),
-    ("pod on primary ENI to peered VPC", "a", "peer", ALL, "peer sees node-1", "eth0"),
-    ("pod on secondary ENI to peered VPC", "b", "peer", ALL, "peer sees node-1", "eth0"),
-    ("peered VPC to pod on primary ENI", "peer", "a", ALL, "a sees peer", "eth0"),
-    ("peered VPC to pod on secondary ENI", "peer", "b", ALL, "b sees peer", "eth1"),
-];
-
-const SERVICE_ADDRESSES: &[Row] = &[
-    ("ClusterIP to pod on same node, same ENI", "c", "on-eth1", PORTS, "b sees c", "-"),
-    ("ClusterIP to pod on same node, other ENI", "b", "on-eth2", PORTS, "d sees b", "-"),
-    ("ClusterIP to pod on other node, primary ENIs", "a", "far-eth0", PORTS, "e sees a", "eth0, node-2 eth0"),
-    ("ClusterIP to pod on other node, secondary ENIs", "b", "far-eth1", PORTS, "f sees b", "eth1, node-2 eth1"),
-    ("ClusterIP to itself on primary ENI (hairpin)", "a", "on-eth0", PORTS, "a sees node-1", "-"),
-    ("ClusterIP to itself on secondary ENI (hairpin)", "b", "on-eth1", PORTS, "b sees node-1", "-"),
-    ("ClusterIP from host to own pod", "node-1", "on-eth1", PORTS, "b sees node-1", "-"),
-    ("ClusterIP from host to pod on other node", "node-1", "far-eth1", PORTS, "f sees node-1", "eth0, node-2 eth1"),
-];
-
-const NODE_PORTS: &[Row] = &[
-    ("NodePort, Cluster, from VPC to pod on primary ENI", "client", "node-1:30010", PORTS, "a sees node-1", "eth0"),
-    ("NodePort, Cluster, from VPC to pod on secondary ENI", "client", "node-1:30011", PORTS, "b sees node-1", "eth0"),
-    (
-        "NodePort, Cluster, from internet to pod on secondary ENI",
-        "internet",
-        "node-1:30012",
-        PORTS,
-        "d sees node-1",
-        "eth0",
-    ),
-    (
-        "NodePort, Cluster, from VPC to pod on other node",
-        "client",
-        "node-1:30014",
-        PORTS,
-        "f sees node-1",
-        "eth0, node-2 eth1",
-    ),
-    (
-        "NodePort, Cluster, from internet to pod on other node",
-        "internet",
-        "node-1:30013",
-        PORTS,
-        "e sees node-1",
-        "eth0, node-2 eth0",
-    ),
-    ("NodePort, Local, from VPC to pod on primary ENI", "client", "node-1:30020", PORTS, "a sees client", "eth0"),
-    ("NodePort, Local, from VPC to pod on secondary ENI", "client", "node-1:30021", PORTS, "b sees client", "eth0"),
-    (
-        "NodePort, Local, from internet to pod on primary ENI",
-        "internet",
-        "node-1:30020",
-        PORTS,
-        "a sees internet",
-        "eth0",
-    ),
-    (
-        "NodePort, Local, from internet to pod on secondary ENI",
-        "internet",
-        "node-1:30022",
-        PORTS,
-        "d sees internet",
-        "eth0",
-    ),
-    ("NodePort, Local, from peered VPC to pod on secondary ENI", "peer", "node-1:30021", PORTS, "b sees peer", "eth0"),
-    ("NodePort, Local, without a pod on this node", "client", "node-1:30023", PORTS, "nobody", "in eth0"),
-    ("NodePort of own node from pod, to pod on same node", "b", "node-1:30012", PORTS, "d sees node-1", "-"),
-    ("NodePort of own node from pod, to itself", "b", "node-1:30011", PORTS, "b sees node-1", "-"),
-    (
-        "NodePort of own node from pod on secondary ENI, to pod on other node",
-        "b",
-        "node-1:30014",
-        PORTS,
-        "f sees node-1-eth1",
-        "eth1, node-2 eth1",
-    ),
-    (
-        "NodePort of other node from pod on secondary ENI",
-        "b",
-        "node-2:30013",
-        PORTS,
-        "e sees node-2",
-        "eth1, node-2 eth0",
-    ),
-    (
-        "NodePort of other node from pod on secondary ENI, back to itself",
-        "b",
-        "node-2:30011",
-        PORTS,
-        "b sees node-2",
-        "eth1, node-2 eth0",
-    ),
-    ("NodePort of own node from host", "node-1", "node-1:30011", PORTS, "b sees node-1", "-"),
-];
-
-const BALANCERS_AND_HOST_PORTS: &[Row] = &[
-    ("load balancer, instance mode, from VPC", "client", "node-1:30012", PORTS, "d sees node-1", "eth0"),
-    ("load balancer, instance mode, keeps client, Local", "internet", "node-1:30021", PORTS, "b sees internet", "eth0"),
-    ("load balancer, IP mode, from VPC, primary ENI", "client", "a", ALL, "a sees client", "eth0"),
-    ("load balancer, IP mode, from VPC, secondary ENI", "client", "b", ALL, "b sees client", "eth1"),
-    ("load balancer, IP mode, keeps client, primary ENI", "internet", "balancer-a", PORTS, "a sees internet", "eth0"),
-    ("load balancer, IP mode, keeps client, secondary ENI", "internet", "balancer-b", PORTS, "b sees internet", "eth1"),
-    (
-        "load balancer, IP mode, keeps client, another secondary ENI",
-        "internet",
-        "balancer-d",
-        PORTS,
-        "d sees internet",
-        "eth2",
-    ),
-    ("host port from VPC to pod on primary ENI", "client", "node-1:8080", PORTS, "a sees client", "eth0"),
-    ("host port from VPC to pod on secondary ENI", "client", "node-1:8081", PORTS, "b sees client", "eth0"),
-    ("host port from internet to pod on secondary ENI", "internet", "node-1:8081", PORTS, "b sees internet", "eth0"),
-    ("host port from host", "node-1", "node-1:8081", PORTS, "b sees node-1", "-"),
-    ("host port from pod on same node", "c", "node-1:8081", PORTS, "b sees c", "-"),
-    ("host port of other node's pod from pod", "f", "node-1:8081", PORTS, "b sees f", "eth0, node-2 eth1"),
-];
-
-const ERRORS_AND_MTU: &[Row] = &[
-    ("closed port of pod on other node", "b", "f", &[Unreachable], "f sees b", "eth1, node-2 eth1"),
-    ("closed port of internet host", "b", "internet", &[Unreachable], "internet sees node-1", "eth0"),
-    ("closed port of pod from VPC", "client", "b", &[Unreachable], "b sees client", "eth1"),
-    ("closed port of pod from peered VPC", "peer", "b", &[Unreachable], "b sees peer", "eth1"),
-    ("time exceeded on own node", "c", "internet", &[Expired(1)], "node-1 says that the time is over", "-"),
-    ("time exceeded on the way to pod", "client", "a", &[Expired(2)], "node-1 says that the time is over", "eth0"),
-    ("path MTU, pod on primary ENI to internet", "a", "internet", &[LearnsMtu(1500)], "internet sees node-1", "eth0"),
-    ("path MTU, pod on secondary ENI to internet", "b", "internet", &[LearnsMtu(1500)], "internet sees node-1", "eth0"),
-    ("path MTU, NodePort from internet", "internet", "node-1:30022", &[TeachesMtu(1500)], "d sees internet", "eth0"),
-    (
-        "path MTU, load balancer in IP mode from internet",
-        "internet",
-        "balancer-d",
-        &[TeachesMtu(1500)],
-        "d sees internet",
-        "eth2",
-    ),
-    (
-        "path MTU, from VPC to pod with smaller MTU",
-        "client",
-        "small",
-        &[LearnsMtu(1500)],
-        "small sees client",
-        "out eth0, eth1",
-    ),
-    ("path MTU, from pod on same node to pod with smaller MTU", "d", "small", &[LearnsMtu(1500)], "small sees d", "-"),
-];
-
-const WITH_EXTERNAL_SNAT: &[Row] = &[
-    ("pod on primary ENI to internet", "a", "internet", ALL, "internet sees nat-gateway", "eth0"),
-    ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees nat-gateway", "eth1"),
-    ("pod on secondary ENI to peered VPC", "b", "peer", ALL, "peer sees b", "eth1"),
-    ("peered VPC to pod on secondary ENI", "peer", "b", ALL, "b sees peer", "eth1"),
-    ("pod on secondary ENI to IMDS", "b", "imds", &[Tcp], "imds sees b", "eth1"),
-    ("pod to pod, other node, secondary ENIs", "b", "f", ALL, "f sees b", "eth1, node-2 eth1"),
-    (
-        "NodePort, Local, from internet to pod on secondary ENI",
-        "internet",
-        "node-1:30021",
-        PORTS,
-        "b sees internet",
-        "eth0",
-    ),
-    (
-        "NodePort, Cluster, from internet to pod on secondary ENI",
-        "internet",
-        "node-1:30012",
-        PORTS,
-        "d sees node-1",
-        "eth0",
-    ),
-    ("load balancer, IP mode, keeps client, secondary ENI", "internet", "balancer-b", PORTS, "b sees internet", "eth1"),
-    ("pod on secondary ENI to container in a network of the node", "b", "container", ALL, "container sees b", "-"),
-];
-
-const WITH_PEER_EXCLUDED: &[Row] = &[
-    ("pod on primary ENI to peered VPC", "a", "peer", ALL, "peer sees a", "eth0"),
-    ("pod on secondary ENI to peered VPC", "b", "peer", ALL, "peer sees b", "eth1"),
-    ("peered VPC to pod on secondary ENI", "peer", "b", ALL, "b sees peer", "eth1"),
-    ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
-    ("NodePort, Local, from peered VPC to pod on secondary ENI", "peer", "node-1:30021", PORTS, "b sees peer", "eth0"),
-];
-
-const WITH_SERVICES_BY_MAIN: &[Row] = &[
-    ("pod on secondary ENI to container in a network of the node", "b", "container", ALL, "container sees b", "-"),
-    ("container in a network of the node to pod on secondary ENI", "container", "b", ALL, "b sees container", "-"),
-    ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
-];

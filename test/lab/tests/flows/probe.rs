@@ -7,7 +7,37 @@ use std::{
     time::Duration,
 };
 
+use lab::Namespace;
+
 use crate::services::PORT;
+
+/// What a pod does that takes somebody else's address.
+pub(crate) trait Claims {
+    /// Does `work` inside while the place has this address too.
+    fn with_address<T: Send>(&self, address: Ipv4Addr, work: impl FnOnce() -> T + Send) -> T;
+
+    /// Does `work` outside while the place has this address on its link and tells everybody there by ARP.
+    fn with_address_told<T>(&self, address: Ipv4Addr, work: impl FnOnce() -> T) -> T;
+}
+
+impl Claims for Namespace {
+    fn with_address<T: Send>(&self, address: Ipv4Addr, work: impl FnOnce() -> T + Send) -> T {
+        self.ip(&format!("addr add {address}/32 dev lo\n")).unwrap();
+        let result = self.inside(work).unwrap();
+        self.ip(&format!("addr del {address}/32 dev lo\n")).unwrap();
+        result
+    }
+
+    fn with_address_told<T>(&self, address: Ipv4Addr, work: impl FnOnce() -> T) -> T {
+        // It asks for somebody who is not there, in the name of whose address it took.
+        let nobody = Ipv4Addr::new(169, 254, 9, 9);
+        self.ip(&format!("addr add {address}/32 dev eth0\nroute add {nobody}/32 dev eth0 src {address}\n")).unwrap();
+        self.inside(|| UdpSocket::bind((address, 0)).unwrap().send_to(&[0], (nobody, PORT)).unwrap()).unwrap();
+        let result = work();
+        self.ip(&format!("addr del {address}/32 dev eth0\n")).unwrap();
+        result
+    }
+}
 
 /// How long an answer may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
@@ -78,9 +108,18 @@ pub(crate) fn ask_udp(target: SocketAddrV4, patience: Duration) -> io::Result<An
     ask_over(&session(target, patience)?)
 }
 
+/// Asks over UDP with one packet from this address, which is the calling thread's.
+pub(crate) fn ask_udp_from(source: Ipv4Addr, target: SocketAddrV4, patience: Duration) -> io::Result<Answer> {
+    ask_over(&session_from(source, target, patience)?)
+}
+
 /// Opens a socket that takes answers only from where the questions go, and hears of ICMP errors.
 pub(crate) fn session(target: SocketAddrV4, patience: Duration) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    session_from(Ipv4Addr::UNSPECIFIED, target, patience)
+}
+
+fn session_from(source: Ipv4Addr, target: SocketAddrV4, patience: Duration) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((source, 0))?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(patience))?;
     Ok(socket)

@@ -80,6 +80,8 @@ const fn word(kind: Kind) -> &'static str {
         Kind::Icmp => "ICMP echo",
         Kind::Unreachable => "UDP, ICMP unreachable",
         Kind::Expired(_) => "ICMP time exceeded",
+        Kind::As(_) => "UDP with a false source",
+        Kind::WhileClaimed(_) => "UDP, ARP of somebody else",
         Kind::LearnsMtu(_) | Kind::TeachesMtu(_) => "TCP, ICMP fragmentation needed",
     }
 }

@@ -47,6 +47,7 @@ const OTHERS: &[(&str, Ipv4Addr)] = &[
     ("container", Ipv4Addr::new(172, 17, 0, 2)),
     ("internet", INTERNET_HOST),
     ("imds", IMDS),
+    ("gateway", eni_proto::numbers::POD_GATEWAY),
     ("nat-gateway", lab::NAT_GATEWAY),
     ("balancer-a", Ipv4Addr::new(203, 0, 113, 1)),
     ("balancer-b", Ipv4Addr::new(203, 0, 113, 2)),

@@ -108,6 +108,30 @@ def interfaces(subnet, group):
     assert EC2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["AvailableIpAddressCount"] == 251
 
 
+def ipv6():
+    vpc = EC2.create_vpc(CidrBlock="10.8.0.0/16", AmazonProvidedIpv6CidrBlock=True)["Vpc"]
+    block = vpc["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"]
+    assert block.endswith("00::/56"), block
+    subnet = EC2.create_subnet(VpcId=vpc["VpcId"], CidrBlock="10.8.1.0/24", Ipv6CidrBlock=block.replace("/56", "/64"))
+    subnet = subnet["Subnet"]
+    assert subnet["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"] == block.replace("/56", "/64"), subnet
+    eni = EC2.create_network_interface(SubnetId=subnet["SubnetId"], Ipv6PrefixCount=1)["NetworkInterface"]
+    prefix = eni["Ipv6Prefixes"][0]["Ipv6Prefix"]
+    assert prefix.endswith("/80"), prefix
+    eni = eni["NetworkInterfaceId"]
+    new = EC2.assign_ipv6_addresses(NetworkInterfaceId=eni, Ipv6AddressCount=2)["AssignedIpv6Addresses"]
+    found = described(eni)
+    assert [one["Ipv6Address"] for one in found["Ipv6Addresses"]] == new, found
+    pages = EC2.describe_network_interfaces(Filters=[{"Name": "ipv6-addresses.ipv6-address", "Values": [new[0]]}])
+    assert [one["NetworkInterfaceId"] for one in pages["NetworkInterfaces"]] == [eni]
+    refused("InvalidIPAddress.InUse", EC2.assign_ipv6_addresses, NetworkInterfaceId=eni, Ipv6Prefixes=[prefix])
+    gone = EC2.unassign_ipv6_addresses(NetworkInterfaceId=eni, Ipv6Addresses=new)
+    assert gone["UnassignedIpv6Addresses"] == new, gone
+    EC2.unassign_ipv6_addresses(NetworkInterfaceId=eni, Ipv6Prefixes=[prefix])
+    assert described(eni)["Ipv6Addresses"] == [], described(eni)
+    EC2.delete_network_interface(NetworkInterfaceId=eni)
+
+
 def instance_types():
     found = EC2.describe_instance_types(InstanceTypes=["m5.large"])["InstanceTypes"][0]["NetworkInfo"]
     assert (found["MaximumNetworkInterfaces"], found["Ipv4AddressesPerInterface"]) == (3, 10)
@@ -130,6 +154,7 @@ def metadata(endpoint):
 
 networks_made = networks()
 interfaces(*networks_made)
+ipv6()
 instance_types()
 metadata(sys.argv[2])
 print("ok")

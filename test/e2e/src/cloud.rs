@@ -281,6 +281,7 @@ impl DescribedInstance {
                 ipv4_prefixes: interface.prefixes.iter().map(ToString::to_string).collect(),
                 subnet_ipv4_cidr_block: format!("{network}/{prefix}"),
                 vpc_ipv4_cidr_blocks: vec![self.network.vpc_cidr.clone()],
+                ipv6: Default::default(),
             })
             .collect()
     }

@@ -5,6 +5,7 @@ mod attachments;
 mod groups;
 mod instances;
 mod interfaces;
+mod ipv6;
 mod launch;
 mod modify;
 mod networks;
@@ -20,6 +21,7 @@ pub use self::{
     groups::{CreateSecurityGroup, DescribeSecurityGroups},
     instances::{DescribeInstances, InstanceDescription, StateChange, TerminateInstances},
     interfaces::{CreateNetworkInterface, DeleteNetworkInterface, DescribeNetworkInterfaces},
+    ipv6::{AssignIpv6Addresses, UnassignIpv6Addresses},
     launch::{LaunchInterface, RunInstances},
     modify::{Change, ModifyNetworkInterfaceAttribute},
     networks::{CreateSubnet, CreateVpc, DescribeSubnets, DescribeVpcs},

@@ -2,6 +2,7 @@
 
 mod instances;
 mod interfaces;
+mod ipv6;
 mod networks;
 mod params;
 mod reservations;
@@ -21,11 +22,12 @@ use self::{params::Params, xml::Xml};
 use crate::{
     Action, ApiError, Failure, SimCloud,
     action::{
-        AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, CreateSecurityGroup, CreateSubnet,
-        CreateSubnetCidrReservation, CreateTags, CreateVpc, DeleteNetworkInterface, DeleteSubnetCidrReservation,
-        DeleteTags, DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces, DescribeSecurityGroups,
-        DescribeSubnets, DescribeTags, DescribeVpcs, DetachNetworkInterface, DryRun, GetSubnetCidrReservations,
-        ModifyNetworkInterfaceAttribute, RunInstances, TerminateInstances, UnassignPrivateIpAddresses,
+        AssignIpv6Addresses, AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface,
+        CreateSecurityGroup, CreateSubnet, CreateSubnetCidrReservation, CreateTags, CreateVpc, DeleteNetworkInterface,
+        DeleteSubnetCidrReservation, DeleteTags, DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces,
+        DescribeSecurityGroups, DescribeSubnets, DescribeTags, DescribeVpcs, DetachNetworkInterface, DryRun,
+        GetSubnetCidrReservations, ModifyNetworkInterfaceAttribute, RunInstances, TerminateInstances,
+        UnassignIpv6Addresses, UnassignPrivateIpAddresses,
     },
     world::Reply,
 };
@@ -82,6 +84,7 @@ fn dispatch(cloud: &SimCloud, action: &str, params: &Params) -> Reply<String> {
         };
     }
     actions!(
+        AssignIpv6Addresses,
         AssignPrivateIpAddresses,
         AttachNetworkInterface,
         CreateNetworkInterface,
@@ -105,6 +108,7 @@ fn dispatch(cloud: &SimCloud, action: &str, params: &Params) -> Reply<String> {
         ModifyNetworkInterfaceAttribute,
         RunInstances,
         TerminateInstances,
+        UnassignIpv6Addresses,
         UnassignPrivateIpAddresses,
     )
 }

@@ -77,6 +77,21 @@ pub struct InterfaceMetadata {
     pub subnet_ipv4_cidr_block: String,
     /// `vpc-ipv4-cidr-block` (the first) and `vpc-ipv4-cidr-blocks`.
     pub vpc_ipv4_cidr_blocks: Vec<String>,
+    /// What there is of IPv6.
+    pub ipv6: Ipv6Metadata,
+}
+
+/// What a metadata service shows of an ENI's IPv6. What is empty is not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ipv6Metadata {
+    /// `ipv6s`.
+    pub ipv6s: Vec<String>,
+    /// `ipv6-prefix`.
+    pub prefixes: Vec<String>,
+    /// `subnet-ipv6-cidr-blocks`.
+    pub subnet_cidr_blocks: Vec<String>,
+    /// `vpc-ipv6-cidr-blocks`.
+    pub vpc_cidr_blocks: Vec<String>,
 }
 
 /// Where a metadata service takes its answers from.

@@ -5,7 +5,7 @@
 //! service ([`imds`]).
 //!
 //! What it promises is what AWS documents: limits, codes, subnets that run out, delays. Where AWS is silent, the choice is named beside the code.
-//! Not here yet: IPv6.
+//! Of IPv6 there are addresses and prefixes of ENIs, not their reservations, nor any at launch.
 
 #![forbid(unsafe_code)]
 

@@ -18,6 +18,7 @@ mod metadata;
 pub mod model;
 mod page;
 pub(crate) mod space;
+mod space6;
 mod spoil;
 mod state;
 #[cfg(test)]
@@ -38,10 +39,11 @@ pub use self::{
     filter::Filter,
     log::{LogEntry, RequestLog},
     page::{Page, Paging},
+    space6::{Cidr6, Held6, Wanted6},
     spoil::Spoil,
     state::State,
 };
-pub(crate) use self::{timeline::Due, views::View};
+pub(crate) use self::{space6::Space6, timeline::Due, views::View};
 use crate::{Action, ApiError, Failure, imds::InstanceMetadata, world::model::Eni};
 
 /// A cloud in memory. A clone is a snapshot of it: what happens to one does not happen to the other.

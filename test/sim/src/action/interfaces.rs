@@ -7,9 +7,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     Action, ApiError,
-    action::{groups, tags},
+    action::{groups, ipv6, tags},
     world::{
-        Due, Filter, Page, Paging, State, catalogue,
+        Due, Filter, Held6, Page, Paging, State, Wanted6, catalogue,
         filter::Filterable,
         lookup,
         model::{Eni, EniKind, GroupName, Tags},
@@ -38,6 +38,8 @@ pub struct CreateNetworkInterface {
     pub prefixes: Vec<Cidr4>,
     /// Prefixes by number; not together with names or secondary addresses.
     pub prefix_count: Option<u16>,
+    /// What of IPv6 it is to have.
+    pub ipv6: Wanted6,
     /// Its tags.
     pub tags: Tags,
     /// The same token gives the same ENI.
@@ -67,7 +69,11 @@ impl Action for CreateNetworkInterface {
             prefix_count: self.prefix_count,
         };
         state.config.quotas.check("NetworkInterfaceLimitExceeded", state.enis.len(), |quotas| quotas.enis)?;
-        let picked = self.pick(state, &subnet, &wanted)?;
+        let mut picked = self.pick(state, &subnet, &wanted)?;
+        if self.ipv6.check()? > usize::from(catalogue::most_addresses()) {
+            return Err(super::addresses::limit_exceeded());
+        }
+        picked.ipv6 = ipv6::choose(state, &subnet, &self.ipv6)?;
         let delay = state.draw(state.config.delays.create);
         let ready_at = state.now.after(delay);
         let birth = Birth { kind: self.kind, subnet, vpc, groups, picked, ready_at, ready: false };
@@ -107,7 +113,7 @@ impl CreateNetworkInterface {
             wanted.choose(&mut choice, usize::from(self.primary.is_none()), &mut state.rng)?;
         let primary = self.primary.or_else(|| addresses.pop());
         addresses.splice(0..0, self.secondary.iter().copied());
-        Ok(Picked { primary, secondary: addresses, prefixes })
+        Ok(Picked { primary, secondary: addresses, prefixes, ..Picked::default() })
     }
 }
 
@@ -160,6 +166,7 @@ pub(super) struct Picked {
     pub(super) primary: Option<Ipv4Addr>,
     pub(super) secondary: Vec<Ipv4Addr>,
     pub(super) prefixes: Vec<Cidr4>,
+    pub(super) ipv6: Held6,
 }
 
 /// All that a new ENI needs; nothing can be refused any more.
@@ -178,7 +185,8 @@ impl Birth {
     pub(super) fn bear(self, state: &mut State, description: String, tags: Tags) -> EniId {
         let id: EniId = state.new_id();
         let mac = state.new_mac();
-        let Picked { primary, secondary, prefixes } = self.picked;
+        let Picked { primary, secondary, prefixes, ipv6 } = self.picked;
+        ipv6::book(state, &self.subnet, &ipv6, &id);
         state.in_space(&self.subnet, |space| {
             for address in secondary.iter().chain(&primary) {
                 space.take(*address, &id);
@@ -198,6 +206,7 @@ impl Birth {
             primary,
             secondary,
             prefixes,
+            ipv6,
             attachment: None,
             ready: self.ready,
             deleting: false,
@@ -283,6 +292,7 @@ impl Filterable for Eni {
             "private-ip-address" | "addresses.private-ip-address" => {
                 self.addresses().map(|address| address.to_string()).collect()
             }
+            "ipv6-addresses.ipv6-address" => self.ipv6.addresses.iter().map(ToString::to_string).collect(),
             "group-id" => self.groups.iter().map(|group| group.id.to_string()).collect(),
             "group-name" => self.groups.iter().map(|group| group.name.clone()).collect(),
             "interface-type" => vec![self.kind.name().to_owned()],

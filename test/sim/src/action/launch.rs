@@ -242,6 +242,6 @@ impl LaunchInterface {
         }
         let prefixes = choice.prefixes(self.prefix_count.into(), rng)?;
         let mut secondary = choice.addresses(1 + usize::from(self.secondary_count), rng)?;
-        Ok(Picked { primary: Some(secondary.remove(0)), secondary, prefixes })
+        Ok(Picked { primary: Some(secondary.remove(0)), secondary, prefixes, ..Picked::default() })
     }
 }

@@ -1,12 +1,13 @@
 //! VPCs and subnets.
 
 use ipam_core::{SubnetId, VpcId, ports::Cidr4};
+use rand_chacha::rand_core::RngCore;
 
 use crate::{
     Action, ApiError,
     action::{groups::new_group, tags},
     world::{
-        Filter, Page, Paging, State, cidr,
+        Cidr6, Filter, Page, Paging, Space6, State, cidr,
         filter::Filterable,
         lookup,
         model::{Subnet, Tags, Vpc},
@@ -19,6 +20,8 @@ use crate::{
 pub struct CreateVpc {
     /// Its network, /16 to /28.
     pub cidr: String,
+    /// Whether it has an IPv6 network of Amazon's, a /56.
+    pub ipv6: bool,
     /// Its tags.
     pub tags: Tags,
 }
@@ -34,7 +37,9 @@ impl Action for CreateVpc {
         let id: VpcId = state.new_id();
         let group = new_group(state, &id, "default", "default VPC security group", Tags::new());
         let is_default = state.vpcs.is_empty();
-        let vpc = Vpc { id: id.clone(), cidrs: vec![cidr], default_group: group, is_default, tags: self.tags.clone() };
+        let cidr6 = self.ipv6.then(|| amazons_block(state.rng.next_u64()));
+        let tags = self.tags.clone();
+        let vpc = Vpc { id: id.clone(), cidrs: vec![cidr], cidr6, default_group: group, is_default, tags };
         state.vpcs.insert(id, vpc.clone());
         Ok(vpc)
     }
@@ -69,6 +74,8 @@ pub struct CreateSubnet {
     pub vpc: String,
     /// Its network, /16 to /28, inside the VPC's.
     pub cidr: String,
+    /// Its IPv6 network, a /64 inside the VPC's.
+    pub cidr6: Option<Cidr6>,
     /// Its zone. Absent: the region's first.
     pub availability_zone: Option<String>,
     /// Its tags.
@@ -90,6 +97,7 @@ impl Action for CreateSubnet {
             let message = format!("The CIDR '{}' conflicts with another subnet", self.cidr);
             return Err(ApiError::new("InvalidSubnet.Conflict", message));
         }
+        self.check_ipv6(state, vpc)?;
         tags::check(&Tags::new(), &self.tags)?;
         let vpc = vpc.id.clone();
         let subnets = state.subnets.values().filter(|subnet| subnet.vpc == vpc).count();
@@ -98,11 +106,33 @@ impl Action for CreateSubnet {
         let id: SubnetId = state.new_id();
         let tags = self.tags.clone();
         let space = Space::new(cidr, !state.config.reuse_after.is_zero());
-        let subnet = Subnet { id: id.clone(), vpc, cidr, availability_zone, tags, available: space.available() };
+        let (cidr6, available) = (self.cidr6, space.available());
+        let subnet = Subnet { id: id.clone(), vpc, cidr, cidr6, availability_zone, tags, available };
+        state.spaces6.extend(cidr6.map(|cidr6| (id.clone(), Space6::new(cidr6))));
         state.spaces.insert(id.clone(), space);
         state.subnets.insert(id, subnet.clone());
         Ok(subnet)
     }
+}
+
+impl CreateSubnet {
+    fn check_ipv6(&self, state: &State, vpc: &Vpc) -> Result<(), ApiError> {
+        let Some(cidr) = self.cidr6 else { return Ok(()) };
+        if cidr.prefix != 64 || !vpc.cidr6.is_some_and(|outer| outer.contains(cidr)) {
+            return Err(ApiError::new("InvalidSubnet.Range", format!("The CIDR '{cidr}' is invalid.")));
+        }
+        if state.subnets.values().any(|other| other.cidr6 == Some(cidr)) {
+            let message = format!("The CIDR '{cidr}' conflicts with another subnet");
+            return Err(ApiError::new("InvalidSubnet.Conflict", message));
+        }
+        Ok(())
+    }
+}
+
+/// A /56 of those that Amazon gives to VPCs.
+fn amazons_block(random: u64) -> Cidr6 {
+    let bits = (0x2600_1f00_u128 << 96) | (u128::from(random >> 8) << 72 & (0xff_ffff_u128 << 72));
+    Cidr6::around(bits.into(), 56)
 }
 
 /// Lists subnets.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipam_core::{AttachmentId, ports::Cidr4};
 
-use super::{Wire, params::Params, tags::write_tags, xml::Xml};
+use super::{Wire, ipv6, params::Params, tags::write_tags, xml::Xml};
 use crate::{
     ACCOUNT, ApiError,
     action::{
@@ -41,6 +41,7 @@ impl Wire for CreateNetworkInterface {
             secondary_count: params.parsed("SecondaryPrivateIpAddressCount")?,
             prefixes: specified_prefixes(params)?,
             prefix_count: params.parsed("Ipv4PrefixCount")?,
+            ipv6: ipv6::specified(params)?,
             tags: params.tags_for("network-interface")?,
             client_token: params.owned("ClientToken"),
         })
@@ -185,6 +186,7 @@ pub(super) fn write_eni(eni: &Eni, xml: &mut Xml) {
     }
     write_addresses(eni, xml);
     write_prefixes("ipv4PrefixSet", &eni.prefixes, xml);
+    ipv6::write_held(&eni.ipv6, xml);
     write_tags(&eni.tags, xml);
 }
 

@@ -2,7 +2,7 @@
 
 use ipam_core::SecurityGroupId;
 
-use super::{Wire, params::Params, tags::write_tags, xml::Xml};
+use super::{Wire, ipv6, params::Params, tags::write_tags, xml::Xml};
 use crate::{
     ACCOUNT, ApiError,
     action::{CreateSecurityGroup, CreateSubnet, CreateVpc, DescribeSecurityGroups, DescribeSubnets, DescribeVpcs},
@@ -14,7 +14,8 @@ use crate::{
 
 impl Wire for CreateVpc {
     fn read(params: &Params) -> Result<Self, ApiError> {
-        Ok(Self { cidr: params.required("CidrBlock")?, tags: params.tags_for("vpc")? })
+        let ipv6 = params.flag("AmazonProvidedIpv6CidrBlock")?.unwrap_or(false);
+        Ok(Self { cidr: params.required("CidrBlock")?, ipv6, tags: params.tags_for("vpc")? })
     }
 
     fn write(vpc: &Vpc, xml: &mut Xml) {
@@ -38,6 +39,7 @@ impl Wire for CreateSubnet {
         Ok(Self {
             vpc: params.required("VpcId")?,
             cidr: params.required("CidrBlock")?,
+            cidr6: params.text("Ipv6CidrBlock").map(str::parse).transpose()?,
             availability_zone: params.owned("AvailabilityZone"),
             tags: params.tags_for("subnet")?,
         })
@@ -111,6 +113,7 @@ fn write_vpc(vpc: &Vpc, xml: &mut Xml) {
         xml.leaf("cidrBlock", cidr::text(*block));
         xml.element("cidrBlockState", |xml| xml.leaf("state", "associated"));
     });
+    ipv6::write_block("vpc", vpc.id.as_str(), vpc.cidr6, xml);
     xml.leaf("dhcpOptionsId", "default");
     xml.leaf("instanceTenancy", "default");
     xml.leaf("isDefault", vpc.is_default);
@@ -123,6 +126,7 @@ fn write_subnet(subnet: &Subnet, xml: &mut Xml) {
     xml.leaf("ownerId", ACCOUNT);
     xml.leaf("state", "available");
     xml.leaf("cidrBlock", cidr::text(subnet.cidr));
+    ipv6::write_block("subnet", subnet.id.as_str(), subnet.cidr6, xml);
     xml.leaf("availabilityZone", &subnet.availability_zone);
     xml.leaf("availableIpAddressCount", subnet.available);
     xml.leaf("defaultForAz", false);

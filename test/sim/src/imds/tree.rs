@@ -105,6 +105,17 @@ impl Tree {
         if !interface.ipv4_prefixes.is_empty() {
             add("ipv4-prefix", &interface.ipv4_prefixes.join("\n"));
         }
+        let ipv6 = &interface.ipv6;
+        for (name, values) in [
+            ("ipv6s", &ipv6.ipv6s),
+            ("ipv6-prefix", &ipv6.prefixes),
+            ("subnet-ipv6-cidr-blocks", &ipv6.subnet_cidr_blocks),
+            ("vpc-ipv6-cidr-blocks", &ipv6.vpc_cidr_blocks),
+        ] {
+            if !values.is_empty() {
+                add(name, &values.join("\n"));
+            }
+        }
         add("mac", &interface.mac);
         add("network-card", &interface.network_card);
         add("owner-id", &interface.owner_id);

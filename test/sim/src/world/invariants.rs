@@ -42,6 +42,12 @@ impl State {
             let late = !self.config.lags.available.is_zero();
             ensure(late || told == Some(space.available()), || format!("{subnet} counts its addresses wrongly"))?;
         }
+        for space in self.spaces6.values() {
+            for owner in space.owners.values().chain(space.prefixes.values()) {
+                let there = self.enis.get(owner).is_some_and(|eni| eni.ipv6.slots() > 0);
+                ensure(there, || format!("IPv6 addresses are booked for {owner}, which has none"))?;
+            }
+        }
         for instance in self.instances.values() {
             for eni in instance.interfaces.values() {
                 let mutual = self.enis.get(eni).and_then(|eni| eni.attachment.as_ref());
@@ -68,6 +74,7 @@ impl State {
             ensure(!eni.prefixes[nth + 1..].contains(prefix), || format!("{prefix} twice on {id}"))?;
             ensure(space.check_prefix(*prefix).is_ok(), || format!("{prefix} of {id} cannot be a prefix"))?;
         }
+        self.check_ipv6(eni)?;
         let slots = eni.slots();
         ensure(slots <= usize::from(self.address_limit(eni)), || format!("{id} has {slots} addresses and prefixes"))?;
         self.check_attachment(eni)
@@ -83,6 +90,23 @@ impl State {
         let limit = catalogue::all().get(instance.instance_type.as_str()).and_then(|t| t.cards.get(&attachment.card));
         let within = limit.is_some_and(|limit| on_card <= usize::from(*limit));
         ensure(within, || format!("{} has {on_card} ENIs on card {}", instance.id, attachment.card))
+    }
+
+    fn check_ipv6(&self, eni: &Eni) -> Result<(), String> {
+        let Some(space) = self.spaces6.get(&eni.subnet) else {
+            return ensure(eni.ipv6.slots() == 0, || format!("{} has IPv6 addresses of no subnet", eni.id));
+        };
+        for address in &eni.ipv6.addresses {
+            let owned = space.owners.get(address) == Some(&eni.id) && space.is_usable(*address);
+            ensure(owned, || format!("{address} is on {} and should not be", eni.id))?;
+        }
+        for prefix in &eni.ipv6.prefixes {
+            let owned = space.prefixes.get(&prefix.network) == Some(&eni.id);
+            let whole = space.is_prefix(*prefix) && space.has_no_single(*prefix);
+            ensure(owned && whole, || format!("{prefix} is on {} and should not be", eni.id))?;
+        }
+        let slots = eni.ipv6.slots();
+        ensure(slots <= usize::from(self.address_limit(eni)), || format!("{} has {slots} of IPv6", eni.id))
     }
 
     /// How many addresses an ENI may have where it is.

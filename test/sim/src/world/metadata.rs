@@ -3,9 +3,9 @@
 use ipam_core::InstanceId;
 
 use crate::{
-    imds::{InstanceMetadata, InterfaceMetadata},
+    imds::{InstanceMetadata, InterfaceMetadata, Ipv6Metadata},
     world::{
-        cidr,
+        Cidr6, cidr,
         model::{Attachment, Eni, InstanceState},
         state::State,
     },
@@ -35,6 +35,14 @@ impl State {
     }
 
     fn interface_metadata(&self, eni: &Eni, attachment: &Attachment) -> Option<InterfaceMetadata> {
+        let (subnet, vpc) = (self.subnets.get(&eni.subnet)?, self.vpcs.get(&eni.vpc)?);
+        let texts = |cidrs: &[Cidr6]| cidrs.iter().map(ToString::to_string).collect();
+        let ipv6 = Ipv6Metadata {
+            ipv6s: eni.ipv6.addresses.iter().map(ToString::to_string).collect(),
+            prefixes: texts(&eni.ipv6.prefixes),
+            subnet_cidr_blocks: texts(subnet.cidr6.as_slice()),
+            vpc_cidr_blocks: texts(vpc.cidr6.as_slice()),
+        };
         Some(InterfaceMetadata {
             mac: eni.mac,
             interface_id: eni.id.to_string(),
@@ -47,8 +55,9 @@ impl State {
             security_groups: eni.groups.iter().map(|group| group.name.clone()).collect(),
             local_ipv4s: eni.addresses().collect(),
             ipv4_prefixes: eni.prefixes.iter().copied().map(cidr::text).collect(),
-            subnet_ipv4_cidr_block: cidr::text(self.subnets.get(&eni.subnet)?.cidr),
-            vpc_ipv4_cidr_blocks: self.vpcs.get(&eni.vpc)?.cidrs.iter().copied().map(cidr::text).collect(),
+            subnet_ipv4_cidr_block: cidr::text(subnet.cidr),
+            vpc_ipv4_cidr_blocks: vpc.cidrs.iter().copied().map(cidr::text).collect(),
+            ipv6,
         })
     }
 }

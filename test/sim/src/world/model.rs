@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ipam_core::{AttachmentId, EniId, InstanceId, MacAddress, Moment, SecurityGroupId, SubnetId, VpcId, ports::Cidr4};
 
+use crate::world::{Cidr6, Held6};
+
 /// Tags of one thing, by key.
 pub type Tags = BTreeMap<String, String>;
 
@@ -14,6 +16,8 @@ pub struct Vpc {
     pub id: VpcId,
     /// Its IPv4 networks; the first is the one that it was made with.
     pub cidrs: Vec<Cidr4>,
+    /// Its IPv6 network, a /56 of Amazon's. Absent: it has none.
+    pub cidr6: Option<Cidr6>,
     /// The group that ENIs get when none is asked for.
     pub default_group: SecurityGroupId,
     /// Whether RunInstances without a subnet uses it.
@@ -31,6 +35,8 @@ pub struct Subnet {
     pub vpc: VpcId,
     /// Its network.
     pub cidr: Cidr4,
+    /// Its IPv6 network, a /64. Absent: it has none.
+    pub cidr6: Option<Cidr6>,
     /// Its zone.
     pub availability_zone: String,
     /// Its tags.
@@ -294,6 +300,8 @@ pub struct Eni {
     pub secondary: Vec<Ipv4Addr>,
     /// Its prefixes, in the order they were assigned.
     pub prefixes: Vec<Cidr4>,
+    /// What of IPv6 it has.
+    pub ipv6: Held6,
     /// How it hangs on an instance.
     pub attachment: Option<Attachment>,
     /// False: still `pending`.

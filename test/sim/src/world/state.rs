@@ -14,6 +14,7 @@ use rand_chacha::{
 use crate::{
     action::{CreateNetworkInterface, RunInstances},
     world::{
+        Space6,
         config::{DelayRange, WorldConfig},
         lookup::CloudId,
         model::{CidrReservation, Eni, Instance, ReservationId, SecurityGroup, Subnet, Vpc},
@@ -33,6 +34,8 @@ pub struct State {
     pub(crate) subnets: BTreeMap<SubnetId, Subnet>,
     /// The addresses of each subnet.
     pub(crate) spaces: BTreeMap<SubnetId, Space>,
+    /// The IPv6 addresses of each subnet that has any.
+    pub(crate) spaces6: BTreeMap<SubnetId, Space6>,
     pub(crate) reservations: BTreeMap<ReservationId, CidrReservation>,
     pub(crate) groups: BTreeMap<SecurityGroupId, SecurityGroup>,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
@@ -65,6 +68,7 @@ impl State {
             vpcs: BTreeMap::new(),
             subnets: BTreeMap::new(),
             spaces: BTreeMap::new(),
+            spaces6: BTreeMap::new(),
             reservations: BTreeMap::new(),
             groups: BTreeMap::new(),
             instances: BTreeMap::new(),

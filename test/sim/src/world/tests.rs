@@ -7,6 +7,7 @@ mod describe;
 mod faults;
 mod instances;
 mod interfaces;
+mod ipv6;
 mod kinds;
 mod networks;
 mod prefixes;
@@ -24,7 +25,7 @@ use crate::{
         AttachNetworkInterface, CreateNetworkInterface, CreateSubnet, CreateVpc, DescribeNetworkInterfaces,
         RunInstances,
     },
-    world::{DelayRange, model::Eni},
+    world::{Cidr6, DelayRange, model::Eni},
 };
 
 /// A world with one VPC, one subnet and a clock.
@@ -52,8 +53,11 @@ impl Fixture {
     fn with(config: WorldConfig, subnet: &str) -> Self {
         let now = Moment::from_millis(0);
         let mut world = World::new(config, now);
-        let vpc = world.arrange(&CreateVpc { cidr: "10.0.0.0/16".into(), ..Default::default() }, now).unwrap().id;
-        let subnet = CreateSubnet { vpc: vpc.to_string(), cidr: subnet.into(), ..Default::default() };
+        let vpc = CreateVpc { cidr: "10.0.0.0/16".into(), ipv6: true, ..Default::default() };
+        let vpc = world.arrange(&vpc, now).unwrap();
+        let cidr6 = vpc.cidr6.map(|block| Cidr6 { prefix: 64, ..block });
+        let vpc = vpc.id;
+        let subnet = CreateSubnet { vpc: vpc.to_string(), cidr: subnet.into(), cidr6, ..Default::default() };
         let subnet = world.arrange(&subnet, now).unwrap().id;
         Self { world, now, vpc: vpc.to_string(), subnet }
     }

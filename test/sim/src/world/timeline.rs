@@ -117,6 +117,9 @@ impl State {
             eni.addresses().for_each(|address| space.release(address));
             eni.prefixes.iter().for_each(|prefix| space.release_prefix(*prefix));
         });
+        if let Some(space) = self.spaces6.get_mut(&eni.subnet) {
+            space.release(&eni.ipv6);
+        }
         self.forget(&eni);
         self.touch(id);
     }

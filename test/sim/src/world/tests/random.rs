@@ -9,9 +9,11 @@ use super::Fixture;
 use crate::{
     Delays, Lags, Meddler, Weather, WorldConfig,
     action::{
-        AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
-        DetachNetworkInterface, RunInstances, TerminateInstances, UnassignPrivateIpAddresses,
+        AssignIpv6Addresses, AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface,
+        DeleteNetworkInterface, DetachNetworkInterface, RunInstances, TerminateInstances, UnassignIpv6Addresses,
+        UnassignPrivateIpAddresses,
     },
+    world::Wanted6,
 };
 
 /// Makes one random call, often one that must be refused.
@@ -30,8 +32,16 @@ fn step(cloud: &mut Fixture, rng: &mut ChaCha8Rng) {
     let prefixes = prefixes.take(1).copied().collect();
     let count = u16::try_from(rng.next_u32() % 6).unwrap();
     let device_index = u8::try_from(rng.next_u32() % 5).unwrap();
-    let refused = match rng.next_u32() % 20 {
-        0..3 => cloud.call(&CreateNetworkInterface { secondary_count: Some(count), ..cloud.new_eni() }).err(),
+    let wanted = match rng.next_u32() % 3 {
+        0 => Wanted6 { count: Some(count), ..Wanted6::default() },
+        1 => Wanted6 { prefix_count: Some(count / 2), ..Wanted6::default() },
+        _ => Wanted6::default(),
+    };
+    let held = cloud.world.enis().find(|eni| eni.id.as_str() == interface).map(|eni| eni.ipv6.clone());
+    let refused = match rng.next_u32() % 22 {
+        0..3 => {
+            cloud.call(&CreateNetworkInterface { secondary_count: Some(count), ipv6: wanted, ..cloud.new_eni() }).err()
+        }
         3..7 => cloud.call(&AttachNetworkInterface { interface, instance, card: 0, device_index }).err(),
         7..10 => cloud.call(&AssignPrivateIpAddresses { interface, count: Some(count), ..Default::default() }).err(),
         10..12 => cloud.call(&UnassignPrivateIpAddresses { interface, addresses, prefixes: vec![] }).err(),
@@ -41,6 +51,8 @@ fn step(cloud: &mut Fixture, rng: &mut ChaCha8Rng) {
             cloud.call(&assign).err()
         }
         18 => cloud.call(&UnassignPrivateIpAddresses { interface, addresses: vec![], prefixes }).err(),
+        20 => cloud.call(&AssignIpv6Addresses { interface, wanted }).err(),
+        21 => cloud.call(&UnassignIpv6Addresses { interface, held: held.unwrap_or_default() }).err(),
         12 => cloud.call(&DetachNetworkInterface { attachment }).err(),
         13..15 => cloud.call(&DeleteNetworkInterface { interface }).err(),
         _ if device_index == 0 => cloud.call(&TerminateInstances { ids: vec![instance] }).err(),

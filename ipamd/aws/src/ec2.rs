@@ -9,12 +9,13 @@ use aws_config::{
 use aws_credential_types::Credentials;
 use aws_sdk_ec2::{
     Client,
+    error::{ProvideErrorMetadata, SdkError},
     types::{Filter, NetworkInterface, NetworkInterfaceAttachmentChanges, ResourceType, Tag, TagSpecification},
 };
 use eni_proto::numbers::TAG_INSTANCE;
 use ipam_core::{
     AttachmentId, EniId, InstanceId, Limits, VpcId,
-    ports::{Amount, Change, Ec2, Ec2Result, Holdings, Interface, NewInterface, Scope, Subnet},
+    ports::{Amount, Change, Ec2, Ec2Error, Ec2Result, Holdings, Interface, NewInterface, RefusalClass, Scope, Subnet},
 };
 
 use crate::{
@@ -64,13 +65,24 @@ impl AwsEc2 {
         Self { client: Client::new(&config.load().await), throttle: Throttle::new() }
     }
 
+    fn failed<E>(&self, action: &'static str, error: &SdkError<E>) -> Ec2Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let error = failed(action, error);
+        if matches!(error, Ec2Error::Refused { class: RefusalClass::SlowDown, .. }) {
+            self.throttle.too_many(action);
+        }
+        error
+    }
+
     async fn described(&self, filter: &str, value: &str) -> Ec2Result<Vec<NetworkInterface>> {
         let filter = Filter::builder().name(filter).values(value).build();
         let (mut found, mut next) = (Vec::new(), None);
         for _ in 0..MOST_PAGES {
             self.throttle.wait(DESCRIBE).await;
             let request = self.client.describe_network_interfaces().filters(filter.clone()).max_results(PAGE);
-            let answer = request.set_next_token(next).send().await.map_err(|error| failed(DESCRIBE, &error))?;
+            let answer = request.set_next_token(next).send().await.map_err(|error| self.failed(DESCRIBE, &error))?;
             next = answer.next_token.filter(|token| !token.is_empty());
             found.extend(answer.network_interfaces.unwrap_or_default());
             if next.is_none() {
@@ -125,7 +137,7 @@ impl Ec2 for AwsEc2 {
         for _ in 0..MOST_PAGES {
             self.throttle.wait(ACTION).await;
             let request = self.client.describe_subnets().set_filters(Some(filters.clone())).max_results(PAGE);
-            let answer = request.set_next_token(next).send().await.map_err(|error| failed(ACTION, &error))?;
+            let answer = request.set_next_token(next).send().await.map_err(|error| self.failed(ACTION, &error))?;
             next = answer.next_token.filter(|token| !token.is_empty());
             for subnet in answer.subnets.unwrap_or_default() {
                 found.push(convert::subnet(&subnet).map_err(|error| unusable(ACTION, error))?);
@@ -141,7 +153,7 @@ impl Ec2 for AwsEc2 {
         const ACTION: &str = "DescribeInstanceTypes";
         self.throttle.wait(ACTION).await;
         let request = self.client.describe_instance_types().instance_types(instance_type.into());
-        let answer = request.send().await.map_err(|error| failed(ACTION, &error))?;
+        let answer = request.send().await.map_err(|error| self.failed(ACTION, &error))?;
         let found = answer.instance_types().first().ok_or_else(|| unusable(ACTION, EMPTY))?;
         convert::limits(found).map_err(|error| unusable(ACTION, error))
     }
@@ -170,7 +182,7 @@ impl Ec2 for AwsEc2 {
             )
             .send()
             .await;
-        let answer = answer.map_err(|error| failed(ACTION, &error))?;
+        let answer = answer.map_err(|error| self.failed(ACTION, &error))?;
         let eni = answer.network_interface().ok_or_else(|| unusable(ACTION, EMPTY))?;
         convert::interface(eni).map_err(|error| unusable(ACTION, error))
     }
@@ -192,7 +204,7 @@ impl Ec2 for AwsEc2 {
             .device_index(device_index.into())
             // Older instance types refuse the parameter even where it says the default.
             .set_network_card_index((card > 0).then(|| card.into()));
-        let answer = request.send().await.map_err(|error| failed(ACTION, &error))?;
+        let answer = request.send().await.map_err(|error| self.failed(ACTION, &error))?;
         let id = answer.attachment_id().ok_or_else(|| unusable(ACTION, EMPTY))?;
         id.parse().map_err(|error| unusable(ACTION, error))
     }
@@ -210,7 +222,7 @@ impl Ec2 for AwsEc2 {
                 request.set_groups(Some(groups.iter().map(ToString::to_string).collect()))
             }
         };
-        request.send().await.map(drop).map_err(|error| failed(ACTION, &error))
+        request.send().await.map(drop).map_err(|error| self.failed(ACTION, &error))
     }
 
     async fn assign(&self, eni: &EniId, amount: Amount) -> Ec2Result<Holdings> {
@@ -221,7 +233,7 @@ impl Ec2 for AwsEc2 {
             Amount::Addresses(count) => request.secondary_private_ip_address_count(count.into()),
             Amount::Prefixes(count) => request.ipv4_prefix_count(count.into()),
         };
-        let answer = request.send().await.map_err(|error| failed(ACTION, &error))?;
+        let answer = request.send().await.map_err(|error| self.failed(ACTION, &error))?;
         let given = convert::assigned(&answer).map_err(|error| unusable(ACTION, error))?;
         let (told, asked) = match amount {
             Amount::Addresses(count) => (given.addresses.len(), count),
@@ -245,21 +257,21 @@ impl Ec2 for AwsEc2 {
             .set_ipv4_prefixes(texts(holdings.prefixes.iter().map(ToString::to_string).collect()))
             .send()
             .await;
-        answer.map(drop).map_err(|error| failed(ACTION, &error))
+        answer.map(drop).map_err(|error| self.failed(ACTION, &error))
     }
 
     async fn detach_interface(&self, attachment: &AttachmentId) -> Ec2Result<()> {
         const ACTION: &str = "DetachNetworkInterface";
         self.throttle.wait(ACTION).await;
         let answer = self.client.detach_network_interface().attachment_id(attachment.as_str()).send().await;
-        answer.map(drop).map_err(|error| failed(ACTION, &error))
+        answer.map(drop).map_err(|error| self.failed(ACTION, &error))
     }
 
     async fn delete_interface(&self, eni: &EniId) -> Ec2Result<()> {
         const ACTION: &str = "DeleteNetworkInterface";
         self.throttle.wait(ACTION).await;
         let answer = self.client.delete_network_interface().network_interface_id(eni.as_str()).send().await;
-        answer.map(drop).map_err(|error| failed(ACTION, &error))
+        answer.map(drop).map_err(|error| self.failed(ACTION, &error))
     }
 }
 

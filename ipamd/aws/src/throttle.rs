@@ -1,8 +1,20 @@
 //! A rate limit for each API action, so that one node never spends what all nodes of the account share.
 
-use std::num::NonZeroU32;
+use std::{
+    hash::{BuildHasher, RandomState},
+    num::NonZeroU32,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::time::Instant;
+
+/// How long an action rests after EC2 has said that there were too many of it; doubling up to the last.
+const FIRST_REST: Duration = Duration::from_millis(500);
+const LAST_REST: Duration = Duration::from_secs(8);
+/// After so long without such a word the next rest is a first one.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// An API action and this node's share of its budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,11 +27,20 @@ pub struct Budget {
     pub per_second: u32,
 }
 
+impl Budget {
+    fn quota(&self) -> Quota {
+        let burst = NonZeroU32::new(self.burst).unwrap_or(NonZeroU32::MIN);
+        let per_second = NonZeroU32::new(self.per_second).unwrap_or(NonZeroU32::MIN);
+        Quota::per_second(per_second).allow_burst(burst)
+    }
+}
+
 /// Each action's share. EC2's documented default for a whole account and region is a burst of 50 to 100 and 5 a second for
 /// changes, 100 and 20 a second for descriptions; a node needs a handful of each to grow from nothing to full.
 pub const BUDGETS: &[Budget] = &[
     Budget { action: "DescribeNetworkInterfaces", burst: 20, per_second: 4 },
     Budget { action: "DescribeSubnets", burst: 10, per_second: 2 },
+    Budget { action: "DescribeInstanceTypes", burst: 4, per_second: 1 },
     Budget { action: "DescribeInstanceTypes", burst: 5, per_second: 1 },
     Budget { action: "CreateNetworkInterface", burst: 8, per_second: 1 },
     Budget { action: "AttachNetworkInterface", burst: 8, per_second: 1 },
@@ -30,10 +51,47 @@ pub const BUDGETS: &[Budget] = &[
     Budget { action: "DeleteNetworkInterface", burst: 8, per_second: 1 },
 ];
 
-/// One limiter for each action of [`BUDGETS`].
+/// One limiter for each action of [`BUDGETS`], shared by all who call.
+///
+/// When EC2 itself says "too many requests", which it counts for all nodes of the account together, everybody's next call of
+/// this action waits: with a jitter, so that nodes do not come back in step. Other failures say nothing of the rate; who
+/// repeats those after what time is the caller's decision.
 #[derive(Debug)]
 pub struct Throttle {
-    limiters: Vec<(&'static str, DefaultDirectRateLimiter)>,
+    gates: Vec<Gate>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    action: &'static str,
+    limiter: DefaultDirectRateLimiter,
+    rest: Mutex<Rest>,
+}
+
+/// What the last words "too many requests" ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rest {
+    /// When it was said last, and until when the action rests.
+    last: Option<(Instant, Instant)>,
+    next: Duration,
+}
+
+impl Rest {
+    const NONE: Self = Self { last: None, next: FIRST_REST };
+
+    /// EC2 has just said it. `jitter`: 0 to 255, takes up to a quarter off. What was sent before the rest began says
+    /// nothing new.
+    fn longer(self, now: Instant, jitter: u32) -> Self {
+        match self.last {
+            Some((_, until)) if now < until => self,
+            Some((said, _)) if now.duration_since(said) < FORGOTTEN => Self::begun(now, self.next, jitter),
+            Some(_) | None => Self::begun(now, FIRST_REST, jitter),
+        }
+    }
+
+    fn begun(now: Instant, whole: Duration, jitter: u32) -> Self {
+        Self { last: Some((now, now + (whole - whole * jitter / 1024))), next: (whole * 2).min(LAST_REST) }
+    }
 }
 
 impl Throttle {
@@ -41,18 +99,33 @@ impl Throttle {
     #[must_use]
     pub fn new() -> Self {
         let limiter = |budget: &Budget| {
-            let burst = NonZeroU32::new(budget.burst).unwrap_or(NonZeroU32::MIN);
-            let per_second = NonZeroU32::new(budget.per_second).unwrap_or(NonZeroU32::MIN);
-            (budget.action, RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)))
+            let limiter = RateLimiter::direct(budget.quota());
+            Gate { action: budget.action, limiter, rest: Mutex::new(Rest::NONE) }
         };
-        Self { limiters: BUDGETS.iter().map(limiter).collect() }
+        Self { gates: BUDGETS.iter().map(limiter).collect() }
+    }
+
+    fn gate(&self, action: &str) -> Option<&Gate> {
+        self.gates.iter().find(|gate| gate.action == action)
     }
 
     /// Waits until `action` may be called. An action without a budget is not held back.
     pub async fn wait(&self, action: &str) {
-        if let Some((_, limiter)) = self.limiters.iter().find(|(known, _)| *known == action) {
-            limiter.until_ready().await;
+        let Some(gate) = self.gate(action) else { return };
+        let rest = || *gate.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((_, until)) = rest().last.filter(|(_, until)| *until > Instant::now()) {
+            tokio::time::sleep_until(until).await;
         }
+        gate.limiter.until_ready().await;
+    }
+
+    /// Hears that EC2 refused `action` because there were too many requests of it.
+    pub fn too_many(&self, action: &str) {
+        let Some(gate) = self.gate(action) else { return };
+        // The system's randomness, by the one way to it that the standard library has.
+        let jitter = u32::try_from(RandomState::new().hash_one(action) % 256).unwrap_or(0);
+        let mut rest = gate.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        *rest = rest.longer(Instant::now(), jitter);
     }
 }
 
@@ -64,16 +137,50 @@ impl Default for Throttle {
 
 #[cfg(test)]
 mod tests {
+    use governor::clock::FakeRelativeClock;
+
     use super::*;
 
     #[test]
     fn a_burst_passes_and_the_next_call_has_to_wait() {
-        let throttle = Throttle::new();
         for budget in BUDGETS {
-            let (_, limiter) = throttle.limiters.iter().find(|(action, _)| *action == budget.action).unwrap();
+            let clock = FakeRelativeClock::default();
+            let limiter = RateLimiter::direct_with_clock(budget.quota(), clock.clone());
             let passed = (0..budget.burst).filter(|_| limiter.check().is_ok()).count();
             assert_eq!(passed, usize::try_from(budget.burst).unwrap(), "{}", budget.action);
             assert!(limiter.check().is_err(), "{}", budget.action);
+            clock.advance(Duration::from_secs(1));
+            assert!(limiter.check().is_ok(), "{}", budget.action);
         }
+    }
+
+    #[test]
+    fn rests_grow_while_ec2_goes_on_complaining_and_begin_anew_after_a_while() {
+        let began = Instant::now();
+        let mut rest = Rest::NONE;
+        let mut now = began;
+        let mut rests = Vec::new();
+        for _ in 0..6 {
+            rest = rest.longer(now, 0);
+            let (said, until) = rest.last.unwrap();
+            assert_eq!(rest.longer(now + Duration::from_millis(1), 0), rest, "an answer to an earlier call");
+            rests.push(until.duration_since(said).as_millis());
+            now = until;
+        }
+        assert_eq!(rests, [500, 1000, 2000, 4000, 8000, 8000]);
+        let (said, until) = rest.longer(now + FORGOTTEN, 255).last.unwrap();
+        assert!((375..500).contains(&until.duration_since(said).as_millis()));
+    }
+
+    #[tokio::test]
+    async fn whoever_calls_next_waits_for_the_same_rest_but_other_actions_do_not() {
+        let throttle = Throttle::new();
+        let began = Instant::now();
+        throttle.too_many("DescribeSubnets");
+        throttle.wait("DescribeNetworkInterfaces").await;
+        let other = began.elapsed();
+        tokio::join!(throttle.wait("DescribeSubnets"), throttle.wait("DescribeSubnets"));
+        assert!(began.elapsed() >= Duration::from_millis(375), "{:?}", began.elapsed());
+        assert!(other < Duration::from_millis(375), "{other:?}");
     }
 }

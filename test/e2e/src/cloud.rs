@@ -14,7 +14,7 @@ use ipam_core::{InstanceId, Moment, SubnetId, VpcId, ports::Cidr4};
 use lab::{Element, Follower, Lab, LabError, ec2::Endpoint};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::{Trouble, localstack::LocalStack};
+use crate::{Trouble, localstack::LocalStack, storm::Storm};
 
 /// How often a cloud that tells of no changes is asked.
 const POLL: Duration = Duration::from_millis(200);
@@ -36,6 +36,8 @@ pub enum CloudKind {
 #[derive(Debug)]
 pub struct Cloud {
     endpoint: Endpoint,
+    /// As nodes reach it, when that differs.
+    in_storm: Option<(Storm, Endpoint)>,
     backend: Backend,
     /// Server tasks and whatever else lives as long as the cloud.
     tasks: JoinSet<()>,
@@ -73,7 +75,8 @@ impl Cloud {
             CloudKind::LocalStack => {
                 let localstack = LocalStack::start().await?;
                 let endpoint = endpoint(localstack.address(), localstack.account());
-                Ok(Self { endpoint, backend: Backend::LocalStack { _guard: localstack }, tasks: JoinSet::new() })
+                let backend = Backend::LocalStack { _guard: localstack };
+                Ok(Self { endpoint, in_storm: None, backend, tasks: JoinSet::new() })
             }
         }
     }
@@ -85,19 +88,36 @@ impl Cloud {
     pub async fn simulate(config: WorldConfig) -> Result<Self, Trouble> {
         let config = WorldConfig { region: REGION.to_owned(), ..config };
         let sim = SimCloud::new(config, Clock::wall());
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Trouble::os("listen on loopback"))?;
-        let address = listener.local_addr().map_err(Trouble::os("listen on loopback"))?;
         let mut tasks = JoinSet::new();
-        let (router, driven) = (sim.router(), sim.clone());
-        tasks.spawn(async move { drop(imds::serve(listener, router).await) });
+        let address = serve(sim.router(), &mut tasks).await?;
+        let driven = sim.clone();
         tasks.spawn(async move { driven.drive().await });
-        Ok(Self { endpoint: endpoint(address, ec2_sim::ACCOUNT), backend: Backend::Sim(sim), tasks })
+        let endpoint = endpoint(address, ec2_sim::ACCOUNT);
+        Ok(Self { endpoint, in_storm: None, backend: Backend::Sim(sim), tasks })
+    }
+
+    /// The same, but what its nodes ask goes through `storm`.
+    ///
+    /// # Errors
+    /// [`Trouble::Os`] when it cannot listen on loopback.
+    pub async fn simulate_in(storm: Storm, config: WorldConfig) -> Result<Self, Trouble> {
+        let mut cloud = Self::simulate(config).await?;
+        if let Backend::Sim(sim) = &cloud.backend {
+            let address = serve(storm.before_ec2(sim), &mut cloud.tasks).await?;
+            cloud.in_storm = Some((storm, endpoint(address, ec2_sim::ACCOUNT)));
+        }
+        Ok(cloud)
     }
 
     /// Where its API answers on loopback.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The same for its nodes.
+    pub(crate) fn endpoint_for_nodes(&self) -> &Endpoint {
+        self.in_storm.as_ref().map_or(&self.endpoint, |(_, endpoint)| endpoint)
     }
 
     /// The simulator itself. Absent: this is another cloud.
@@ -185,6 +205,10 @@ impl Cloud {
         let router = match &self.backend {
             Backend::Sim(sim) => imds::router(sim.instance(instance)),
             Backend::LocalStack { .. } => imds::router(self.described_instance(instance, network, lab).await?),
+        };
+        let router = match &self.in_storm {
+            Some((storm, _)) => storm.before_metadata(router),
+            None => router,
         };
         self.tasks.spawn(async move { drop(imds::serve(listener, router).await) });
         Ok(())
@@ -285,6 +309,14 @@ impl DescribedInstance {
             })
             .collect()
     }
+}
+
+/// Serves on a free port of loopback. Returns where.
+async fn serve(router: axum::Router, tasks: &mut JoinSet<()>) -> Result<SocketAddr, Trouble> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Trouble::os("listen on loopback"))?;
+    let address = listener.local_addr().map_err(Trouble::os("listen on loopback"))?;
+    tasks.spawn(async move { drop(imds::serve(listener, router).await) });
+    Ok(address)
 }
 
 fn endpoint(address: SocketAddr, account: &str) -> Endpoint {

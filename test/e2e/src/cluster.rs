@@ -76,7 +76,7 @@ impl Cluster {
                 node,
                 binaries: plan.binaries.clone(),
                 settings: plan.settings.clone(),
-                endpoint: cloud.endpoint().clone(),
+                endpoint: cloud.endpoint_for_nodes().clone(),
             };
             workers.push(Arc::new(Worker::new(plan)?));
         }

@@ -15,6 +15,7 @@ pub mod observe;
 pub mod pings;
 pub mod plugin;
 pub mod runtime;
+pub mod storm;
 pub mod trouble;
 pub mod worker;
 

@@ -13,12 +13,14 @@ mod looks;
 mod refusal;
 mod report;
 mod restart;
+mod returning;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use eni_proto::{Pod, PodKey};
 use guard::Kernel;
 use looks::Looks;
+use returning::Returning;
 
 use crate::{
     Action, Command, CoolDown, EniId, Event, IntentId, Lease, Limits, Moment, Policy, Ticket,
@@ -91,6 +93,7 @@ pub struct Engine {
     limits: Limits,
     pool: Pool,
     queue: Vec<Waiter>,
+    returning: Returning,
     intents: BTreeMap<IntentId, Action>,
     intent_prefix: String,
     intent_count: u64,
@@ -154,6 +157,7 @@ impl Engine {
             limits,
             pool,
             queue: Vec::new(),
+            returning: Returning::default(),
             intents: BTreeMap::new(),
             intent_prefix,
             intent_count: 0,
@@ -192,6 +196,7 @@ impl Engine {
         self.handled_at = now;
         self.pool.warm_up(now);
         self.released.retain(|_, at| now.since(*at) < RELEASE_MEMORY);
+        self.returning.forget_old(now);
         self.take(now, event, &mut commands);
         self.serve(now, &mut commands);
         self.plan(now, &mut commands);
@@ -224,7 +229,7 @@ impl Engine {
         let looks = self.looks.next().into_iter().chain(self.scan_at).chain(self.gather_until);
         let plan = self.last_plan.next_step_at.into_iter().chain(self.subnets.ends()).chain(self.pauses.ends());
         let fades = if self.policy.warm_auto { self.forecast.fades_at(self.handled_at) } else { None };
-        let due = plan.chain(fades).chain(self.next_kernel_watch());
+        let due = plan.chain(fades).chain(self.next_kernel_watch()).chain(self.returning.next_end());
         let deadlines = self.queue.iter().map(|waiter| waiter.deadline);
         let cooling = self.pool.cooling().map(|(_, until)| until);
         // What was due already waits for something else, as a pause or an answer.
@@ -240,7 +245,8 @@ impl Engine {
                     self.answered_again.insert(key, now);
                 }
                 None => {
-                    if !self.queue.iter().any(|waiter| waiter.key == key) {
+                    let is_back = self.returning.is_back(&key, &pod);
+                    if !is_back && !self.queue.iter().any(|waiter| waiter.key == key) {
                         self.forecast.arrived(now);
                     }
                     let patience = deadline.since(now);
@@ -400,6 +406,7 @@ impl Engine {
             return;
         }
         let in_flight = self.in_flight();
+        let demand = self.queue.len() + self.returning.count();
         let plan = plan::plan(&Question {
             node: &self.node,
             policy: &self.policy,
@@ -407,7 +414,7 @@ impl Engine {
             pool: &self.pool,
             subnets: &self.subnets,
             in_flight: &in_flight,
-            demand: self.queue.len(),
+            demand,
             forecast: self.forecast.wanted(now),
             surplus_since: self.surplus_since,
             now,
@@ -421,7 +428,8 @@ impl Engine {
         for action in &plan.actions {
             let call = Call::of(action);
             let asks = matches!(call, Call::Create | Call::Assign);
-            if (gathered || !asks) && !self.pauses.rests(call, now) && self.may_start(now, action, commands) {
+            let urgent = if asks { plan.urgent } else { demand > 0 };
+            if (gathered || !asks) && !self.pauses.rests(call, urgent, now) && self.may_start(now, action, commands) {
                 self.start(now, action.clone(), commands);
             }
         }

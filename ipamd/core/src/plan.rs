@@ -54,7 +54,7 @@ pub struct Plan {
     pub waiting: Vec<String>,
     /// Why what is missing cannot be asked for at all now. Absent: nothing is missing, or it was asked for.
     pub blocked: Option<Blocked>,
-    /// Whether pods wait, or would if one more came.
+    /// Whether pods wait for what is not on its way yet, or would if one more came.
     pub urgent: bool,
     /// Whether the subnets must be described before an ENI can be made.
     pub needs_subnets: bool,
@@ -91,7 +91,7 @@ pub struct Question<'a> {
     pub subnets: &'a Subnets,
     /// What is on its way.
     pub in_flight: &'a InFlight,
-    /// How many pods wait.
+    /// How many pods wait, or were refused and will soon ask again.
     pub demand: usize,
     /// How many free addresses recent demand asks for; counts only with [`Policy::warm_auto`].
     pub forecast: usize,
@@ -105,7 +105,8 @@ pub struct Question<'a> {
 pub fn plan(question: &Question<'_>) -> Plan {
     let planner = Planner { q: question };
     let short = planner.short();
-    let mut plan = Plan { urgent: question.demand > 0 || planner.available() == 0, ..Plan::default() };
+    let coming = planner.available() + planner.spares().map(|eni| planner.counted_on(eni)).sum::<usize>();
+    let mut plan = Plan { urgent: coming <= question.demand, ..Plan::default() };
     if question.policy.access != Access::Full {
         if short > 0 {
             plan.waiting.push(format!("{short} more addresses, which somebody else has to provide"));

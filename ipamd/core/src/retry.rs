@@ -13,6 +13,8 @@ const LEAST_WAIT_FOR_OTHERS: Duration = Duration::from_secs(5);
 const LAST_FOR_TIDYING: Duration = Duration::from_secs(1800);
 /// Least wait before something is deleted again that EC2 says is still in use.
 const LEAST_WAIT_FOR_STATE: Duration = Duration::from_secs(2);
+/// By so much longer what nobody waits for rests after it was throttled.
+const LEISURE: u32 = 64;
 const FIRST: Duration = Duration::from_millis(250);
 const LAST: Duration = Duration::from_secs(30);
 
@@ -50,6 +52,12 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
         let jitter = scramble(self.seed ^ u64::from(self.failures)) % 256;
         whole - whole * u32::try_from(jitter).unwrap_or(0) / 1024
+    }
+
+    /// What nobody waits for rests longer by this factor, up to [`LAST_FOR_TIDYING`].
+    fn next_wait_at_leisure(&self) -> Duration {
+        let mut patient = Self { first: self.first * LEISURE, last: LAST_FOR_TIDYING, ..*self };
+        patient.next_wait()
     }
 
     /// Forgets the failures.
@@ -111,6 +119,8 @@ impl Call {
 struct Pause {
     backoff: Backoff,
     until: Moment,
+    /// The same where nobody waits.
+    at_leisure: Moment,
     error: Ec2Error,
 }
 
@@ -134,13 +144,17 @@ impl Pauses {
         let last = if call.is_tidying() { LAST_FOR_TIDYING } else { LAST };
         let fresh = Backoff { last, ..Backoff::new(seed) };
         let mut backoff = self.paused.get(&call).map_or(fresh, |pause| pause.backoff);
+        let throttled = call.is_growth() && class(&error) == Some(RefusalClass::SlowDown);
+        let leisure = backoff.next_wait_at_leisure();
         let wait = backoff.next_wait();
         let wait = match class(&error) {
             _ if is_permanent(&error) => wait.max(LEAST_WAIT_FOR_OTHERS),
             Some(RefusalClass::WrongState) if call == Call::Delete => wait.max(LEAST_WAIT_FOR_STATE),
             _ => wait,
         };
-        self.paused.insert(call, Pause { backoff, until: now.after(wait), error });
+        let until = now.after(wait);
+        let at_leisure = if throttled { until.max(now.after(leisure)) } else { until };
+        self.paused.insert(call, Pause { backoff, until, at_leisure, error });
     }
 
     /// Forgets the failures of this kind.
@@ -148,15 +162,16 @@ impl Pauses {
         self.paused.remove(&call);
     }
 
-    /// Whether this kind still rests.
+    /// Whether this kind still rests. All nodes of an account share EC2's budget: what is not `urgent` leaves it to those
+    /// on which pods wait, for up to half an hour.
     #[must_use]
-    pub fn rests(&self, call: Call, now: Moment) -> bool {
-        self.paused.get(&call).is_some_and(|pause| pause.until > now)
+    pub fn rests(&self, call: Call, urgent: bool, now: Moment) -> bool {
+        self.paused.get(&call).is_some_and(|pause| now < if urgent { pause.until } else { pause.at_leisure })
     }
 
     /// When each rest ends, in no particular order; those that are over included.
     pub fn ends(&self) -> impl Iterator<Item = Moment> {
-        self.paused.values().map(|pause| pause.until)
+        self.paused.values().flat_map(|pause| [pause.until, pause.at_leisure])
     }
 
     /// The refusals that keep the pool from growing now.

@@ -44,7 +44,7 @@ impl Ours {
         let event = Event::Add {
             ticket: ticket(pod, attempt),
             key: key(pod, attempt),
-            pod: Pod::default(),
+            pod: Pod { name: format!("p{pod}"), ..Pod::default() },
             netns: String::new(),
             deadline: now.after(ADD_WAIT),
         };

@@ -29,6 +29,7 @@ impl Engine {
                 kept.push(waiter);
             } else {
                 let refusal = self.refusal(now, &waiter);
+                self.returning.refused(&waiter.key, &waiter.pod, now);
                 commands.push(Command::Refuse { ticket: waiter.ticket, refusal });
             }
         }

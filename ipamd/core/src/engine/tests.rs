@@ -279,6 +279,40 @@ fn throttling_makes_pods_wait_and_the_planner_pause() {
 }
 
 #[test]
+fn what_nobody_waits_for_leaves_the_budget_to_other_nodes() {
+    for (waits, again_after) in [(true, 0..2), (false, 10..60)] {
+        let mut engine = ready(warm(2), &[eni(0, 1)]);
+        if waits {
+            engine.handle(at(1), add(1, "a", 100));
+            engine.handle(at(1), add(2, "b", 100));
+        }
+        let intent = engine.intents.keys().next().unwrap().clone();
+        engine.handle(at(2), Event::Settled { intent, outcome: Err(refusal(RefusalClass::SlowDown)) });
+        let again = (0..100).find(|second| !started(&engine.handle(at(2 + second), Event::Tick)).is_empty());
+        assert!(again.is_some_and(|second| again_after.contains(&second)), "a pod waits: {waits}; {again:?}");
+    }
+}
+
+#[test]
+fn what_a_refused_pod_needs_is_asked_for_before_it_comes_again() {
+    let pod = |name: &str| Pod { name: name.to_owned(), ..Pod::default() };
+    let ask = |ticket, name, sandbox, deadline| match add(ticket, sandbox, deadline) {
+        Event::Add { ticket, key, netns, deadline, .. } => Event::Add { ticket, key, pod: pod(name), netns, deadline },
+        other => other,
+    };
+    let mut engine = ready(warm(1), &[eni(0, 1)]);
+    engine.handle(at(1), ask(1, "served", "sandbox-1", 1));
+    for (ticket, name) in [(2, "shop"), (3, "cart")] {
+        assert_eq!(refused(&engine.handle(at(1), ask(ticket, name, name, 1))), [(ticket, RefusalCode::Late)]);
+    }
+    let three = [Action::Assign { eni: "eni-1".parse().unwrap(), amount: Amount::Addresses(3) }];
+    let actions = |commands: &[Command]| started(commands).into_iter().map(|(_, action)| action).collect::<Vec<_>>();
+    let mut later = engine.clone();
+    assert_eq!(actions(&soon_after(&mut engine, 1)), three, "one warm and one for each of them");
+    assert_eq!(actions(&later.handle(at(12), ask(4, "shop", "sandbox-4", 100))), three, "nobody is counted twice");
+}
+
+#[test]
 fn at_the_deadline_a_pod_hears_no() {
     let mut engine = ready(warm(0), &[eni(0, 0)]);
     assert_eq!(refused(&engine.handle(at(1), add(1, "a", 5))), []);

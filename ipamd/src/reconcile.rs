@@ -335,9 +335,12 @@ impl<E: Ec2> Reconciler<E> {
                     tracing::error!(key = %key, address = %cooling.address, error = %chain(error), "release could not be stored");
                 }
             }
+            let address = cooling.address;
             if let Some(reply) = reply {
                 let _ = reply.send(outcome.map(|()| Some(cooling)).map_err(|error| store_refusal(&error)));
             }
+            // The address rests for much longer than this takes, so nobody waits for it.
+            outside.host.forget_connections_of(address).await;
         });
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use eni_proto::PodKey;
 use ipam_core::Moment;
+use tokio::task::JoinSet;
 
 use crate::{
     folders::Folders,
@@ -53,15 +54,27 @@ fn read_note(path: &Path) -> Result<Note, String> {
 
 /// Releases what the notes in `folder` name, and removes each note once that is stored. Repeatable.
 pub(crate) async fn honour(folder: &Path, handle: &Handle) {
+    let mut notes = JoinSet::new();
+    // All at once, so that they share commits: a daemon that was away for long finds many.
     for note in read(folder) {
-        // The same attachment may have been added again after the note; then the note is history.
-        let newer = matches!(handle.lease(note.key.clone()).await, Ok(Some(lease)) if lease.since > note.at);
-        let done = newer || matches!(handle.del(note.key.clone()).await, Ok(Ok(_)));
-        if done {
-            tracing::info!(key = %note.key, outdated = newer, "release note honoured");
-            if let Err(error) = std::fs::remove_file(&note.path) {
+        let handle = handle.clone();
+        notes.spawn(async move { honour_one(&note, &handle).await });
+    }
+    notes.join_all().await;
+}
+
+async fn honour_one(note: &Note, handle: &Handle) {
+    // The same attachment may have been added again after the note; then the note is history.
+    let newer = matches!(handle.lease(note.key.clone()).await, Ok(Some(lease)) if lease.since > note.at);
+    let done = newer || matches!(handle.del(note.key.clone()).await, Ok(Ok(_)));
+    if done {
+        tracing::info!(key = %note.key, outdated = newer, "release note honoured");
+        match std::fs::remove_file(&note.path) {
+            // A DEL that came meanwhile has removed it.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(path = %note.path.display(), %error, "release note could not be removed");
             }
+            Ok(()) | Err(_) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Netlink attributes as bytes: a builder, and a reader that skips what it does not know.
 
 /// Set on the kind of an attribute that holds attributes. Source: linux/netlink.h.
-const NESTED: u16 = 1 << 15;
+pub(crate) const NESTED: u16 = 1 << 15;
 /// Kind without its two flag bits.
 const KIND_MASK: u16 = 0x3fff;
 const HEADER: usize = 4;

@@ -15,6 +15,7 @@ extern crate self as eni_datapath;
 pub mod apply;
 mod attributes;
 pub mod clean;
+pub mod connections;
 pub mod eni;
 pub mod guard;
 pub mod host;
@@ -30,6 +31,7 @@ mod sysctl;
 pub mod watch;
 
 pub use clean::{clean_host, leftovers, pod_leftovers};
+pub use connections::{ConnectionsError, forget_connections};
 pub use eni::{EniError, EniPlan, forget_eni, prepare_eni};
 pub use guard::{Guard, Outcome, Repair};
 pub use host::{HostError, HostPlan, SourcePorts, prepare_host};

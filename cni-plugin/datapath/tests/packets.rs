@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use eni_datapath::{HostPlan, Netns, SourcePorts, add_pod, forget_address, prepare_host};
+use eni_datapath::{HostPlan, Netns, SourcePorts, add_pod, forget_address, forget_connections, prepare_host};
 use eni_proto::EniMark;
 use world::{MAC0, MAC1, MARK, NODE, World, host_plan, ip, ruleset, run, wiring};
 
@@ -179,6 +179,38 @@ fn a_service_is_judged_by_the_endpoint_that_was_chosen() {
     });
     assert_eq!(pods.ask(&pods.secondary, SERVICE), Some(ON_SECONDARY.into()));
     assert_eq!(pods.seen(ON_SECONDARY), "f1");
+}
+
+/// Addresses in what the kernel of this thread's namespace remembers of connections.
+fn connections() -> String {
+    run("cat", "/proc/net/nf_conntrack")
+}
+
+#[test]
+fn the_connections_of_an_address_are_forgotten_and_no_others() {
+    let pods = Pods::new();
+    pods.world.on_node(|| {
+        run("nft", "add table ip kube");
+        run("nft", "add chain ip kube services { type nat hook prerouting priority dstnat ; }");
+        run("nft", &format!("add rule ip kube services ip daddr {SERVICE} dnat to {}", Ipv4Addr::from(ON_SECONDARY)));
+    });
+    let server = pods.secondary.inside(|| UdpSocket::bind("0.0.0.0:7").unwrap()).unwrap();
+    thread::spawn(move || answer(&server));
+    // From it, to it, and to it as a service; and one of somebody else's.
+    assert_eq!(pods.ask(&pods.secondary, INTERNET), Some(NODE));
+    assert_eq!(pods.ask(&pods.primary, ON_SECONDARY.into()), Some(ON_PRIMARY.into()));
+    assert_eq!(pods.ask(&pods.neighbour, SERVICE), Some(ALSO_ON_SECONDARY.into()));
+    assert_eq!(pods.ask(&pods.neighbour, REMOTE), Some(ALSO_ON_SECONDARY.into()));
+    let address = Ipv4Addr::from(ON_SECONDARY);
+    let of_address = |listed: &str| listed.lines().filter(|line| line.contains(&format!("{address} "))).count();
+    pods.world.on_node(|| {
+        let before = connections();
+        assert_eq!(of_address(&before), 3, "{before}");
+        assert_eq!(forget_connections(address).unwrap(), 3);
+        let after = connections();
+        assert_eq!((of_address(&after), after.lines().count()), (0, before.lines().count() - 3), "{after}");
+        assert_eq!(forget_connections(address).unwrap(), 0);
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
+use eni_proto::PodKey;
 use ipam_core::{
     CoolDown, EniId, Lease,
     ports::{Ec2, Interface, Scope},
@@ -19,6 +20,7 @@ use crate::{
     metadata::Descriptions,
     orphans,
     reconcile::chain,
+    released,
     server::Stage,
     settings::Settings,
     store::{Recorded, Store},
@@ -70,6 +72,7 @@ impl<E: Ec2> Sources<'_, E> {
             enis = self.interfaces().await;
         }
         let mut adopted = Vec::new();
+        let noted: BTreeSet<PodKey> = released::read(&self.settings.released_dir).into_iter().map(|n| n.key).collect();
         for judged in judge(&leases, &kernel, &enis, must_ask, |lease| orphans::is_gone(&lease.netns)) {
             tracing::debug!(address = %judged.address, decision = ?judged.decision, "address judged");
             match (judged.decision, judged.pod) {
@@ -77,6 +80,9 @@ impl<E: Ec2> Sources<'_, E> {
                     adopted.extend(self.adopt(pod, &enis).await);
                 }
                 (Decision::RemoveLeftovers, _) => cooling.extend(self.clear(judged.address).await),
+                (Decision::KeepImpaired, _) if judged.lease.is_some_and(|lease| noted.contains(&lease.key)) => {
+                    tracing::info!(address = %judged.address, "the pod was deleted while no daemon ran");
+                }
                 (decision, _) => report(decision, &judged),
             }
         }

@@ -68,6 +68,50 @@ async fn gc_ends_every_lease_of_the_network_that_is_not_valid_and_no_other() {
     }
 }
 
+/// What the node's kernel remembers of connections of an address.
+fn connections(worker: &Worker, address: std::net::Ipv4Addr) -> Vec<String> {
+    let all = worker.node().namespace().run(&["cat", "/proc/net/nf_conntrack"]).unwrap();
+    all.lines().filter(|line| line.contains(&format!("={address} "))).map(str::to_owned).collect()
+}
+
+async fn until_forgotten(worker: &Worker, address: std::net::Ipv4Addr) {
+    let forgotten = || async {
+        let left = connections(worker, address);
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    };
+    wait::until(PATIENCE, "connections to be forgotten", forgotten).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connections_of_a_released_address_are_forgotten_also_by_the_next_daemon() {
+    let cluster = ready_cluster(1, 4, &[]).await;
+    let worker = &cluster.workers[0];
+    let (one, other) = (Sandbox::new("one", 1).unwrap(), Sandbox::new("other", 2).unwrap());
+    let talks = |sandbox: &Sandbox| {
+        sandbox.pod.namespace().inside(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            // Nobody needs to be there: it is remembered what left the node.
+            socket.send_to(b"hello", "10.0.3.200:9").unwrap();
+        })
+    };
+    let addresses = [add(worker, &one).await, add(worker, &other).await];
+    for (sandbox, address) in [(&one, addresses[0]), (&other, addresses[1])] {
+        talks(sandbox).unwrap();
+        assert_eq!(connections(worker, address).len(), 1);
+    }
+    worker.plugin(Verb::Del, &one).await.unwrap();
+    until_forgotten(worker, addresses[0]).await;
+    assert_eq!(connections(worker, addresses[1]).len(), 1, "the other pod's stay");
+
+    // The plugin leaves a note.
+    worker.kill_daemon().unwrap();
+    assert_eq!(worker.plugin(Verb::Del, &other).await.unwrap().failure(), None);
+    assert_eq!(connections(worker, addresses[1]).len(), 1);
+    worker.start_daemon().unwrap();
+    until_forgotten(worker, addresses[1]).await;
+    assert!(!worker.daemon_log().contains("IPAM-312"), "{}", worker.daemon_log());
+}
+
 /// Must hold within 5 s; the figure is printed, the machine decides what it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_that_went_without_a_del_gives_its_address_back() {

@@ -1,0 +1,97 @@
+//! What the kernel remembers of a pod's connections (conntrack): taken away with its address, so that nobody who gets the
+//! address later is met by the replies, translations or marks of somebody else's connections.
+//!
+//! The kernel picks the entries; filters of a dump are there since Linux 5.8.
+
+use std::{io, net::Ipv4Addr};
+
+use netlink_packet_core::NLM_F_ACK;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::{errno::Errno, libc};
+
+use crate::{
+    attributes::{self, Attributes},
+    socket::{Message, NetlinkSocket, Refusal},
+};
+
+/// Kinds of messages. Source: `NFNL_SUBSYS_CTNETLINK` and `cntl_msg_types` in linux/netfilter/nfnetlink*.h.
+const GET: u16 = (1 << 8) | 1;
+const DELETE: u16 = (1 << 8) | 2;
+/// Attributes. Source: `ctattr_type`, `ctattr_tuple`, `ctattr_ip` and `ctattr_filter` in linux/netfilter/nfnetlink_conntrack.h.
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+const FILTER: u16 = 25;
+const TUPLE_IP: u16 = 1;
+const IPV4_SOURCE: u16 = 1;
+const FILTER_ORIGINAL: u16 = 1;
+const FILTER_REPLY: u16 = 2;
+/// Only the source address counts. Source: `CTA_FILTER_F_CTA_IP_SRC` in net/netfilter/nf_conntrack_netlink.c.
+const BY_SOURCE: u32 = 1;
+
+/// Why connections could not be forgotten; some of them may be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionsError {
+    /// The kernel did not list or remove them.
+    #[error("the kernel's connections of an address could not be {0}")]
+    Refused(&'static str, #[source] Refusal),
+    /// There is no talking to the kernel.
+    #[error("conntrack socket failed")]
+    Socket(#[from] io::Error),
+}
+
+/// Forgets all connections from and to `address`, also those that reach it as a service's; returns how many. Repeatable.
+///
+/// # Errors
+/// [`ConnectionsError`]; call it again.
+pub fn forget_connections(address: Ipv4Addr) -> Result<usize, ConnectionsError> {
+    let mut socket = NetlinkSocket::open(NETLINK_NETFILTER)?;
+    let mut forgotten = 0;
+    // Who begins a connection is its original source, who is asked the source of its replies, whatever is translated between.
+    for (tuple, filter) in [(TUPLE_ORIGINAL, FILTER_ORIGINAL), (TUPLE_REPLY, FILTER_REPLY)] {
+        let reply = socket.dump(GET, &by_source(address, tuple, filter))?;
+        reply.result.map_err(|refusal| ConnectionsError::Refused("listed", refusal))?;
+        let found = reply.data.iter().filter_map(|(_, entry)| named(entry));
+        let deletions: Vec<Message> =
+            found.map(|payload| Message { kind: DELETE, flags: NLM_F_ACK, payload }).collect();
+        // One answer each has to fit into the socket.
+        for some in deletions.chunks(64) {
+            for reply in socket.exchange(some)? {
+                match reply.result {
+                    Ok(()) => forgotten += 1,
+                    // It has ended by itself.
+                    Err(refusal) if refusal.errno == Errno::ENOENT => {}
+                    Err(refusal) => return Err(ConnectionsError::Refused("removed", refusal)),
+                }
+            }
+        }
+    }
+    Ok(forgotten)
+}
+
+/// Family IPv4, version 0, no resource. Source: `nfgenmsg` in linux/netfilter/nfnetlink.h.
+fn header() -> Vec<u8> {
+    vec![u8::try_from(libc::AF_INET).unwrap_or_default(), 0, 0, 0]
+}
+
+fn by_source(address: Ipv4Addr, tuple: u16, filter: u16) -> Vec<u8> {
+    let source = Attributes::new().bytes(IPV4_SOURCE, &address.octets());
+    let attributes = Attributes::new()
+        .nested(tuple, Attributes::new().nested(TUPLE_IP, source))
+        .nested(FILTER, Attributes::new().ne32(filter, BY_SOURCE));
+    [header(), attributes.into_bytes()].concat()
+}
+
+/// What a deletion needs of a listed entry: its tuple and zone to find it, and its id, so that no later one is taken for it.
+fn named(entry: &[u8]) -> Option<Vec<u8>> {
+    let listed = entry.get(header().len()..)?;
+    let tuple = attributes::find(listed, TUPLE_ORIGINAL)?;
+    let mut name = Attributes::new().bytes(TUPLE_ORIGINAL | attributes::NESTED, tuple);
+    for kind in [ZONE, ID] {
+        if let Some(value) = attributes::find(listed, kind) {
+            name = name.bytes(kind, value);
+        }
+    }
+    Some([header(), name.into_bytes()].concat())
+}

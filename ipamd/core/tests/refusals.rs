@@ -143,6 +143,15 @@ fn an_add_that_waited_in_vain_says_what_was_on_its_way() {
 }
 
 #[test]
+fn an_add_that_waited_in_vain_counts_those_that_wait_with_it() {
+    let mut node = node(one_warm(), &[eni(0, 0)]);
+    add(&mut node, 2, "late", 20);
+    add(&mut node, 3, "later", 60);
+    add(&mut node, 4, "last", 60);
+    reads_as("late-of-three.txt", &refusal(&node.tell(at(22), Event::Tick)));
+}
+
+#[test]
 fn an_add_that_waited_while_ec2_throttled_says_so() {
     let mut node = node(one_warm(), &[eni(0, 0)]);
     add(&mut node, 2, "late", 20);

@@ -20,7 +20,10 @@ impl<E: Ec2> Reconciler<E> {
         tokio::spawn(async move {
             let asked_at = clock::now();
             handle.tell(match outside.interfaces(scope).await {
-                Ok(interfaces) => Event::Observed { asked_at, scope, interfaces },
+                Ok(interfaces) => {
+                    tracing::debug!(?scope, interfaces = interfaces.len(), "EC2 described this node's interfaces");
+                    Event::Observed { asked_at, scope, interfaces }
+                }
                 Err(error) => {
                     tracing::warn!(error = %error, "EC2 did not describe this node's interfaces");
                     Event::ObserveFailed { error }

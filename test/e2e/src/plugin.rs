@@ -13,8 +13,8 @@ use crate::{Trouble, Worker};
 
 /// Name of the network in every configuration here.
 pub const NETWORK: &str = "eni-cni";
-/// A runtime gives up after this time; so do we, and that fails the run.
-const RUNTIME_PATIENCE: Duration = Duration::from_secs(60);
+/// A runtime gives up after some minutes; so do we, and that fails the run.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(240);
 
 /// A CNI command that the harness uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,19 @@ impl Worker {
     /// # Errors
     /// When it cannot be started or does not end; what it answers is in [`PluginRun`].
     pub async fn plugin(&self, verb: Verb, sandbox: &Sandbox) -> Result<PluginRun, Trouble> {
+        self.plugin_given(verb, sandbox, &self.configuration()).await
+    }
+
+    /// The same with a network configuration of one's own.
+    ///
+    /// # Errors
+    /// As [`Worker::plugin`].
+    pub async fn plugin_given(
+        &self,
+        verb: Verb,
+        sandbox: &Sandbox,
+        configuration: &Value,
+    ) -> Result<PluginRun, Trouble> {
         let mut command = Command::new(&self.binaries().plugin);
         let verb = match verb {
             Verb::Add => "ADD",
@@ -127,7 +140,7 @@ impl Worker {
             ("CNI_PATH", "/opt/cni/bin"),
             ("CNI_ARGS", &arguments),
         ]);
-        let (took, output) = self.run(command, self.configuration().to_string().as_bytes()).await?;
+        let (took, output) = self.run(command, configuration.to_string().as_bytes()).await?;
         Ok(PluginRun { took, result: verdict(&output) })
     }
 

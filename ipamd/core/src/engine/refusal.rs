@@ -18,6 +18,7 @@ impl Engine {
         let mut cooled = self.pool.cooling_on_ready();
         cooled.reverse();
         let mut kept: Vec<Waiter> = Vec::new();
+        let waiting = self.queue.len();
         for waiter in std::mem::take(&mut self.queue) {
             let shares = kept.iter().any(|other| other.key == waiter.key);
             let in_time = cooled.last().is_some_and(|until| *until <= waiter.deadline);
@@ -28,7 +29,7 @@ impl Engine {
                 }
                 kept.push(waiter);
             } else {
-                let refusal = self.refusal(now, &waiter);
+                let refusal = self.refusal(now, &waiter, waiting);
                 self.returning.refused(&waiter.key, &waiter.pod, now);
                 commands.push(Command::Refuse { ticket: waiter.ticket, refusal });
             }
@@ -46,10 +47,11 @@ impl Engine {
         under_way || self.policy.access != Access::Full || (!refused && (paused || asking))
     }
 
-    fn refusal(&self, now: Moment, waiter: &Waiter) -> Refusal {
+    /// The words for one of `waiting` pods.
+    fn refusal(&self, now: Moment, waiter: &Waiter, waiting: usize) -> Refusal {
         let status = self.status(now);
         let all = status.leased + status.free + status.cooling;
-        let (resting, waiting) = (status.cooling, self.queue.len().max(1));
+        let resting = status.cooling;
         let facts = format!(
             "{} of {all} addresses are held by pods, {resting} {}{}, {} {} on the way, {waiting} {}",
             status.leased,
@@ -92,7 +94,10 @@ impl Engine {
                 "EC2 refuses".to_owned(),
                 format!("{again} Mend what EC2 names; ipamd asks again by itself."),
             ),
-            _ if self.last_plan.blocked == Some(Blocked::NodeFull) => self.full(again),
+            // While addresses are on their way, this pod may have been too early for one, not too late.
+            _ if self.last_plan.blocked == Some(Blocked::NodeFull) && self.status(now).in_flight == 0 => {
+                self.full(again)
+            }
             _ if !self.observed => (
                 RefusalCode::NotReady,
                 "EC2 has not described this node yet".to_owned(),

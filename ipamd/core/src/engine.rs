@@ -132,6 +132,7 @@ pub struct Engine {
     gone: BTreeMap<EniId, Moment>,
     host_trouble: BTreeMap<EniId, String>,
     last_plan: Plan,
+    started_at: Moment,
     /// When the last event was handled: what was due by then has been done or waits for something else.
     handled_at: Moment,
 }
@@ -182,6 +183,7 @@ impl Engine {
             gone: BTreeMap::new(),
             host_trouble: BTreeMap::new(),
             last_plan: Plan::default(),
+            started_at: now,
             handled_at: now,
         };
         if intents_open {

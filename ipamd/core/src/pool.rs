@@ -177,6 +177,12 @@ impl Pool {
         self.cooling.retain(|_, until| *until > now);
     }
 
+    /// Whether a pod holds the address.
+    #[must_use]
+    pub fn is_held(&self, address: Ipv4Addr) -> bool {
+        self.held.contains_key(&address)
+    }
+
     /// Whether a pod holds the address, or it still rests, or the kernel has it for somebody.
     #[must_use]
     pub fn is_taken(&self, address: Ipv4Addr) -> bool {
@@ -205,10 +211,9 @@ impl Pool {
         eni.interface.prefixes.iter().copied().filter(free)
     }
 
-    /// Takes over what the kernel says its pods have. What neither has a lease nor rests is a stray.
+    /// Takes over what the kernel says its pods have. What has no lease is a stray, also while it rests.
     pub(crate) fn kernel_holds(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
-        let known = |address: &Ipv4Addr| self.held.contains_key(address) || self.cooling.contains_key(address);
-        self.stray = addresses.iter().copied().filter(|address| !known(address)).collect();
+        self.stray = addresses.iter().copied().filter(|address| !self.held.contains_key(address)).collect();
     }
 
     /// Addresses that the kernel has for a pod which nobody knows, sorted.

@@ -120,6 +120,7 @@ impl Engine {
         if complete {
             self.subnets.granted(subnet, amount);
         } else {
+            self.await_grant(&interface.id, amount.slots(), amount, now);
             self.looks.at(Scope::Tagged, now);
         }
         self.pool.keep(&interface.addresses().collect());
@@ -170,11 +171,16 @@ impl Engine {
             let subnet = eni.interface.subnet.clone();
             self.subnets.granted(&subnet, amount);
         } else {
-            let slots = Some(eni.slots() + amount.slots());
-            let each = amount.addresses() / amount.slots().max(1);
-            self.awaited.insert(id.clone(), Awaited { slots, each, device_index: None, since: now });
+            let slots = eni.slots() + amount.slots();
+            self.await_grant(id, slots, amount, now);
             self.looks.at(Scope::Attached, now);
         }
+    }
+
+    /// Notes that EC2 will list so many `slots` on the ENI, of which the last are what was granted.
+    fn await_grant(&mut self, id: &EniId, slots: usize, granted: Amount, now: Moment) {
+        let each = granted.addresses() / granted.slots().max(1);
+        self.awaited.insert(id.clone(), Awaited { slots: Some(slots), each, device_index: None, since: now });
     }
 
     /// What of a grant neither this ENI nor another one has already, each once.

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 use super::Engine;
 use crate::{
     Access, Action, Command, EniId, Moment, plan,
-    pool::{Phase, UNLISTED_GRACE},
+    pool::{Eni, Phase, UNLISTED_GRACE},
     ports::{Attachment, Ec2Error, Interface, Scope},
 };
 
@@ -20,6 +20,8 @@ const DETACH_PATIENCE: Duration = Duration::from_secs(30);
 const GONE_GRACE: Duration = Duration::from_secs(300);
 /// How long the kernel may not be ready for an attached ENI before EC2 is asked whether it is attached at all.
 const HOST_PATIENCE: Duration = Duration::from_secs(15);
+/// How often EC2 is asked for an ENI with pods that it does not list.
+const MISSING_PERIOD: Duration = Duration::from_secs(300);
 /// How often a node is looked at whose ENIs somebody else changes; the metadata service costs nothing.
 const READ_ONLY_PERIOD: Duration = Duration::from_secs(300);
 const METADATA_PERIOD: Duration = Duration::from_secs(30);
@@ -78,6 +80,7 @@ impl Engine {
         let listed: BTreeSet<EniId> = interfaces.iter().map(|interface| interface.id.clone()).collect();
         if scope == Scope::Tagged {
             self.resolve_create(asked_at, &interfaces);
+            self.resolve_unknown(asked_at, &listed);
         }
         let mut again = false;
         for interface in interfaces {
@@ -102,6 +105,19 @@ impl Engine {
         if found || asked_at >= since.after(SETTLING) {
             self.create_in_doubt = None;
         }
+    }
+
+    /// Ends the doubt about ENIs that an earlier run changed and that are no more.
+    fn resolve_unknown(&mut self, asked_at: Moment, listed: &BTreeSet<EniId>) {
+        let (pool, looks) = (&self.pool, &mut self.looks);
+        self.awaited.retain(|id, awaited| {
+            let resolved_at = awaited.since.after(SETTLING);
+            let unknown = pool.eni(id).is_none() && !listed.contains(id);
+            if unknown && asked_at < resolved_at {
+                looks.at(Scope::Tagged, resolved_at);
+            }
+            !unknown || asked_at < resolved_at
+        });
     }
 
     /// Ends the waiting for what our last change brings, if the description shows it; returns whether EC2 must be asked
@@ -147,8 +163,9 @@ impl Engine {
         let again = self.settle(&mut interface, asked_at, waited) || again;
         let slots = interface.secondary.len() + interface.prefixes.len();
         let again = self.still_awaited(&id, asked_at, slots) || again;
+        let unexpected = self.leave_out_unexpected(&mut interface, asked_at);
         // Only now: an address that counts for another ENI has been granted all the same.
-        let disputed = self.drop_doubles(now, &mut interface);
+        let disputed = unexpected + self.drop_doubles(now, &mut interface);
         if !self.awaited.contains_key(&id) {
             self.pool.keep(&interface.addresses().collect());
         }
@@ -170,6 +187,25 @@ impl Engine {
             self.prepare(&id, commands);
         }
         again
+    }
+
+    /// Leaves out what an earlier run did not know, in a description so soon after our start that it may be what that run
+    /// has given back: nobody gets it before EC2 has had time to agree with itself. Returns how many places that takes.
+    fn leave_out_unexpected(&mut self, interface: &mut Interface, asked_at: Moment) -> usize {
+        let settled_at = self.started_at.after(SETTLING);
+        let remembered = |eni: &&Eni| asked_at < settled_at && eni.since == Moment::default();
+        let Some(known) = self.pool.eni(&interface.id).filter(remembered) else { return 0 };
+        let expected = |address: Ipv4Addr| known.interface.has(address) || self.pool.is_held(address);
+        let before = interface.secondary.len() + interface.prefixes.len();
+        interface.secondary.retain(|address| expected(*address));
+        interface.prefixes.retain(|prefix| prefix.addresses().any(expected));
+        let unexpected = before - interface.secondary.len() - interface.prefixes.len();
+        // Descriptions may contradict each other: what one of them lists may be there.
+        let unexpected = unexpected.max(known.disputed);
+        if unexpected > 0 {
+            self.looks.at(Scope::Attached, settled_at);
+        }
+        unexpected
     }
 
     /// Whether we changed the ENI after the description was asked for, or are changing it now.
@@ -248,31 +284,41 @@ impl Engine {
                 again = true;
                 continue;
             }
-            again |= self.still_awaited(&id, asked_at, 0);
-            let waits = self.awaited.contains_key(&id);
-            let taken = self.pool.eni(&id).is_some_and(|eni| self.pool.taken_on(eni) > 0);
             let Some(eni) = self.pool.eni_mut(&id) else { continue };
             eni.described_at = Some(asked_at);
             if eni.phase == Phase::Leaving {
-                if !waits {
-                    // It hangs on this instance no more, as we wanted.
-                    eni.phase = Phase::Unattached;
-                    eni.interface.attachment = None;
-                }
-                continue;
-            }
-            let since = *eni.unlisted_since.get_or_insert(now);
-            if now.since(since) < UNLISTED_GRACE {
-                self.looks.at(scope, since.after(UNLISTED_GRACE));
-            } else if !taken {
-                self.forget(&id);
-                // It may still be there, on no instance.
-                if scope == Scope::Attached {
-                    self.looks.at(Scope::Tagged, now);
-                }
+                again |= self.still_awaited(&id, asked_at, 0);
+                self.detached(&id);
+            } else {
+                let since = *eni.unlisted_since.get_or_insert(now);
+                self.missing(now, scope, &id, since);
             }
         }
         again
+    }
+
+    /// An ENI that was leaving hangs on this instance no more, as we wanted, unless that is still in doubt.
+    fn detached(&mut self, id: &EniId) {
+        if let Some(eni) = self.pool.eni_mut(id).filter(|_| !self.awaited.contains_key(id)) {
+            eni.phase = Phase::Unattached;
+            eni.interface.attachment = None;
+        }
+    }
+
+    /// Looks again for an ENI that EC2 does not list; after a long time it is forgotten, if no pod is on it.
+    fn missing(&mut self, now: Moment, scope: Scope, id: &EniId, since: Moment) {
+        let taken = self.pool.eni(id).is_some_and(|eni| self.pool.taken_on(eni) > 0);
+        if now.since(since) < UNLISTED_GRACE {
+            self.looks.at(scope, since.after(UNLISTED_GRACE));
+        } else if taken {
+            self.looks.at(scope, now.after(MISSING_PERIOD));
+        } else {
+            self.forget(id);
+            // It may still be there, on no instance.
+            if scope == Scope::Attached {
+                self.looks.at(Scope::Tagged, now);
+            }
+        }
     }
 
     pub(super) fn host_ready(&mut self, id: &EniId) {

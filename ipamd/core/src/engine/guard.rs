@@ -11,8 +11,10 @@ use crate::{Action, Command, EniId, Moment, ports::Scope};
 
 /// For how long the kernel's answer counts.
 const FRESH: Duration = Duration::from_secs(5);
-/// When the kernel is asked again that could not be read, did not answer, or has what nobody knows.
+/// When the kernel is asked again that could not be read or did not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// The same when it has what nobody knows; most often that is gone when the cool-down is over.
+const WATCH_STRAYS: Duration = Duration::from_secs(20);
 
 /// What is known of the kernel.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +42,7 @@ impl Engine {
 
     pub(super) fn next_kernel_watch(&self) -> Option<Moment> {
         let (asked_at, _) = self.kernel.last.as_ref()?;
-        self.pool.strays().next().map(|_| asked_at.after(ASK_AGAIN))
+        self.pool.strays().next().map(|_| asked_at.after(WATCH_STRAYS))
     }
 
     fn ask_kernel(&mut self, now: Moment, commands: &mut Vec<Command>) {

@@ -37,11 +37,12 @@ impl Engine {
             if let Some(eni) = self.pool.eni_mut(&id) {
                 // It is no news: it may leave as soon as it is not needed.
                 eni.since = Moment::default();
-                // Whatever EC2 says now is newer.
-                eni.changed_at = Moment::default();
             }
-            if phase == Phase::Preparing {
-                self.prepare(&id, commands);
+            match phase {
+                Phase::Preparing => self.prepare(&id, commands),
+                // What was made right before the end may have more than its answer said.
+                Phase::Unattached => self.doubt_spare(&id, now),
+                Phase::Attaching | Phase::Ready | Phase::Leaving => {}
             }
         }
     }
@@ -67,5 +68,10 @@ impl Engine {
             // It may hang on no instance.
             self.looks.at(Scope::Tagged, now);
         }
+    }
+
+    fn doubt_spare(&mut self, id: &EniId, now: Moment) {
+        self.doubt(id, None, now);
+        self.looks.at(Scope::Tagged, now);
     }
 }

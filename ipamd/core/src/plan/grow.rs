@@ -74,7 +74,7 @@ impl Planner<'_> {
             plan.waiting.push("EC2 did not say whether it made an interface".to_owned());
             return;
         }
-        let mut slots = self.max_enis().saturating_sub(self.enis_counted());
+        let mut slots = self.max_enis().saturating_sub(self.enis_counted()).min(indexes.count());
         if slots == 0 {
             plan.waiting.push(format!("all {} interfaces are full", self.max_enis()));
             let some_full = !full.is_empty();

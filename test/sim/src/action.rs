@@ -9,6 +9,7 @@ mod ipv6;
 mod launch;
 mod modify;
 mod networks;
+mod removal;
 mod reservations;
 mod tags;
 mod types;
@@ -25,6 +26,7 @@ pub use self::{
     launch::{LaunchInterface, RunInstances},
     modify::{Change, ModifyNetworkInterfaceAttribute},
     networks::{CreateSubnet, CreateVpc, DescribeSubnets, DescribeVpcs},
+    removal::{AssociateVpcCidrBlock, DeleteSecurityGroup, DeleteSubnet, DeleteVpc, DisassociateVpcCidrBlock},
     reservations::{CreateSubnetCidrReservation, DeleteSubnetCidrReservation, GetSubnetCidrReservations},
     tags::{CreateTags, DeleteTags, DescribeTags, TagDescription},
     types::DescribeInstanceTypes,

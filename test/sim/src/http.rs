@@ -1,10 +1,12 @@
 //! The EC2 query protocol: a form comes in, XML goes out.
 
+mod fixed;
 mod instances;
 mod interfaces;
 mod ipv6;
 mod networks;
 mod params;
+mod removal;
 mod reservations;
 mod tags;
 mod xml;
@@ -22,10 +24,11 @@ use self::{params::Params, xml::Xml};
 use crate::{
     Action, ApiError, Failure, SimCloud,
     action::{
-        AssignIpv6Addresses, AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface,
-        CreateSecurityGroup, CreateSubnet, CreateSubnetCidrReservation, CreateTags, CreateVpc, DeleteNetworkInterface,
-        DeleteSubnetCidrReservation, DeleteTags, DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces,
-        DescribeSecurityGroups, DescribeSubnets, DescribeTags, DescribeVpcs, DetachNetworkInterface, DryRun,
+        AssignIpv6Addresses, AssignPrivateIpAddresses, AssociateVpcCidrBlock, AttachNetworkInterface,
+        CreateNetworkInterface, CreateSecurityGroup, CreateSubnet, CreateSubnetCidrReservation, CreateTags, CreateVpc,
+        DeleteNetworkInterface, DeleteSecurityGroup, DeleteSubnet, DeleteSubnetCidrReservation, DeleteTags, DeleteVpc,
+        DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces, DescribeSecurityGroups, DescribeSubnets,
+        DescribeTags, DescribeVpcs, DetachNetworkInterface, DisassociateVpcCidrBlock, DryRun,
         GetSubnetCidrReservations, ModifyNetworkInterfaceAttribute, RunInstances, TerminateInstances,
         UnassignIpv6Addresses, UnassignPrivateIpAddresses,
     },
@@ -79,13 +82,14 @@ fn dispatch(cloud: &SimCloud, action: &str, params: &Params) -> Reply<String> {
             match action {
                 $(stringify!($action) => run::<$action>(cloud, params),)*
                 "GetCallerIdentity" => caller_identity(cloud),
-                _ => refused(ApiError::new("InvalidAction", format!("The action {action} is not valid for this web service."))),
+                _ => fixed_answer(cloud, action, params),
             }
         };
     }
     actions!(
         AssignIpv6Addresses,
         AssignPrivateIpAddresses,
+        AssociateVpcCidrBlock,
         AttachNetworkInterface,
         CreateNetworkInterface,
         CreateSecurityGroup,
@@ -94,8 +98,11 @@ fn dispatch(cloud: &SimCloud, action: &str, params: &Params) -> Reply<String> {
         CreateTags,
         CreateVpc,
         DeleteNetworkInterface,
+        DeleteSecurityGroup,
+        DeleteSubnet,
         DeleteSubnetCidrReservation,
         DeleteTags,
+        DeleteVpc,
         DescribeInstanceTypes,
         DescribeInstances,
         DescribeNetworkInterfaces,
@@ -104,6 +111,7 @@ fn dispatch(cloud: &SimCloud, action: &str, params: &Params) -> Reply<String> {
         DescribeTags,
         DescribeVpcs,
         DetachNetworkInterface,
+        DisassociateVpcCidrBlock,
         GetSubnetCidrReservations,
         ModifyNetworkInterfaceAttribute,
         RunInstances,
@@ -128,6 +136,23 @@ fn run<A: Wire>(cloud: &SimCloud, params: &Params) -> Reply<String> {
         xml.into_text()
     });
     Reply { outcome, spoil: reply.spoil, delay: reply.delay }
+}
+
+/// What is said of things that are not simulated. They have no budget and are not in the log.
+fn fixed_answer(cloud: &SimCloud, action: &str, params: &Params) -> Reply<String> {
+    let (mut xml, mut written) = (Xml::default(), None);
+    xml.document(&format!("{action}Response"), NAMESPACE, |xml| {
+        xml.leaf("requestId", request_id(cloud));
+        written = fixed::write(action, params, xml);
+    });
+    match written {
+        Some(Ok(())) => Reply { outcome: Ok(xml.into_text()), spoil: None, delay: std::time::Duration::ZERO },
+        Some(Err(error)) => refused(error),
+        None => {
+            let message = format!("The action {action} is not valid for this web service.");
+            refused(ApiError::new("InvalidAction", message))
+        }
+    }
 }
 
 /// STS's one call that tells whether credentials work. Here they always do.

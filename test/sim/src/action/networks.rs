@@ -158,7 +158,7 @@ impl Action for DescribeSubnets {
 }
 
 /// Reads a network of the sizes that VPCs and subnets may have.
-fn parse_cidr(text: &str, range_code: &'static str) -> Result<Cidr4, ApiError> {
+pub(super) fn parse_cidr(text: &str, range_code: &'static str) -> Result<Cidr4, ApiError> {
     let invalid = || {
         ApiError::invalid_value(format!(
             "Value ({text}) for parameter cidrBlock is invalid. This is not a valid CIDR block."
@@ -178,6 +178,10 @@ impl Filterable for Vpc {
             "vpc-id" => vec![self.id.to_string()],
             "cidr" | "cidr-block" => self.cidrs.iter().take(1).copied().map(cidr::text).collect(),
             "cidr-block-association.cidr-block" => self.cidrs.iter().copied().map(cidr::text).collect(),
+            "cidr-block-association.association-id" => self.cidrs.iter().map(|cidr| self.association(*cidr)).collect(),
+            "cidr-block-association.state" => self.cidrs.iter().map(|_| "associated".to_owned()).collect(),
+            "ipv6-cidr-block-association.association-id" => self.association6().into_iter().collect(),
+            "ipv6-cidr-block-association.ipv6-cidr-block" => self.cidr6.iter().map(ToString::to_string).collect(),
             "is-default" | "isDefault" => vec![self.is_default.to_string()],
             "state" => vec!["available".to_owned()],
             "owner-id" => vec![crate::ACCOUNT.to_owned()],
@@ -197,6 +201,10 @@ impl Filterable for Subnet {
             "vpc-id" => self.vpc.to_string(),
             "cidr" | "cidr-block" | "cidrBlock" => cidr::text(self.cidr),
             "availability-zone" | "availabilityZone" => self.availability_zone.clone(),
+            "ipv6-cidr-block-association.association-id" => return Some(self.association6().into_iter().collect()),
+            "ipv6-cidr-block-association.ipv6-cidr-block" => {
+                return Some(self.cidr6.iter().map(ToString::to_string).collect());
+            }
             "available-ip-address-count" => self.available.to_string(),
             "state" => "available".to_owned(),
             "owner-id" => crate::ACCOUNT.to_owned(),

@@ -70,12 +70,13 @@ pub(super) fn write_held(held: &Held6, xml: &mut Xml) {
 }
 
 /// Writes the IPv6 network of a VPC or a subnet, if it has one.
-pub(super) fn write_block(kind: &str, id: &str, block: Option<Cidr6>, xml: &mut Xml) {
-    if let Some(block) = block {
-        let digits = id.rsplit('-').next().unwrap_or_default();
+pub(super) fn write_block(association: Option<String>, block: Option<Cidr6>, xml: &mut Xml) {
+    if let (Some(association), Some(block)) = (association, block) {
         xml.list("ipv6CidrBlockAssociationSet", [block], |xml, block| {
-            xml.leaf("associationId", format!("{kind}-cidr-assoc-{digits}"));
+            xml.leaf("associationId", &association);
             xml.leaf("ipv6CidrBlock", block);
+            xml.leaf("ipv6Pool", "Amazon");
+            xml.leaf("networkBorderGroup", "simulated");
             xml.element("ipv6CidrBlockState", |xml| xml.leaf("state", "associated"));
         });
     }

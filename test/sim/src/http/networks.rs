@@ -107,13 +107,12 @@ fn write_vpc(vpc: &Vpc, xml: &mut Xml) {
     if let Some(first) = vpc.cidrs.first() {
         xml.leaf("cidrBlock", cidr::text(*first));
     }
-    xml.list("cidrBlockAssociationSet", vpc.cidrs.iter().enumerate(), |xml, (nth, block)| {
-        let digits = vpc.id.as_str().trim_start_matches("vpc-");
-        xml.leaf("associationId", format!("vpc-cidr-assoc-{nth}{}", &digits[digits.len().min(1)..]));
+    xml.list("cidrBlockAssociationSet", &vpc.cidrs, |xml, block| {
+        xml.leaf("associationId", vpc.association(*block));
         xml.leaf("cidrBlock", cidr::text(*block));
         xml.element("cidrBlockState", |xml| xml.leaf("state", "associated"));
     });
-    ipv6::write_block("vpc", vpc.id.as_str(), vpc.cidr6, xml);
+    ipv6::write_block(vpc.association6(), vpc.cidr6, xml);
     xml.leaf("dhcpOptionsId", "default");
     xml.leaf("instanceTenancy", "default");
     xml.leaf("isDefault", vpc.is_default);
@@ -126,7 +125,7 @@ fn write_subnet(subnet: &Subnet, xml: &mut Xml) {
     xml.leaf("ownerId", ACCOUNT);
     xml.leaf("state", "available");
     xml.leaf("cidrBlock", cidr::text(subnet.cidr));
-    ipv6::write_block("subnet", subnet.id.as_str(), subnet.cidr6, xml);
+    ipv6::write_block(subnet.association6(), subnet.cidr6, xml);
     xml.leaf("availabilityZone", &subnet.availability_zone);
     xml.leaf("availableIpAddressCount", subnet.available);
     xml.leaf("defaultForAz", false);

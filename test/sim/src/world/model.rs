@@ -45,7 +45,37 @@ pub struct Subnet {
     pub available: usize,
 }
 
+impl Vpc {
+    /// Id of the association of the VPC with one of its ranges.
+    #[must_use]
+    pub fn association(&self, cidr: Cidr4) -> String {
+        Self::association_of(&self.id, cidr)
+    }
+
+    pub(crate) fn association_of(vpc: &VpcId, cidr: Cidr4) -> String {
+        association("vpc", vpc.as_str(), u32::from(cidr.network))
+    }
+
+    /// Id of the association of the VPC with its IPv6 network.
+    #[must_use]
+    pub fn association6(&self) -> Option<String> {
+        self.cidr6.map(|_| association("vpc", self.id.as_str(), 6))
+    }
+}
+
+fn association(kind: &str, id: &str, which: u32) -> String {
+    let digits = id.rsplit('-').next().unwrap_or_default();
+    let number = u64::from_str_radix(digits, 16).unwrap_or(0) ^ u64::from(which);
+    format!("{kind}-cidr-assoc-0{number:016x}")
+}
+
 impl Subnet {
+    /// Id of the association of the subnet with its IPv6 network.
+    #[must_use]
+    pub fn association6(&self) -> Option<String> {
+        self.cidr6.map(|_| association("subnet", self.id.as_str(), 6))
+    }
+
     /// The subnet's router: the first host address.
     #[must_use]
     pub fn router(&self) -> Ipv4Addr {

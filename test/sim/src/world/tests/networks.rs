@@ -1,6 +1,8 @@
 use super::Fixture;
 use crate::action::{
-    CreateNetworkInterface, CreateSecurityGroup, CreateSubnet, CreateVpc, DescribeSecurityGroups, DescribeVpcs, DryRun,
+    AssociateVpcCidrBlock, CreateNetworkInterface, CreateSecurityGroup, CreateSubnet, CreateVpc,
+    DeleteNetworkInterface, DeleteSecurityGroup, DeleteSubnet, DeleteVpc, DescribeSecurityGroups, DescribeVpcs,
+    DisassociateVpcCidrBlock, DryRun,
 };
 
 #[test]
@@ -71,4 +73,49 @@ fn a_group_name_is_unique_in_its_vpc() {
     let names: Vec<_> =
         cloud.call(&DescribeSecurityGroups::default()).unwrap().items.into_iter().map(|group| group.name).collect();
     assert!(names.contains(&"web".to_owned()) && names.contains(&"default".to_owned()), "{names:?}");
+}
+
+#[test]
+fn a_vpc_grows_by_ranges_and_shrinks_where_no_subnet_is() {
+    let mut cloud = Fixture::new("10.0.0.0/24");
+    let vpc = cloud.vpc.clone();
+    let add = |cidr: &str| AssociateVpcCidrBlock { vpc: vpc.clone(), cidr: cidr.into() };
+    for bad in ["10.0.4.0/24", "100.64.0.0/15"] {
+        assert_eq!(cloud.refusal(&add(bad)), "InvalidVpc.Range", "{bad}");
+    }
+    for nth in 64..68 {
+        cloud.call(&add(&format!("100.{nth}.0.0/16"))).unwrap();
+    }
+    assert_eq!(cloud.refusal(&add("100.80.0.0/16")), "VpcCidrLimitExceeded");
+    let subnet = CreateSubnet { vpc: vpc.clone(), cidr: "100.64.0.0/24".into(), ..Default::default() };
+    let subnet = cloud.call(&subnet).unwrap().id.to_string();
+
+    let found = cloud.world.vpcs().next().unwrap().clone();
+    let drop_range = |nth: usize| DisassociateVpcCidrBlock { association: found.association(found.cidrs[nth]) };
+    assert_eq!(cloud.refusal(&drop_range(0)), "OperationNotPermitted");
+    assert_eq!(cloud.refusal(&drop_range(1)), "DependencyViolation");
+    cloud.call(&DeleteSubnet { subnet }).unwrap();
+    cloud.call(&drop_range(1)).unwrap();
+    assert_eq!(cloud.refusal(&drop_range(1)), "InvalidVpcCidrBlockAssociationID.NotFound");
+}
+
+#[test]
+fn what_is_in_use_is_not_deleted() {
+    let mut cloud = Fixture::new("10.0.0.0/24");
+    let group = CreateSecurityGroup { name: "g".into(), vpc: Some(cloud.vpc.clone()), ..Default::default() };
+    let group = cloud.call(&group).unwrap().to_string();
+    let new = CreateNetworkInterface { groups: vec![group.clone()], ..cloud.new_eni() };
+    let interface = cloud.call(&new).unwrap().id.to_string();
+    let default = cloud.world.vpcs().next().unwrap().default_group.to_string();
+    let (subnet, vpc) = (cloud.subnet.to_string(), cloud.vpc.clone());
+
+    assert_eq!(cloud.refusal(&DeleteSecurityGroup { group: default }), "CannotDelete");
+    assert_eq!(cloud.refusal(&DeleteSecurityGroup { group: group.clone() }), "DependencyViolation");
+    assert_eq!(cloud.refusal(&DeleteSubnet { subnet: subnet.clone() }), "DependencyViolation");
+    assert_eq!(cloud.refusal(&DeleteVpc { vpc: vpc.clone() }), "DependencyViolation");
+    cloud.call(&DeleteNetworkInterface { interface }).unwrap();
+    cloud.call(&DeleteSubnet { subnet: subnet.clone() }).unwrap();
+    cloud.call(&DeleteSecurityGroup { group }).unwrap();
+    cloud.call(&DeleteVpc { vpc }).unwrap();
+    assert_eq!(cloud.refusal(&DeleteSubnet { subnet }), "InvalidSubnetID.NotFound");
 }

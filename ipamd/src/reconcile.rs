@@ -13,6 +13,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use eni_proto::{Pod, PodKey, Refusal, RefusalCode};
@@ -25,6 +26,7 @@ use ipam_core::{
 use tokio::{
     sync::{mpsc, oneshot},
     task::AbortHandle,
+    time::Instant,
 };
 
 use crate::{
@@ -169,6 +171,9 @@ struct Open {
 pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownCloud) -> Handle {
     let (messages, inbox) = mpsc::unbounded_channel();
     let handle = Handle { messages, tickets: Arc::default() };
+    // Who knows of no interface has nothing to serve from.
+    let jitter = if known.interfaces.is_empty() { Duration::ZERO } else { outside.settings.start_jitter };
+    let quiet_until = Instant::now() + cloud::part_of(jitter, &outside.node.instance);
     let reconciler = Reconciler {
         engine,
         node: outside.node.clone(),
@@ -180,6 +185,7 @@ pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownClo
         open: BTreeMap::new(),
         kept: Vec::new(),
         lost: BTreeSet::new(),
+        quiet_until,
     };
     tokio::spawn(reconciler.run(inbox, known));
     handle
@@ -200,6 +206,8 @@ struct Reconciler<E> {
     kept: Vec<Interface>,
     /// Addresses of pods that EC2 does not list.
     lost: BTreeSet<Ipv4Addr>,
+    /// EC2 is not asked before.
+    quiet_until: Instant,
 }
 
 impl<E: Ec2> Reconciler<E> {

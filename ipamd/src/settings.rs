@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) policy: Policy,
     /// `IPAMD_METADATA_SECONDS`: how often the metadata service is asked for what can change.
     pub(crate) metadata_period: Duration,
+    /// `IPAMD_START_JITTER_SECONDS`: how much later at most a restarted daemon asks EC2.
+    pub(crate) start_jitter: Duration,
     /// `ADDITIONAL_ENI_TAGS`: further tags of ENIs that we make.
     pub(crate) eni_tags: BTreeMap<String, String>,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`: first characters of host interfaces' names.
@@ -119,6 +121,11 @@ pub(crate) const REFERENCE: &[(&str, &str, &str)] = &[
         "60",
         "seconds between looks at the metadata service for new groups and networks, 1 to 3600",
     ),
+    (
+        "IPAMD_START_JITTER_SECONDS",
+        "0",
+        "a restarted daemon asks EC2 up to so much later, so that not all nodes do at once; pods are served meanwhile; 0 to 300",
+    ),
     ("IP_COOLDOWN_PERIOD", "30", "seconds before a released address is reused, 5 to 3600"),
     ("AWS_VPC_K8S_CNI_VETHPREFIX", "eni", "first 1 to 4 characters of host interface names"),
     ("AWS_VPC_ENI_MTU", "9001", "MTU of ENIs and pods in bytes, 576 to 9001"),
@@ -149,6 +156,7 @@ impl Settings {
             add_wait_seconds: reader.number("ADD_WAIT_SECONDS", numbers::DEFAULT_ADD_WAIT_SECONDS, 0, 200),
             policy: reader.policy(),
             metadata_period: Duration::from_secs(reader.number("IPAMD_METADATA_SECONDS", 60, 1, 3600)),
+            start_jitter: Duration::from_secs(reader.number("IPAMD_START_JITTER_SECONDS", 0, 0, 300)),
             eni_tags: reader.tags(),
             veth_prefix: reader.parsed("AWS_VPC_K8S_CNI_VETHPREFIX", VethPrefix::default()),
             mtu: reader.number("AWS_VPC_ENI_MTU", numbers::DEFAULT_MTU, numbers::MIN_MTU, numbers::DEFAULT_MTU),

@@ -1,12 +1,13 @@
 //! The loop's dealings with EC2: describing, and carrying out intents.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use eni_proto::numbers;
 use ipam_core::{
-    Action, Done, Event, IntentId, SecurityGroupId, SubnetId,
+    Action, Done, Event, InstanceId, IntentId, SecurityGroupId, SubnetId,
     pool::Phase,
     ports::{Amount, Change, Ec2, Ec2Error, Ec2Result, Interface, NewInterface, Scope},
+    retry,
 };
 
 use tokio::task::JoinSet;
@@ -14,10 +15,18 @@ use tokio::task::JoinSet;
 use super::{Open, Outside, Reconciler, chain};
 use crate::{clock, metadata::Descriptions, store::KnownCloud};
 
+/// This node's part of a time over which all nodes are to be spread.
+pub(super) fn part_of(time: Duration, instance: &InstanceId) -> Duration {
+    // Ids may differ in their last digits only: the multiplication carries those to the first bits.
+    let spread = retry::seed(instance.as_str()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+    time * u32::try_from(spread).unwrap_or(0) / 1024
+}
+
 impl<E: Ec2> Reconciler<E> {
     pub(super) fn observe(&self, scope: Scope) {
-        let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
+        let (outside, handle, quiet_until) = (Arc::clone(&self.outside), self.handle.clone(), self.quiet_until);
         tokio::spawn(async move {
+            tokio::time::sleep_until(quiet_until).await;
             let asked_at = clock::now();
             handle.tell(match outside.interfaces(scope).await {
                 Ok(interfaces) => {
@@ -202,5 +211,24 @@ impl<E: Ec2> Outside<E> {
         let found = descriptions.interfaces(scope).await?;
         self.learn(found.iter().filter_map(|(eni, network)| Some((eni.subnet.clone(), (*network)?)))).await;
         Ok(found.into_iter().map(|(eni, _)| eni).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::part_of;
+
+    #[test]
+    fn nodes_are_spread_over_the_whole_time() {
+        let minute = Duration::from_secs(60);
+        let instance = |number: u32| format!("i-0{number:016x}").parse().unwrap();
+        let parts: Vec<_> = (0..600).map(|number| part_of(minute, &instance(number))).collect();
+        assert!(parts.iter().all(|part| *part < minute));
+        for second in 0..10 {
+            let there = parts.iter().filter(|part| part.as_secs() / 6 == second).count();
+            assert!((30..=90).contains(&there), "{there} of 600 nodes in the {second}th tenth");
+        }
     }
 }

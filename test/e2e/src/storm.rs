@@ -77,6 +77,7 @@ const GARBLES: [(&str, &str); 7] = [
 /// What went on so far.
 #[derive(Debug, Default)]
 struct Record {
+    always: Option<Fault>,
     calls: BTreeMap<String, u64>,
     faults: BTreeMap<Fault, u64>,
     metadata_faults: u64,
@@ -104,8 +105,14 @@ impl Storm {
         self.rage.store(seed | 1, Ordering::Relaxed);
     }
 
+    /// From now on every request at EC2 goes wrong in this way.
+    pub fn outage(&self, fault: Fault) {
+        self.record().always = Some(fault);
+    }
+
     /// From now on all goes well.
     pub fn calm(&self) {
+        self.record().always = None;
         self.rage.store(0, Ordering::Relaxed);
     }
 
@@ -167,6 +174,10 @@ impl Storm {
     }
 
     fn strike(&self) -> Option<Fault> {
+        let always = self.record().always;
+        if always.is_some() {
+            return always;
+        }
         let mut roll = self.draw(1000)?;
         let fault = CHANCES.into_iter().find(|(_, share)| {
             let hit = roll < *share;

@@ -80,11 +80,13 @@ pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -
     }
 }
 
-/// Gives the attachment's address back. An error means that the daemon may not have heard of it.
-pub(crate) async fn del(config: &Config, key: &PodKey) -> Result<(), String> {
-    let request = wire::DelRequest { key: Some(key.into()) };
+/// Gives the attachment's address back, and says whether a link is left. Returns whether the daemon will remove that.
+///
+/// An error means that the daemon may not have heard of it.
+pub(crate) async fn del(config: &Config, key: &PodKey, link_left: bool) -> Result<bool, String> {
+    let request = wire::DelRequest { key: Some(key.into()), link_left };
     let asked = async { connect(config).await?.del(request).await };
-    soon(SHORT, asked).await.map(drop)
+    soon(SHORT, asked).await.map(|reply| reply.removes_left)
 }
 
 /// Asks what the daemon has on record for the attachment; nothing when there is no lease.

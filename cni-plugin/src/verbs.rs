@@ -16,7 +16,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use eni_datapath::{Netns, PodWiring, add_pod, del_pod, find_pod, impairment};
+use eni_datapath::{Netns, PodWiring, add_pod, del_pod, end_pod, find_pod, impairment, remove_ended};
 use eni_proto::{PodKey, ReleaseNote};
 use nix::{
     errno::Errno,
@@ -87,10 +87,29 @@ async fn given_back(config: &Config, attachment: &Attachment, mut error: CniErro
 
 /// First the kernel, then the lease: an address that the kernel still leads to a pod may not be given to another.
 async fn del(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
-    let netns = attachment.netns.as_deref();
-    let removed = del_pod(&config.veth_prefix, &attachment.key, &attachment.pod, netns);
-    removed.map_err(|error| error::not_removed(&error))?;
-    release(config, &attachment.key).await
+    let (key, netns) = (&attachment.key, attachment.netns.as_deref());
+    let not_removed = |error| error::not_removed(&error);
+    if !ends_with_its_sandbox(attachment) {
+        del_pod(&config.veth_prefix, key, &attachment.pod, netns).map_err(not_removed)?;
+        return release(config, key).await;
+    }
+    let left = end_pod(&config.veth_prefix, key, &attachment.pod).map_err(not_removed)?;
+    let heard = daemon::del(config, key, left.is_some()).await;
+    match left {
+        // Nobody else will: the daemon is away, or of a version that does not know of this.
+        Some(link) if heard != Ok(true) => remove_ended(&link).map_err(not_removed)?,
+        Some(_) | None => {}
+    }
+    settle(config, key, heard)
+}
+
+/// Whether the namespace goes with this DEL, so that the interface may live on in it for a moment.
+///
+/// Runtimes of Kubernetes end a sandbox by the DEL of its `eth0`. Any other interface may be taken out of a pod that lives on, and
+/// somebody may want its name at once.
+fn ends_with_its_sandbox(attachment: &Attachment) -> bool {
+    let pod = &attachment.pod;
+    attachment.key.interface() == "eth0" && !pod.namespace.is_empty() && !pod.name.is_empty()
 }
 
 /// Whether an ADD could be served, and whether those that were are well served. Changes nothing.
@@ -104,7 +123,12 @@ async fn status(config: &Config) -> Result<(), CniError> {
 
 /// Returns the lease, or leaves a note for a daemon that is away.
 async fn release(config: &Config, key: &PodKey) -> Result<(), CniError> {
-    let Err(reason) = daemon::del(config, key).await else {
+    let heard = daemon::del(config, key, false).await;
+    settle(config, key, heard)
+}
+
+fn settle(config: &Config, key: &PodKey, heard: Result<bool, String>) -> Result<(), CniError> {
+    let Err(reason) = heard else {
         // A DEL before this one may have left it: it was killed, or the daemon was away.
         let _ = std::fs::remove_file(config.released_dir.join(note(key).file_name()));
         return Ok(());

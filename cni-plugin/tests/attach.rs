@@ -295,6 +295,36 @@ fn a_del_finds_its_link_under_any_name() {
 }
 
 #[test]
+fn the_slow_part_of_a_pods_end_is_left_to_the_daemon_and_everything_else_is_gone_at_once() {
+    let node = Node::prepared();
+    let before = node.snapshot();
+    let daemon = Daemon::start_as(&node.socket(), Manner::Secondary);
+    let pod = Netns::fresh().unwrap();
+    let sandbox = Sandbox::new("c1", "web-0", &pod);
+    for (sandbox, may_be_left) in [
+        (sandbox.clone(), true),
+        (sandbox.interface("net1"), false),
+        (Sandbox { pod: String::new(), ..sandbox.clone() }, false),
+    ] {
+        node.add(&sandbox).result();
+        // The daemon promises, and is in no hurry.
+        daemon.deletes_links_on(&Node::new());
+        node.del(&sandbox).is_silent_success();
+        let inside = ip_json(&pod, "link show type veth");
+        assert_eq!(!inside.as_array().unwrap().is_empty(), may_be_left, "{sandbox:?}: {inside}");
+        assert!(daemon.leased().is_empty());
+        let left = node.netns.inside(|| eni_datapath::pod_leftovers().unwrap()).unwrap();
+        assert!(left.iter().all(|left| may_be_left && left.starts_with("map element")), "{left:?}");
+        // A repeated DEL, and the same ADD, find what is left and deal with it.
+        node.del(&sandbox.netns("")).is_silent_success();
+        node.add(&sandbox).result();
+        daemon.deletes_links_on(&node);
+        node.del(&sandbox).is_silent_success();
+        node.comes_to(&before, &format!("{sandbox:?}"));
+    }
+}
+
+#[test]
 fn a_recreated_pod_takes_the_place_of_its_older_sandbox() {
     let node = Node::new();
     let before = node.snapshot();

@@ -45,6 +45,13 @@ impl World {
         world
     }
 
+    /// With a daemon that deletes the links which DEL leaves.
+    fn with_deleting_daemon() -> Self {
+        let world = Self::new();
+        world.daemon.as_ref().unwrap().deletes_links_on(&world.node);
+        world
+    }
+
     fn daemon_dies(&mut self) {
         self.daemon = None;
         std::fs::remove_file(self.node.socket()).unwrap();
@@ -52,7 +59,8 @@ impl World {
 
     #[track_caller]
     fn nothing_is_left(&self, after: &str) {
-        assert_eq!((self.node.snapshot(), snapshot(&self.pod)), self.before, "{after}");
+        self.node.comes_to(&self.before.0, after);
+        assert_eq!(snapshot(&self.pod), self.before.1, "{after}");
         if let Some(daemon) = &self.daemon {
             assert!(!daemon.leased().contains(&self.sandbox.key()), "{after}");
             assert!(self.node.files_of_notes().is_empty(), "{after}: {:?}", self.node.files_of_notes());
@@ -79,7 +87,7 @@ fn at_each_step(verb: &str, world: &World, before: impl Fn(), after: impl Fn(&st
 
 #[test]
 fn an_add_killed_at_any_step_leaves_nothing_after_one_del() {
-    for world in [World::new(), World::with_first_interface()] {
+    for world in [World::new(), World::with_deleting_daemon(), World::with_first_interface()] {
         let steps = at_each_step(
             "ADD",
             &world,
@@ -95,7 +103,7 @@ fn an_add_killed_at_any_step_leaves_nothing_after_one_del() {
 
 #[test]
 fn an_add_killed_at_any_step_is_finished_by_its_repetition() {
-    for world in [World::new(), World::with_first_interface()] {
+    for world in [World::new(), World::with_deleting_daemon(), World::with_first_interface()] {
         at_each_step(
             "ADD",
             &world,
@@ -114,7 +122,7 @@ fn an_add_killed_at_any_step_is_finished_by_its_repetition() {
 
 #[test]
 fn a_del_killed_at_any_step_leaves_nothing_after_one_more() {
-    for world in [World::new(), World::with_first_interface()] {
+    for world in [World::new(), World::with_deleting_daemon(), World::with_first_interface()] {
         let steps = at_each_step(
             "DEL",
             &world,

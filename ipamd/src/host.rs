@@ -172,6 +172,11 @@ impl HostNet {
         }
     }
 
+    /// Deletes the host interfaces of pods that have ended. Repeatable.
+    pub(crate) async fn delete_ended(&self) -> Result<(), KernelError> {
+        self.run(datapath::delete_ended).await
+    }
+
     /// Lists the pods that the kernel has.
     pub(crate) async fn observe(&self, prefix: &VethPrefix) -> Result<Vec<KernelPod>, KernelError> {
         Ok(self.look(prefix).await?.pods)

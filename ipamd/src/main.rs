@@ -5,6 +5,7 @@
 mod clock;
 mod conflist;
 mod doctor;
+mod ended;
 mod explain;
 mod folders;
 mod gc;

@@ -318,7 +318,8 @@ impl<E: Ec2> Reconciler<E> {
         }
     }
 
-    /// Stores the release, clears what the kernel may still have of the address, then answers.
+    /// Stores the release, then answers. What the kernel may still have of the address is cleared beside that: it takes the kernel 10 ms
+    /// and more, the address rests anyway, and a start clears what we did not get to.
     fn release(&mut self, ticket: Option<Ticket>, key: PodKey, released: Option<CoolDown>) {
         let (why, reply) = ticket.and_then(|ticket| self.ends.remove(&ticket)).unzip();
         let why = why.unwrap_or(Ended::Del);
@@ -329,11 +330,15 @@ impl<E: Ec2> Reconciler<E> {
             return;
         };
         let stored = self.outside.store.release(key.clone(), cooling.clone(), clock::now(), why);
-        let outside = Arc::clone(&self.outside);
+        let host = self.outside.host.clone();
+        let address = cooling.address;
         tokio::spawn(async move {
-            if let Err(error) = outside.host.forget_address(cooling.address).await {
-                tracing::warn!(key = %key, address = %cooling.address, error = %chain(&error), "released address could not be cleared from the kernel");
+            if let Err(error) = host.forget_address(address).await {
+                tracing::warn!(%address, error = %chain(&error), "released address could not be cleared from the kernel");
             }
+            host.forget_connections_of(address).await;
+        });
+        tokio::spawn(async move {
             let outcome = stored.await;
             match &outcome {
                 Ok(()) => {
@@ -343,12 +348,9 @@ impl<E: Ec2> Reconciler<E> {
                     tracing::error!(key = %key, address = %cooling.address, error = %chain(error), "release could not be stored");
                 }
             }
-            let address = cooling.address;
             if let Some(reply) = reply {
                 let _ = reply.send(outcome.map(|()| Some(cooling)).map_err(|error| store_refusal(&error)));
             }
-            // The address rests for much longer than this takes, so nobody waits for it.
-            outside.host.forget_connections_of(address).await;
         });
     }
 }

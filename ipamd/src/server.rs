@@ -1,10 +1,13 @@
 //! The gRPC service on the Unix socket: checks each request, hands it to the loop, turns the answer into the wire's words.
 
-use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use eni_proto::{PodKey, PodNetwork, Refusal, RefusalCode, wire};
 use ipam_core::{Lease, Moment};
-use tokio::{net::UnixListener, sync::watch};
+use tokio::{
+    net::UnixListener,
+    sync::{Notify, watch},
+};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
     Request, Response, Status,
@@ -67,9 +70,10 @@ pub(crate) async fn serve(
     settings: Settings,
     stage: watch::Receiver<Stage>,
     hurry: watch::Receiver<bool>,
+    links_left: Arc<Notify>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let service = IpamServer::with_interceptor(Service { settings, stage, hurry }, check_peer);
+    let service = IpamServer::with_interceptor(Service { settings, stage, hurry, links_left }, check_peer);
     Server::builder().add_service(service).serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await
 }
 
@@ -90,6 +94,8 @@ struct Service {
     settings: Settings,
     stage: watch::Receiver<Stage>,
     hurry: watch::Receiver<bool>,
+    /// Told when a DEL has left an interface to us.
+    links_left: Arc<Notify>,
 }
 
 impl Service {
@@ -163,12 +169,16 @@ impl Ipam for Service {
     }
 
     async fn del(&self, request: Request<wire::DelRequest>) -> Result<Response<wire::DelReply>, Status> {
-        let key = checked(request.into_inner().key)?;
+        let wire::DelRequest { key, link_left } = request.into_inner();
+        let key = checked(key)?;
         // A DEL does not wait for a start: the plugin leaves a note instead, which the start will read.
         let handle = self.handle(clock::now()).await.map_err(refused)?;
         let released = handle.del(key).await.map_err(stopping)?.map_err(refused)?;
         let released_ipv4 = released.map(|cooling| cooling.address.to_string()).unwrap_or_default();
-        Ok(Response::new(wire::DelReply { released_ipv4 }))
+        if link_left {
+            self.links_left.notify_one();
+        }
+        Ok(Response::new(wire::DelReply { released_ipv4, removes_left: link_left }))
     }
 
     async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckReply>, Status> {
@@ -183,6 +193,8 @@ impl Ipam for Service {
         let (network, valid) = checked_gc(request.into_inner())?;
         let handle = self.handle(begun).await.map_err(refused)?;
         let released = gc::collect(&handle, &network, &valid, begun).await.map_err(stopping)?.map_err(refused)?;
+        // A DEL may have been killed before it told of the interface that it left.
+        self.links_left.notify_one();
         Ok(Response::new(wire::GcReply { released }))
     }
 

@@ -26,12 +26,12 @@ use nix::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
 };
 
 use self::recover::{Recovered, Sources};
 use crate::{
-    clock, conflist,
+    clock, conflist, ended,
     host::HostNet,
     metadata::{self, Descriptions},
     orphans,
@@ -102,9 +102,17 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), StartError> {
     tracing::info!(socket = %settings.socket.display(), leases = recorded.leases.len(), "listening");
     let (stage, stages) = watch::channel(Stage::Starting("the start has just begun".to_owned()));
     let (hurry, hurries) = watch::channel(false);
-    let server = server::serve(listener, settings.clone(), stages, hurries.clone(), told_to_stop(hurry)?);
+    let links_left = Arc::new(Notify::new());
+    let server = server::serve(
+        listener,
+        settings.clone(),
+        stages,
+        hurries.clone(),
+        Arc::clone(&links_left),
+        told_to_stop(hurry)?,
+    );
     let begun = async {
-        begin(settings, store, recorded, &stage).await?;
+        begin(settings, store, recorded, &stage, links_left).await?;
         std::future::pending().await
     };
     tokio::select! {
@@ -206,6 +214,7 @@ async fn begin(
     store: Store,
     mut recorded: Recorded,
     stage: &watch::Sender<Stage>,
+    links_left: Arc<Notify>,
 ) -> Result<(), StartError> {
     let imds = Arc::new(AwsImds::new());
     let node = node::identity(&*imds, &recorded, stage).await;
@@ -251,6 +260,7 @@ async fn begin(
         tokio::spawn(conflist::publish(folder, told, handle.clone()));
     }
     released::honour(&released_dir, &handle).await;
+    tokio::spawn(ended::follow(host.clone(), links_left));
     if let Some(runtime) = lost_sandboxes {
         tokio::spawn(sandboxes::follow(runtime, handle.clone(), host.clone(), prefix.clone()));
     }

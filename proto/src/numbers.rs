@@ -31,6 +31,8 @@ pub const RULE_ENI_MARK: u32 = 1536;
 pub const RULE_FROM_ENI: u32 = 32_765;
 /// Inside a pod: rule `from ADDRESS lookup TABLE` of an interface that does not have the pod's default route.
 pub const RULE_IN_POD: u32 = 1024;
+/// Group of host interfaces whose pods have ended and that wait for the daemon to delete them all at once (`eni` in ASCII).
+pub const ENDED_LINK_GROUP: u32 = 0x65_6e69;
 /// Stamped on every rule and route of ours (`RTA_PROTOCOL`), so that a restart recognises its own.
 pub const ROUTE_PROTOCOL: u8 = 142;
 

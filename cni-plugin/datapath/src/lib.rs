@@ -40,8 +40,8 @@ pub use netns::{Netns, NetnsError};
 pub use nft::NftError;
 pub use observe::{ObserveError, PodLink, PodState, impairment, labelled_pods, observe_pods};
 pub use pod::{
-    Difference, ExpectedEnd, ExpectedPod, PodWiring, WireError, Wired, add_pod, check_pod, del_pod, find_pod,
-    forget_address,
+    Difference, EndedLink, ExpectedEnd, ExpectedPod, PodWiring, WireError, Wired, add_pod, check_pod, del_pod,
+    delete_ended, end_pod, find_pod, forget_address, remove_ended,
 };
 pub use socket::Refusal;
 pub use sysctl::SysctlError;

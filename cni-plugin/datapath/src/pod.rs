@@ -34,10 +34,10 @@ use crate::{
     sysctl,
 };
 
-pub(crate) use plan::host_mac;
+pub(crate) use plan::{ended_alias, host_mac};
 
 pub use check::{Difference, ExpectedEnd, ExpectedPod, check_pod};
-pub use remove::{del_pod, find_pod};
+pub use remove::{EndedLink, del_pod, delete_ended, end_pod, find_pod, remove_ended};
 
 /// How often an ADD clears a taken name away: two ADDs of one pod may meet, but not for ever.
 const ATTEMPTS: usize = 4;
@@ -181,13 +181,16 @@ fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireErro
         let (outer, inner) = (look(&mut host, &pair.host_name)?, look(&mut pod, &pair.pod_name)?);
         match plan::conflict(wiring, outer, inner.as_ref()) {
             Conflict::Gone => {}
-            Conflict::Replace(older) => remove_link(&mut host, &older, older.alias.parse().ok().as_ref())?,
+            Conflict::Replace(older) => remove_link(&mut host, &older)?,
             Conflict::Keep { host: host_index, pod: pod_index } => {
                 let mut wired = wired(&pair, host_index, pod_index);
                 complete(wiring, &mut wired, &mut host, &mut pod)?;
                 return Ok(wired);
             }
-            Conflict::InterfaceInUse => return Err(WireError::InterfaceExists { interface: pair.pod_name }),
+            Conflict::InterfaceInUse => match remove::ended_peer(&mut host, inner.as_ref())? {
+                Some(ended) => remove_link(&mut host, &ended)?,
+                None => return Err(WireError::InterfaceExists { interface: pair.pod_name }),
+            },
             Conflict::ForeignLink => return Err(WireError::ForeignLink { link: pair.host_name }),
         }
     }
@@ -279,8 +282,9 @@ fn activate(
 /// Takes a failed ADD back. The error that led here is the one to report, so that errors of this are not.
 fn undo(wiring: &PodWiring, wired: &Wired, host: &mut NetlinkSocket, pod: &mut NetlinkSocket) {
     let _ = inside::forget(pod, wired.pod_index, wiring.network.ipv4);
-    let link = Link { index: wired.host_index, name: wired.host_link.clone(), ..Link::default() };
-    let _ = remove_link(host, &link, Some(&plan::alias(wiring)));
+    let alias = plan::alias(wiring).to_string();
+    let link = Link { index: wired.host_index, name: wired.host_link.clone(), alias, ..Link::default() };
+    let _ = remove_link(host, &link);
 }
 
 /// Returns the link of this name; nothing when there is none.

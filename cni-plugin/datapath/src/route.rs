@@ -160,6 +160,21 @@ pub(crate) fn delete_link(link: u32) -> Message {
     encode(&RouteNetlinkMessage::DelLink(message), 0)
 }
 
+/// Writes a link's alias and puts it into a group.
+pub(crate) fn end_link(link: u32, alias: &str, group: u32) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = link;
+    message.attributes = vec![LinkAttribute::IfAlias(alias.to_owned()), LinkAttribute::Group(group)];
+    encode(&RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Deletes all links of a group at once: the kernel waits once for all of them and not once for each.
+pub(crate) fn delete_group(group: u32) -> Message {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::Group(group)];
+    encode(&RouteNetlinkMessage::DelLink(message), 0)
+}
+
 pub(crate) fn get_link(name: &str) -> Message {
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::IfName(name.to_owned())];

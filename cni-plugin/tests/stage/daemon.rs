@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use eni_datapath::{Netns, delete_ended, forget_address};
 use eni_proto::wire::{
     self,
     ipam_server::{Ipam, IpamServer},
@@ -43,6 +44,8 @@ pub struct Book {
     pub calls: Vec<String>,
     /// A key that a GC keeps although it is not listed, because its ADD came while the runtime made the list.
     pub given_meanwhile: Option<String>,
+    /// Where the daemon deletes the links of ended pods. Absent: it leaves that to the plugin, as one of an older version does.
+    pub host: Option<Arc<Netns>>,
     given: u32,
 }
 
@@ -83,6 +86,11 @@ impl Daemon {
         let server = tonic::transport::Server::builder().add_service(service);
         runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
         Self { book, heard, runtime: Some(runtime) }
+    }
+
+    /// From now on the daemon deletes the links of ended pods of this node.
+    pub fn deletes_links_on(&self, node: &super::Node) {
+        self.book().host = Some(Arc::new(Netns::open(&node.netns.path()).unwrap()));
     }
 
     pub fn book(&self) -> MutexGuard<'_, Book> {
@@ -157,10 +165,24 @@ impl Ipam for Service {
     }
 
     async fn del(&self, request: Request<wire::DelRequest>) -> Result<Response<wire::DelReply>, Status> {
-        let (key, mut book) = self.hear("DEL", request.into_inner().key);
+        let request = request.into_inner();
+        let (key, mut book) = self.hear("DEL", request.key);
         book.is_up()?;
-        let released_ipv4 = book.leases.remove(&key).map_or_else(String::new, |address| address.to_string());
-        Ok(Response::new(wire::DelReply { released_ipv4 }))
+        let host = book.host.clone().filter(|_| request.link_left);
+        let removes_left = host.is_some();
+        let released = book.leases.remove(&key);
+        if let Some(host) = host {
+            // After the answer, as far as the plugin can tell.
+            tokio::task::spawn_blocking(move || {
+                let finish = || {
+                    released.map(|address| forget_address(address).unwrap());
+                    delete_ended().unwrap();
+                };
+                host.inside(finish).unwrap();
+            });
+        }
+        let released_ipv4 = released.map_or_else(String::new, |address| address.to_string());
+        Ok(Response::new(wire::DelReply { released_ipv4, removes_left }))
     }
 
     async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckReply>, Status> {

@@ -202,6 +202,14 @@ impl Node {
         fault::run_killed(start_waiting(&self.netns, &sandbox.environment(verb)), &config.to_string(), nth)
     }
 
+    /// Fails unless the node looks like this, at once or when the daemon has removed what DEL leaves to it.
+    #[track_caller]
+    pub fn comes_to(&self, wanted: &str, after: &str) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while self.snapshot() != wanted && std::time::Instant::now() < deadline {}
+        assert_eq!(self.snapshot(), wanted, "{after}");
+    }
+
     /// Names of all files in the folder of notes, whole or not.
     pub fn files_of_notes(&self) -> Vec<std::ffi::OsString> {
         let entries = std::fs::read_dir(self.released_dir()).into_iter().flatten();

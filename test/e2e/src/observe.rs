@@ -3,14 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    time::Duration,
 };
 
 use eni_proto::numbers;
-use lab::Namespace;
+use lab::{Namespace, wait};
 use serde_json::Value;
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
 use crate::{Trouble, Worker};
+
+/// Far above what a daemon needs, and below what anybody waits for a test that fails.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything on a node that belongs to pods, and the rules that do not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,12 +34,14 @@ pub struct WorkerState {
 }
 
 impl WorkerState {
-    /// Reads a node.
+    /// Reads a node once its daemon has had time to remove what a DEL leaves to it: the links of ended pods and elements without a route.
     ///
     /// # Errors
     /// When a tool or the database fails.
     pub async fn read(worker: &Worker) -> Result<Self, Trouble> {
         let namespace = worker.node().namespace();
+        // What is there after that time is there to stay, and is read as everything else.
+        let _ = wait::until(REMOVAL_PATIENCE, "the daemon to remove it", || async { being_removed(namespace) }).await;
         let mut state = Self { leases: leases(worker).await?, ..Self::default() };
         for link in ip(namespace, &["link", "show"])? {
             let name = text(&link, "ifname");
@@ -76,6 +82,21 @@ impl WorkerState {
             left.push(format!("{} rules for {per_eni} ENIs", self.rules.len()));
         }
         left
+    }
+}
+
+fn being_removed(namespace: &Namespace) -> Result<(), String> {
+    let group = numbers::ENDED_LINK_GROUP.to_string();
+    let listed = || {
+        let links = namespace.run(&["ip", "-o", "link", "show", "group", &group])?;
+        let (elements, routes) = (elements(namespace)?, routes(namespace)?);
+        let lost: Vec<_> = elements.into_iter().filter(|address| !routes.contains_key(address)).collect();
+        Ok::<_, Trouble>((links, lost))
+    };
+    match listed() {
+        Ok((links, lost)) if links.is_empty() && lost.is_empty() => Ok(()),
+        Ok(left) => Err(format!("{left:?}")),
+        Err(trouble) => Err(trouble.chain()),
     }
 }
 

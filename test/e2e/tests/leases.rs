@@ -4,8 +4,8 @@
 
 use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Duration};
 
-use e2e::{Cluster, Sandbox, Verb, Worker, WorkerState, plugin::NETWORK};
-use eni_proto::wire;
+use e2e::{Cluster, Sandbox, Verb, Worker, WorkerState, observe, plugin::NETWORK};
+use eni_proto::{numbers::ENDED_LINK_GROUP, wire};
 use lab::wait;
 
 mod stage;
@@ -167,6 +167,42 @@ async fn a_sandbox_that_went_while_the_daemon_was_away_is_found_by_the_next() {
     worker.start_daemon().unwrap();
     let state = until_leases(worker, 0).await;
     assert_eq!(state.leftovers(), [""; 0]);
+}
+
+/// A DEL answers before the kernel has deleted the link; the daemon that promised to do it dies in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_a_killed_daemon_was_to_delete_go_with_the_next_start() {
+    let cluster = ready_cluster(1, 6, &[]).await;
+    let worker = &cluster.workers[0];
+    let sandboxes: Vec<Sandbox> = (1..=5).map(|n| Sandbox::new(&format!("pod-{n}"), n).unwrap()).collect();
+    for sandbox in &sandboxes {
+        add(worker, sandbox).await;
+    }
+    for sandbox in &sandboxes[..3] {
+        assert_eq!(worker.plugin(Verb::Del, sandbox).await.unwrap().failure(), None);
+    }
+    worker.kill_daemon().unwrap();
+    // A plugin was killed too, before it told the daemon.
+    let namespace = worker.node().namespace();
+    let state = observe::leases(worker).await.unwrap();
+    let (address, _) = state.iter().find(|(_, container)| **container == sandboxes[3].container_id).unwrap();
+    let route = namespace.run(&["ip", "route", "show", &address.to_string(), "table", "20000"]).unwrap();
+    let link = route.split(' ').nth(2).unwrap();
+    let shown = namespace.run(&["ip", "-o", "link", "show", link]).unwrap();
+    let alias = shown.split_whitespace().find(|word| word.starts_with("eni-cni:1:")).unwrap();
+    let group = ENDED_LINK_GROUP;
+    namespace
+        .ip(&format!("route del {address} table 20000\nlink set {link} group {group} alias \"ended {alias}\"\n"))
+        .unwrap();
+
+    worker.start_daemon().unwrap();
+    worker.until_ready(1, PATIENCE).await.unwrap();
+    let state = WorkerState::read(worker).await.unwrap();
+    assert_eq!((state.links.len(), state.routes.len(), state.leases.len()), (1, 1, 2), "{state:#?}");
+    for sandbox in &sandboxes {
+        assert_eq!(worker.plugin(Verb::Del, sandbox).await.unwrap().failure(), None);
+    }
+    assert_eq!(WorkerState::read(worker).await.unwrap().leftovers(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,10 @@
 //! What is not as it shall be, and what mends it. Pure.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+};
 
 use eni_proto::{EniMark, LinkAlias, numbers::TABLE_PODS};
 
@@ -10,7 +14,7 @@ use crate::{
     nft::PodMap,
     observe::HostState,
     ops::{Ipv4Setting, Object, Op, Setting},
-    pod::host_mac,
+    pod::{ended_alias, host_mac},
     route::{Link, pod_route},
 };
 
@@ -135,7 +139,9 @@ fn pods(state: &HostState, map: &PodMap) -> Vec<Deviation> {
             remedies.push(Remedy::Pod(Element { address, mark, link }));
         }
     }
-    let stale = map.keys().filter(|address| !known.contains_key(*address));
+    // Their DEL has left the elements to the daemon.
+    let ending: BTreeSet<Ipv4Addr> = state.links.iter().filter_map(ended_alias).map(|alias| alias.address).collect();
+    let stale = map.keys().filter(|address| !known.contains_key(*address) && !ending.contains(*address));
     remedies.extend(stale.map(|&address| Remedy::Pod(Element { address, mark: None, link: 0 })));
     remedies.into_iter().map(|remedy| Deviation { remedy, passing: true }).collect()
 }
@@ -204,6 +210,9 @@ mod tests {
         assert_eq!(found(vec![], &[], &[(ADDRESS, mark)]), ["remove map element 10.0.1.7"]);
         let primary = pod_link(7, "c1", EniMark::PRIMARY);
         assert_eq!(found(vec![primary], &[7], &[(ADDRESS, mark)]), ["remove map element 10.0.1.7"]);
+        let link = pod_link(7, "c1", mark);
+        let ended = Link { alias: format!("ended {}", link.alias), ..link };
+        assert_eq!(found(vec![ended], &[], &[(ADDRESS, mark)]), [""; 0], "the daemon is at work on it");
     }
 
     #[test]

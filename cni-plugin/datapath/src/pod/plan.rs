@@ -79,6 +79,29 @@ pub(super) const fn own_rule(address: Ipv4Addr, table: u32) -> Rule {
     Rule { priority: RULE_IN_POD, from: Some(address), mark: None, table }
 }
 
+/// What the label of an ended pod's link begins with; no version of the daemon takes such a link for a pod's.
+const ENDED: &str = "ended ";
+
+/// Returns what a link says of itself when its pod has ended.
+pub(super) fn ended_label(alias: &LinkAlias) -> String {
+    format!("{ENDED}{alias}")
+}
+
+/// Returns whose the link is, or was until its pod ended.
+pub(super) fn alias_of(link: &Link) -> Option<LinkAlias> {
+    link.alias.strip_prefix(ENDED).unwrap_or(&link.alias).parse().ok()
+}
+
+/// Returns whose the link was until its pod ended; nothing when none has.
+pub(crate) fn ended_alias(link: &Link) -> Option<LinkAlias> {
+    link.alias.strip_prefix(ENDED)?.parse().ok()
+}
+
+/// Whether the link is the host's end of a pair whose pod's end is `inner`, and that pod has ended, whoever it was.
+pub(super) fn is_ended_peer(link: &Link, inner: &Link) -> bool {
+    ended_alias(link).is_some() && inner.peer == Some(link.index) && link.peer == Some(inner.index)
+}
+
 /// Whose a host link is, seen from a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -86,16 +109,19 @@ pub(super) enum Owner {
     Key(LinkAlias),
     /// The key's own, but its ADD died before it was labelled.
     Unfinished,
+    /// It was the key's own until the pod ended.
+    Ended(LinkAlias),
     /// Another container's, or nobody's that we know.
     Other,
 }
 
 pub(super) fn owner(link: &Link, key: &PodKey) -> Owner {
-    match link.alias.parse::<LinkAlias>() {
-        Ok(alias) if alias.key == *key => Owner::Key(alias),
-        Ok(_) => Owner::Other,
-        Err(_) if link.alias.is_empty() && link.mac == Some(mac(key, "host")) => Owner::Unfinished,
-        Err(_) => Owner::Other,
+    match alias_of(link) {
+        Some(alias) if alias.key != *key => Owner::Other,
+        Some(alias) if link.alias.starts_with(ENDED) => Owner::Ended(alias),
+        Some(alias) => Owner::Key(alias),
+        None if link.alias.is_empty() && link.mac == Some(mac(key, "host")) => Owner::Unfinished,
+        None => Owner::Other,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use eni_proto::{LinkAlias, Pod, PodKey, VethPrefix, host_link_name, numbers::TABLE_PODS};
+use eni_proto::{
+    LinkAlias, Pod, PodKey, VethPrefix, host_link_name,
+    numbers::{ENDED_LINK_GROUP, TABLE_PODS},
+};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
@@ -11,6 +14,7 @@ use crate::{
     Cidr, Netns,
     nft::Nft,
     observe::{self, PodLink},
+    ops::{Object, Op},
     route::{self, Link},
     socket::NetlinkSocket,
 };
@@ -31,12 +35,62 @@ pub fn del_pod(
 ) -> Result<Option<LinkAlias>, WireError> {
     let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
     let Some(link) = own_link(&mut host, &host_link_name(prefix, key, pod), key)? else { return Ok(None) };
-    let alias = link.alias.parse().ok();
+    let alias = plan::alias_of(&link);
     if let (Some(alias), Some(netns)) = (&alias, netns) {
         forget_inside(netns, &link, alias);
     }
-    remove_link(&mut host, &link, alias.as_ref())?;
+    remove_link(&mut host, &link)?;
     Ok(alias)
+}
+
+/// A host link whose pod has ended: it leads nowhere, and nothing leads to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "somebody has to delete it"]
+pub struct EndedLink(Link);
+
+/// Cuts a pod off and leaves the slow work to another: the map element to [`forget_address`](crate::forget_address), the link to
+/// [`delete_ended`], or both to [`remove_ended`]. Returns the link that is left, if any.
+///
+/// For a pod whose namespace is about to go. Quick: the kernel takes 10 ms and more for forgetting an element and for deleting a link,
+/// because it waits until nobody can be using them. Otherwise as [`del_pod`], which also finishes what this began.
+///
+/// # Errors
+/// [`WireError`]; some of it may be gone, so call it again.
+pub fn end_pod(prefix: &VethPrefix, key: &PodKey, pod: &Pod) -> Result<Option<EndedLink>, WireError> {
+    let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
+    let Some(link) = own_link(&mut host, &host_link_name(prefix, key, pod), key)? else { return Ok(None) };
+    match plan::owner(&link, key) {
+        Owner::Ended(_) => Ok(Some(EndedLink(link))),
+        Owner::Key(alias) if cut_off(&mut host, &link, &alias)? => Ok(Some(EndedLink(link))),
+        Owner::Key(_) | Owner::Unfinished | Owner::Other => remove_link(&mut host, &link).map(|()| None),
+    }
+}
+
+/// In one send, so that nobody is killed in between. Without its route all that comes over the link is dropped (`rp_filter`).
+fn cut_off(host: &mut NetlinkSocket, link: &Link, alias: &LinkAlias) -> Result<bool, WireError> {
+    let route = Object::Route(route::pod_route(alias.address, link.index));
+    let label = route::end_link(link.index, &plan::ended_label(alias), ENDED_LINK_GROUP);
+    let replies = host.exchange(&[route::op_message(Op::Remove(route)), label])?;
+    Ok(replies.last().is_some_and(|reply| reply.result.is_ok()))
+}
+
+/// Removes what [`end_pod`] left of one pod. Repeatable.
+///
+/// # Errors
+/// [`WireError`].
+pub fn remove_ended(ended: &EndedLink) -> Result<(), WireError> {
+    remove_link(&mut NetlinkSocket::open(NETLINK_ROUTE)?, &ended.0)
+}
+
+/// Deletes all links that [`end_pod`] left on this node, all at once, in hardly more time than one takes.
+///
+/// # Errors
+/// [`WireError`].
+pub fn delete_ended() -> Result<(), WireError> {
+    match NetlinkSocket::open(NETLINK_ROUTE)?.ask(route::delete_group(ENDED_LINK_GROUP))?.result {
+        Err(source) if source.errno != Errno::ENODEV => Err(refused("delete the links of ended pods", source)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Returns the host link that says that it is this key's, whatever its name; nothing when there is none.
@@ -53,14 +107,24 @@ pub fn find_pod(key: &PodKey) -> Result<Option<PodLink>, WireError> {
 fn own_link(host: &mut NetlinkSocket, name: &str, key: &PodKey) -> Result<Option<Link>, WireError> {
     match look(host, name)?.filter(|link| plan::owner(link, key) != Owner::Other) {
         Some(link) => Ok(Some(link)),
-        None => search(host, key),
+        None => of_key(host, key, |owner| *owner != Owner::Other),
     }
 }
 
-/// The key's own link among all links of the host.
+/// The key's own link among all links of the host, unless its pod has ended.
 pub(super) fn search(host: &mut NetlinkSocket, key: &PodKey) -> Result<Option<Link>, WireError> {
-    let links = observe::links(host)?;
-    Ok(links.into_iter().find(|link| link.kind == "veth" && plan::owner(link, key) != Owner::Other))
+    of_key(host, key, |owner| !matches!(owner, Owner::Ended(_) | Owner::Other))
+}
+
+fn of_key(host: &mut NetlinkSocket, key: &PodKey, wanted: impl Fn(&Owner) -> bool) -> Result<Option<Link>, WireError> {
+    let mut veths = observe::links(host)?.into_iter().filter(|link| link.kind == "veth");
+    Ok(veths.find(|link| wanted(&plan::owner(link, key))))
+}
+
+/// The host's end of `inner`, when it is all that is left of a pod that has ended.
+pub(super) fn ended_peer(host: &mut NetlinkSocket, inner: Option<&Link>) -> Result<Option<Link>, WireError> {
+    let Some(inner) = inner else { return Ok(None) };
+    Ok(observe::links(host)?.into_iter().find(|link| plan::is_ended_peer(link, inner)))
 }
 
 /// Best effort: what is left inside goes with the namespace, and without the link it has no effect.
@@ -75,8 +139,8 @@ fn forget_inside(netns: &Path, link: &Link, alias: &LinkAlias) {
 ///
 /// The address may belong to a newer pod by now; then its route leads to another link, and the map element is that pod's too. The
 /// element goes first, and the route, which goes with the link, last: whoever is killed in between has left the label for the next.
-pub(super) fn remove_link(host: &mut NetlinkSocket, link: &Link, alias: Option<&LinkAlias>) -> Result<(), WireError> {
-    if let Some(alias) = alias.filter(|alias| !alias.eni_mark.is_primary()) {
+pub(super) fn remove_link(host: &mut NetlinkSocket, link: &Link) -> Result<(), WireError> {
+    if let Some(alias) = plan::alias_of(link).filter(|alias| !alias.eni_mark.is_primary()) {
         let destination = Cidr::host(alias.address);
         let routes = observe::routes(host, Some(TABLE_PODS))?;
         if !routes.iter().any(|route| route.destination == destination && route.link != link.index) {

@@ -49,7 +49,8 @@ async fn wrong_eni_is_caught() {
     let pods = add_pods(&cluster, 32).await;
     all_is_well(&cluster, &pods).await;
     let worker = &cluster.workers[0];
-    let marked = WorkerState::read(worker).await.unwrap().elements;
+    let state = WorkerState::read(worker).await.unwrap();
+    let marked = state.elements;
     let victim = pods.iter().find(|pod| marked.contains(&pod.place.address)).unwrap();
     let primary = pods.iter().find(|pod| pod.place.worker == 0 && !marked.contains(&pod.place.address)).unwrap();
 
@@ -59,6 +60,8 @@ async fn wrong_eni_is_caught() {
         "table ip somebody {{ chain marks {{ type filter hook prerouting priority -80; ip saddr {address} meta mark set 0; }}; }}\n"
     );
     worker.node().namespace().nft(&takes_mark).unwrap();
+    // Nor does the node know any more that the pod is a secondary ENI's, or it would stop them itself.
+    worker.node().namespace().ip(&format!("link set {} group 0\n", state.routes[&address])).unwrap();
 
     let tallies = pings::send_all(&cluster, &pods).await.unwrap();
     assert!(tallies[&Way::AcrossNodes].lost.iter().any(|line| line.contains(&address.to_string())), "{tallies:#?}");

@@ -67,9 +67,12 @@ soak: setup plugin ## Long runs: 100 restarts of the daemon under load; a networ
 	SOAK_MINUTES=$(SOAK_MINUTES) E2E_IPAMD=$(CARGO_TARGET_DIR)/release/ipamd E2E_PLUGIN=$(PLUGIN) cargo test -p e2e --test soak -- --nocapture
 
 FUZZ_EXECUTIONS ?= 20000
-fuzz: ## Long fuzzing of what the plugin reads, and kill -9 before each of its system calls.
+fuzz: plugin ## Long fuzzing of what plugin and daemon read, and kill -9 before each system call of the plugin.
 	$(SAY) "$(FUZZ_EXECUTIONS) requests to the plugin that nobody should send"
 	FUZZ_EXECUTIONS=$(FUZZ_EXECUTIONS) FUZZ_READS=$$(($(FUZZ_EXECUTIONS) * 100)) cargo test -p eni-cni -- --nocapture whatever_the_input no_input_makes
+	cargo build -p ipamd
+	$(SAY) "ten times as many gRPC messages to the daemon that nobody should send"
+	FUZZ_EXECUTIONS=$$(($(FUZZ_EXECUTIONS) * 10)) E2E_PLUGIN=$(abspath $(PLUGIN)) cargo test -p e2e --test grpc -- --nocapture
 	$(SAY) "kill -9 before every system call of ADD, DEL and GC"
 	EVERY_SYSCALL=1 cargo test -p eni-cni --test kill -- --nocapture
 

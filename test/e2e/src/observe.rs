@@ -100,6 +100,20 @@ fn being_removed(namespace: &Namespace) -> Result<(), String> {
     }
 }
 
+/// Networks of the leases in a worker's database.
+///
+/// # Errors
+/// [`Trouble::Database`] when it cannot be read.
+pub async fn networks(worker: &Worker) -> Result<BTreeSet<String>, Trouble> {
+    let path = worker.database();
+    let failed = |source| Trouble::Database { path: path.display().to_string(), source };
+    let mut database = SqliteConnectOptions::new().filename(&path).read_only(true).connect().await.map_err(failed)?;
+    let rows: Vec<String> =
+        sqlx::query_scalar("SELECT network FROM leases").fetch_all(&mut database).await.map_err(failed)?;
+    database.close().await.map_err(failed)?;
+    Ok(rows.into_iter().collect())
+}
+
 /// Leases in a worker's database: address to container id. None when there is no database.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 mod cloud;
 mod forms;
 mod history;
+mod schema;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -25,8 +26,6 @@ use tokio::sync::{mpsc, oneshot};
 use self::{cloud::CloudWrite, forms::Form};
 pub(crate) use self::{cloud::KnownCloud, history::tenures};
 use crate::history::Ended;
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// How long one writer waits for the other before SQLite gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -123,9 +122,9 @@ impl Store {
         cool_until: Moment,
     ) -> Result<(Self, Recorded), StoreError> {
         let mut durable = connect(path, SqliteSynchronous::Full).await?;
-        migrate(&mut durable, path).await?;
+        schema::migrate(&mut durable, path).await?;
         let damaged = |source: sqlx::Error| StoreError::Damaged { path: path.display().to_string(), source };
-        quick_check(&mut durable).await.map_err(damaged)?;
+        schema::quick_check(&mut durable).await.map_err(damaged)?;
         let same_boot = begin_boot(&mut durable, boot_id, now, cool_until).await.map_err(damaged)?;
         let recorded = read_all(&mut durable, same_boot).await.map_err(damaged)?;
         let mut leases = connect(path, SqliteSynchronous::Normal).await?;
@@ -259,22 +258,6 @@ fn is_damage(error: &sqlx::Error) -> bool {
     matches!(primary, Some(11 | 26))
 }
 
-async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    let path = path.display().to_string();
-    MIGRATIONS.run(connection).await.map_err(|error| {
-        if matches!(error, MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..)) {
-            StoreError::Newer { path, source: error }
-        } else {
-            StoreError::Damaged { path, source: sqlx::Error::Migrate(Box::new(error)) }
-        }
-    })
-}
-
-async fn quick_check(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await?;
-    if verdict == "ok" { Ok(()) } else { Err(sqlx::Error::Protocol(verdict)) }
-}
-
 /// Voids the leases of an earlier boot; when they really ended nobody knows, certainly before `now`. Returns whether this is
 /// still the same boot.
 async fn begin_boot(
@@ -288,7 +271,7 @@ async fn begin_boot(
         sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'").fetch_optional(&mut *transaction).await?;
     let same = before.as_deref() == Some(boot_id);
     if !same {
-        sqlx::query("INSERT OR REPLACE INTO cooling SELECT address, ? FROM leases")
+        sqlx::query("INSERT OR REPLACE INTO cooling (address, until_ms) SELECT address, ? FROM leases")
             .bind(millis(cool_until))
             .execute(&mut *transaction)
             .await?;
@@ -296,7 +279,7 @@ async fn begin_boot(
         sqlx::query("DELETE FROM leases").execute(&mut *transaction).await?;
         // The instance may have another type.
         sqlx::query("DELETE FROM facts WHERE name = 'limits'").execute(&mut *transaction).await?;
-        sqlx::query("INSERT OR REPLACE INTO facts VALUES ('boot_id', ?)")
+        sqlx::query("INSERT OR REPLACE INTO facts (name, value) VALUES ('boot_id', ?)")
             .bind(boot_id)
             .execute(&mut *transaction)
             .await?;
@@ -404,7 +387,9 @@ async fn write_lease(connection: &mut SqliteConnection, write: &LeaseWrite) -> R
         LeaseWrite::Put(lease) => {
             // The key may be there already (same key, same answer); another key's address must not be (I1).
             sqlx::query(
-                "INSERT INTO leases VALUES (?,?,?,?,?,?,?,?,?,?,?) \
+                "INSERT INTO leases \
+                 (network, container_id, interface, namespace, pod, uid, netns, address, eni, eni_mark, since_ms) \
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?) \
                  ON CONFLICT (network, container_id, interface) DO UPDATE SET address = excluded.address, \
                  eni = excluded.eni, eni_mark = excluded.eni_mark, netns = excluded.netns",
             )
@@ -445,7 +430,7 @@ async fn release(
         .bind(key.interface())
         .execute(&mut *connection)
         .await?;
-    sqlx::query("INSERT OR REPLACE INTO cooling VALUES (?, ?)")
+    sqlx::query("INSERT OR REPLACE INTO cooling (address, until_ms) VALUES (?, ?)")
         .bind(cooling.address.to_string())
         .bind(millis(cooling.until))
         .execute(connection)

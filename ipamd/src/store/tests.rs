@@ -1,6 +1,11 @@
 use ipam_core::ports::{Attachment, Cidr4, InterfaceKind};
 
-use super::*;
+use sqlx::{
+    SqlSafeStr,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+use super::{schema::MIGRATIONS, *};
 use crate::history::{Question, Span};
 
 const NOW: Moment = Moment::from_millis(30_000);
@@ -206,12 +211,48 @@ async fn a_database_of_a_newer_version_is_recognised() {
     let folder = Folder::new();
     drop(folder.open("boot").await);
     let mut connection = connect(&folder.file(), SqliteSynchronous::Normal).await.unwrap();
-    sqlx::query("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'later', 1, x'00', 0)")
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 VALUES (999, 'later', 1, x'00', 0); \
+                 UPDATE facts SET value = '999' WHERE name = 'oldest_reader'";
+    sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
     let error = Store::open(&folder.file(), "boot", Moment::default(), Moment::default()).await.err().unwrap();
     assert!(matches!(error, StoreError::Newer { .. }), "{error:?}");
+}
+
+/// The next version's migrations: one more than ours, which only adds.
+fn next_version() -> Migrator {
+    let adds = "ALTER TABLE leases ADD COLUMN ipv6 TEXT; CREATE TABLE later (what TEXT NOT NULL) STRICT;";
+    let latest = MIGRATIONS.iter().last().unwrap().version;
+    let next = Migration::new(latest + 1, "next".into(), MigrationType::Simple, adds.into_sql_str(), false);
+    Migrator { migrations: MIGRATIONS.iter().cloned().chain([next]).collect(), ..Migrator::DEFAULT }
+}
+
+#[tokio::test]
+async fn after_a_downgrade_leases_cool_downs_and_history_go_on_and_the_next_upgrade_finds_them() {
+    let folder = Folder::new();
+    let (store, _) = folder.open("boot-1").await;
+    store.put(lease("a", 5)).await.unwrap();
+    store.put(lease("b", 6)).await.unwrap();
+    store.release(lease("b", 6).key, cool(6), NOW, Ended::Del).await.unwrap();
+    drop(store);
+    let mut connection = connect(&folder.file(), SqliteSynchronous::Full).await.unwrap();
+    next_version().run(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+
+    let (store, recorded) = folder.open("boot-1").await;
+    assert_eq!((recorded.leases, recorded.cooling), (vec![lease("a", 5)], vec![cool(6)]));
+    store.put(lease("c", 7)).await.unwrap();
+    store.release(lease("a", 5).key, cool(5), NOW, Ended::Del).await.unwrap();
+    drop(store);
+    let ended = told(&folder, &Question::default()).await.into_iter().filter(|(.., ended)| ended.is_some()).count();
+    assert_eq!(ended, 2);
+
+    let mut connection = connect(&folder.file(), SqliteSynchronous::Full).await.unwrap();
+    next_version().run(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let mut recorded = folder.open("boot-1").await.1;
+    recorded.cooling.sort_by_key(|cooling| cooling.address);
+    assert_eq!((recorded.leases, recorded.cooling), (vec![lease("c", 7)], vec![cool(5), cool(6)]));
 }
 
 /// Address, sandbox, and when and why it ended.
@@ -293,10 +334,7 @@ async fn a_database_of_each_former_version_is_taken_over() {
         let folder = Folder::new();
         let mut connection = connect(&folder.file(), SqliteSynchronous::Full).await.unwrap();
         let first = MIGRATIONS.migrations[..former].to_vec();
-        sqlx::migrate::Migrator { migrations: first.into(), ..sqlx::migrate::Migrator::DEFAULT }
-            .run(&mut connection)
-            .await
-            .unwrap();
+        Migrator { migrations: first.into(), ..Migrator::DEFAULT }.run(&mut connection).await.unwrap();
         let written = "INSERT INTO facts VALUES ('boot_id', 'boot-1'); \
                        INSERT INTO leases (network, container_id, interface, namespace, pod, uid, netns, address, eni, eni_mark, since_ms) \
                        VALUES ('pods', 'a', 'eth0', 'default', 'web-0', 'u', '/run/netns/x', '10.0.0.5', \

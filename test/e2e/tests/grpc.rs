@@ -140,7 +140,7 @@ impl Dice {
                 wait_milliseconds: [0, 1, 1000, u32::MAX][self.below(4)],
             }
             .encode_to_vec(),
-            "Del" => wire::DelRequest { key: self.key() }.encode_to_vec(),
+            "Del" => wire::DelRequest { key: self.key(), link_left: self.below(2) == 0 }.encode_to_vec(),
             "Check" => wire::CheckRequest { key: self.key() }.encode_to_vec(),
             "Gc" => {
                 let valid = (0..self.below(30)).filter_map(|_| self.key()).collect();

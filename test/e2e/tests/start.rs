@@ -88,8 +88,9 @@ async fn a_newer_database_is_set_aside_and_said_so() {
     assert!(worker.stop_daemon(PATIENCE).await.unwrap());
     let mut database = SqliteConnectOptions::new().filename(worker.database()).connect().await.unwrap();
     let from_the_future = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-                           VALUES (99991231, 'from the future', TRUE, x'00', 0)";
-    sqlx::query(from_the_future).execute(&mut database).await.unwrap();
+                           VALUES (99991231, 'from the future', TRUE, x'00', 0); \
+                           UPDATE facts SET value = '99991231' WHERE name = 'oldest_reader'";
+    sqlx::raw_sql(from_the_future).execute(&mut database).await.unwrap();
     database.close().await.unwrap();
     worker.start_daemon().unwrap();
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use eni_datapath::Wired;
 use eni_proto::{
     PodKey, PodNetwork,
-    numbers::{POD_GATEWAY, TABLE_MAIN},
+    numbers::{POD_GATEWAY, POD_GATEWAY_V6, TABLE_MAIN},
 };
 use serde_json::{Value, json};
 
@@ -19,9 +19,15 @@ pub(crate) fn to_json(version: Version, key: &PodKey, netns: &Path, network: &Po
     let mut host = json!({ "name": wired.host_link, "mac": wired.host_mac.to_string() });
     let mut pod =
         json!({ "name": key.interface(), "mac": wired.pod_mac.to_string(), "sandbox": netns.to_string_lossy() });
-    let mut address = json!({ "address": format!("{}/32", network.ipv4), "gateway": POD_GATEWAY, "interface": 1 });
+    let mut addresses =
+        vec![json!({ "address": format!("{}/32", network.ipv4), "gateway": POD_GATEWAY, "interface": 1 })];
+    addresses.extend(
+        network.ipv6.map(|ipv6| json!({ "address": format!("{ipv6}/128"), "gateway": POD_GATEWAY_V6, "interface": 1 })),
+    );
     if version < Version::V1_0_0 {
-        address["version"] = "4".into();
+        for (address, family) in addresses.iter_mut().zip(["4", "6"]) {
+            address["version"] = family.into();
+        }
     }
     if version >= Version::V1_1_0 {
         host["mtu"] = network.mtu.into();
@@ -30,30 +36,38 @@ pub(crate) fn to_json(version: Version, key: &PodKey, netns: &Path, network: &Po
     json!({
         "cniVersion": version.as_str(),
         "interfaces": [host, pod],
-        "ips": [address],
-        "routes": routes(version, wired.pod_table),
+        "ips": addresses,
+        "routes": routes(version, network, wired.pod_table),
     })
 }
 
 /// The shape before version 0.3.0: no interfaces, and one address of each family.
 fn old_shape(version: Version, network: &PodNetwork, wired: &Wired) -> Value {
-    let routes = routes(version, wired.pod_table);
-    json!({
+    let (mut v4, mut v6) = (routes(version, network, wired.pod_table), Vec::new());
+    if network.ipv6.is_some() {
+        v6 = v4.split_off(v4.len().min(1));
+    }
+    let mut result = json!({
         "cniVersion": version.as_str(),
-        "ip4": { "ip": format!("{}/32", network.ipv4), "gateway": POD_GATEWAY, "routes": routes },
+        "ip4": { "ip": format!("{}/32", network.ipv4), "gateway": POD_GATEWAY, "routes": v4 },
         "dns": {},
-    })
+    });
+    if let Some(ipv6) = network.ipv6 {
+        result["ip6"] = json!({ "ip": format!("{ipv6}/128"), "gateway": POD_GATEWAY_V6, "routes": v6 });
+    }
+    result
 }
 
 /// The interface's way out. Before version 1.1.0 a route could not say that it is in a table of its own.
-fn routes(version: Version, table: u32) -> Vec<Value> {
-    let mut route = json!({ "dst": "0.0.0.0/0", "gw": POD_GATEWAY });
+fn routes(version: Version, network: &PodNetwork, table: u32) -> Vec<Value> {
+    let mut routes = vec![json!({ "dst": "0.0.0.0/0", "gw": POD_GATEWAY })];
+    routes.extend(network.ipv6.map(|_| json!({ "dst": "::/0", "gw": POD_GATEWAY_V6 })));
     match table {
-        TABLE_MAIN => vec![route],
+        TABLE_MAIN => routes,
         _ if version < Version::V1_1_0 => Vec::new(),
         table => {
-            route["table"] = table.into();
-            vec![route]
+            routes.iter_mut().for_each(|route| route["table"] = table.into());
+            routes
         }
     }
 }
@@ -66,8 +80,13 @@ mod tests {
     use super::*;
 
     fn result(version: Version) -> Value {
+        result_with(version, None)
+    }
+
+    fn result_with(version: Version, ipv6: Option<std::net::Ipv6Addr>) -> Value {
         let network = PodNetwork {
             ipv4: [10, 0, 3, 7].into(),
+            ipv6,
             eni: "eni-1".to_owned(),
             eni_mark: EniMark::PRIMARY,
             mtu: 9001,
@@ -120,5 +139,20 @@ mod tests {
         let interface = usize::try_from(result["ips"][0]["interface"].as_u64().unwrap()).unwrap();
         assert_eq!(result["interfaces"][interface]["sandbox"], "/run/netns/x");
         assert_eq!(result["interfaces"][0].get("sandbox"), None);
+    }
+
+    #[test]
+    fn a_pod_of_both_families_has_two_addresses_and_two_ways_out() {
+        let ipv6 = "2600:1f00::7".parse().ok();
+        let new = result_with(Version::V1_0_0, ipv6);
+        assert_eq!(new["ips"][1], json!({ "address": "2600:1f00::7/128", "gateway": "fe80::1", "interface": 1 }));
+        assert_eq!(new["routes"][1], json!({ "dst": "::/0", "gw": "fe80::1" }));
+        assert_eq!(result_with(Version::V0_4_0, ipv6)["ips"][1]["version"], "6");
+        let old = result_with(Version::V0_2_0, ipv6);
+        assert_eq!(
+            old["ip6"],
+            json!({ "ip": "2600:1f00::7/128", "gateway": "fe80::1", "routes": [{ "dst": "::/0", "gw": "fe80::1" }] })
+        );
+        assert_eq!(old["ip4"]["routes"].as_array().map(Vec::len), Some(1));
     }
 }

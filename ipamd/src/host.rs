@@ -117,6 +117,7 @@ impl HostNet {
             by_main: settings.external_services.iter().map(|cidr| network(*cidr)).collect::<Result<_, _>>()?,
             veth_prefix: settings.veth_prefix.clone(),
             mtu: settings.mtu,
+            ipv6: false,
         };
         let guard = Arc::clone(&self.guard);
         self.run(move || guard.prepare_host(&plan)).await.map(drop)
@@ -138,6 +139,7 @@ impl HostNet {
             card: attachment.card,
             mark: EniMark::of_device(attachment.device_index),
             mtu: settings.mtu,
+            ipv6: false,
         };
         datapath::wait_for_link(plan.mac, LINK_WAIT).await?;
         let guard = Arc::clone(&self.guard);

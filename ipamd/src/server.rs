@@ -131,6 +131,7 @@ impl Service {
     fn network(&self, lease: &Lease) -> PodNetwork {
         PodNetwork {
             ipv4: lease.address,
+            ipv6: None,
             eni: lease.eni.to_string(),
             eni_mark: lease.eni_mark,
             mtu: self.settings.mtu,

@@ -1,6 +1,10 @@
 //! Names of host interfaces, and what an interface says of itself in its alias.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use sha1::{Digest, Sha1};
 
@@ -70,7 +74,9 @@ pub struct LinkAlias {
     pub key: PodKey,
     /// The pod's address.
     pub address: Ipv4Addr,
-    /// Mark of the ENI that owns the address.
+    /// The pod's IPv6 address, of the same ENI.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Mark of the ENI that owns the addresses.
     pub eni_mark: EniMark,
 }
 
@@ -81,7 +87,8 @@ pub struct InvalidAlias(String);
 
 impl fmt::Display for LinkAlias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "eni-cni:1:{}:{}:{}", self.key, self.address, self.eni_mark.value())
+        write!(f, "eni-cni:1:{}:{}:{}", self.key, self.address, self.eni_mark.value())?;
+        self.ipv6.map_or(Ok(()), |address| write!(f, "+{address}"))
     }
 }
 
@@ -94,12 +101,14 @@ impl FromStr for LinkAlias {
 }
 
 fn parse_alias(text: &str) -> Option<LinkAlias> {
+    let (text, ipv6) = text.split_once('+').map_or((text, None), |(text, ipv6)| (text, Some(ipv6)));
+    let ipv6 = ipv6.map(str::parse).transpose().ok()?;
     let mut fields = text.strip_prefix("eni-cni:1:")?.split(':');
     let mut key = fields.next()?.split('/');
     let key = PodKey::new(key.next()?, key.next()?, key.next()?).ok()?;
     let address = fields.next()?.parse().ok()?;
     let eni_mark = EniMark::new(fields.next()?.parse().ok()?)?;
-    fields.next().is_none().then_some(LinkAlias { key, address, eni_mark })
+    fields.next().is_none().then_some(LinkAlias { key, address, ipv6, eni_mark })
 }
 
 #[cfg(test)]
@@ -134,10 +143,13 @@ mod tests {
 
     #[test]
     fn an_alias_reads_back_as_written() {
-        let alias =
-            LinkAlias { key: key("eth0"), address: Ipv4Addr::new(10, 0, 3, 7), eni_mark: EniMark::of_device(2) };
+        let address = Ipv4Addr::new(10, 0, 3, 7);
+        let alias = LinkAlias { key: key("eth0"), address, ipv6: None, eni_mark: EniMark::of_device(2) };
         assert_eq!(alias.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3");
-        assert_eq!(alias.to_string().parse(), Ok(alias));
+        assert_eq!(alias.to_string().parse(), Ok(alias.clone()));
+        let both = LinkAlias { ipv6: "2600:1f00::7".parse().ok(), ..alias };
+        assert_eq!(both.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3+2600:1f00::7");
+        assert_eq!(both.to_string().parse(), Ok(both));
         assert!("eni-cni:1:pods/c1/eth0:10.0.3.7:3:more".parse::<LinkAlias>().is_err());
         assert!("somebody else's".parse::<LinkAlias>().is_err());
     }

@@ -1,6 +1,6 @@
 //! All that the plugin needs to wire one interface of one pod.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{VethPrefix, numbers::ENI_MARK_MASK};
 
@@ -42,7 +42,9 @@ impl EniMark {
 pub struct PodNetwork {
     /// The pod's address; its prefix in the pod is /32.
     pub ipv4: Ipv4Addr,
-    /// The ENI that owns the address.
+    /// The pod's IPv6 address, of the same ENI; its prefix in the pod is /128.
+    pub ipv6: Option<Ipv6Addr>,
+    /// The ENI that owns the addresses.
     pub eni: String,
     /// The ENI's mark.
     pub eni_mark: EniMark,
@@ -58,6 +60,9 @@ pub enum InvalidNetwork {
     /// `ipv4` is no address.
     #[error("ipv4 `{0}` is not an IPv4 address")]
     Ipv4(String),
+    /// `ipv6` is neither empty nor an address.
+    #[error("ipv6 `{0}` is not an IPv6 address")]
+    Ipv6(String),
     /// `eni_mark` has bits that are not ours.
     #[error("eni_mark {0:#x} does not fit into the mask 0x7f")]
     Mark(u32),

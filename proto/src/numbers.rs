@@ -39,7 +39,12 @@ pub const ROUTE_PROTOCOL: u8 = 142;
 /// The pods' gateway: link-local, answered by a permanent neighbour entry, never by the network.
 pub const POD_GATEWAY: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
 
-/// Name of our nf_tables table (family `ip`).
+/// The pods' IPv6 gateway: link-local, answered by a permanent neighbour entry.
+pub const POD_GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// The router of every IPv6 subnet of a VPC, on each ENI's link.
+pub const VPC_ROUTER_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
+
+/// Name of our nf_tables table (families `ip` and `ip6`).
 pub const NFT_TABLE: &str = "eni_cni";
 /// Map from a pod's address to the chain of the ENI that owns it.
 pub const NFT_POD_MAP: &str = "pod_eni";

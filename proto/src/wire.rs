@@ -52,6 +52,7 @@ impl From<crate::PodNetwork> for PodNetwork {
     fn from(network: crate::PodNetwork) -> Self {
         Self {
             ipv4: network.ipv4.to_string(),
+            ipv6: network.ipv6.map_or_else(String::new, |address| address.to_string()),
             eni: network.eni,
             eni_mark: network.eni_mark.value(),
             mtu: network.mtu.into(),
@@ -67,6 +68,10 @@ impl TryFrom<PodNetwork> for crate::PodNetwork {
         let mtu = u16::try_from(network.mtu).ok();
         Ok(Self {
             ipv4: network.ipv4.parse().map_err(|_| InvalidNetwork::Ipv4(network.ipv4))?,
+            ipv6: match network.ipv6.as_str() {
+                "" => None,
+                text => Some(text.parse().map_err(|_| InvalidNetwork::Ipv6(text.to_owned()))?),
+            },
             eni: network.eni,
             eni_mark: EniMark::new(network.eni_mark).ok_or(InvalidNetwork::Mark(network.eni_mark))?,
             mtu: mtu

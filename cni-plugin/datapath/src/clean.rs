@@ -7,7 +7,7 @@ use eni_proto::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::{
-    HostError, ObserveError,
+    Family, HostError, ObserveError,
     apply::{Already, apply_on},
     nft::{Nft, encode::Change},
     observe::{HostState, observe_host},
@@ -22,7 +22,9 @@ use crate::{
 /// # Errors
 /// [`HostError`].
 pub fn clean_host() -> Result<(), HostError> {
-    Nft::open()?.commit_removal(&[Change::RemoveTable])?;
+    for family in Family::ALL {
+        Nft::open()?.commit_removal(&[(family, Change::RemoveTable)])?;
+    }
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
     let state = observe_host(&mut socket)?;
     let mut routes = state.routes;
@@ -46,8 +48,10 @@ pub fn leftovers() -> Result<Vec<String>, ObserveError> {
     found.extend(state.routes.iter().filter(|route| route.table != TABLE_PODS).map(ToString::to_string));
     let addresses = state.addresses.iter().filter(|(_, ours)| *ours);
     found.extend(addresses.map(|(address, _)| Object::Address(*address).to_string()));
-    if Nft::open()?.has_table()? {
-        found.push(format!("nf_tables table ip {NFT_TABLE}"));
+    for (family, name) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
+        if Nft::open()?.has_table(family)? {
+            found.push(format!("nf_tables table {name} {NFT_TABLE}"));
+        }
     }
     Ok(found)
 }

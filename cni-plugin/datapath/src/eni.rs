@@ -1,16 +1,19 @@
 //! Prepares an ENI to carry pods: link, address, route table, rules and its chain; and takes all of it back.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use eni_proto::{
     EniMark,
-    numbers::{ENI_MARK_MASK, RULE_ENI_MARK, RULE_FROM_ENI, eni_table},
+    numbers::{ENI_MARK_MASK, RULE_ENI_MARK, RULE_FROM_ENI, VPC_ROUTER_V6, eni_table},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::{
-    Cidr, MacAddress, NftError, ObserveError,
+    Cidr, Family, MacAddress, NftError, ObserveError,
     apply::{Already, ApplyError, apply_on},
     nft::{Nft, table},
     observe::{HostState, observe_host},
@@ -36,6 +39,8 @@ pub struct EniPlan {
     pub mark: EniMark,
     /// MTU of the link in bytes.
     pub mtu: u16,
+    /// Whether its pods have IPv6 addresses too. The router is the VPC's link-local one.
+    pub ipv6: bool,
 }
 
 /// Why an ENI could not be prepared or forgotten.
@@ -85,7 +90,9 @@ pub(crate) fn prepare(plan: &EniPlan) -> Result<Link, EniError> {
     let steps = steps(plan, link, &state);
     apply_on(&mut socket, &steps, Already::Fine)?;
     if !plan.mark.is_primary() {
-        Nft::open()?.commit(&table::add_eni(plan.mark))?;
+        let families = families(plan.ipv6);
+        Nft::open()?
+            .commit(&families.iter().flat_map(|family| table::add_eni(*family, plan.mark)).collect::<Vec<_>>())?;
     }
     Ok(link.clone())
 }
@@ -100,12 +107,14 @@ pub fn forget_eni(card: u8, device_index: u8, mark: EniMark) -> Result<(), EniEr
     if mark.is_primary() {
         return Ok(());
     }
-    match Nft::open()?.commit_removal(&table::remove_eni(mark)) {
-        Err(NftError::Refused { source, .. }) if source.errno == Errno::EBUSY => {
-            return Err(EniError::InUse { mark: mark.value() });
-        }
-        outcome => outcome?,
-    };
+    for family in Family::ALL {
+        match Nft::open()?.commit_removal(&table::remove_eni(family, mark)) {
+            Err(NftError::Refused { source, .. }) if source.errno == Errno::EBUSY => {
+                return Err(EniError::InUse { mark: mark.value() });
+            }
+            outcome => outcome?,
+        };
+    }
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
     let steps = forget_steps(eni_table(card, device_index), &observe_host(&mut socket)?);
     apply_on(&mut socket, &steps, Already::Fine)?;
@@ -119,7 +128,7 @@ pub(crate) fn steps(plan: &EniPlan, link: &Link, state: &HostState) -> Vec<Op> {
         return steps;
     }
     let table = eni_table(plan.card, plan.device_index);
-    let address = Address { link: link.index, address: plan.primary };
+    let address = Address { link: link.index, address: plan.primary.into() };
     let stale = state.addresses.iter().filter(|(found, ours)| *ours && found.link == link.index && *found != address);
     steps.extend(stale.map(|(found, _)| Op::Remove(Object::Address(*found))));
     if !state.addresses.iter().any(|(found, _)| *found == address) {
@@ -156,21 +165,31 @@ fn ipv4(link: &Link, setting: Ipv4Setting, wanted: u32) -> (Setting, Setting) {
     (Setting::Ipv4(setting, link.ipv4(setting)), Setting::Ipv4(setting, wanted))
 }
 
+pub(crate) const fn families(ipv6: bool) -> &'static [Family] {
+    if ipv6 { &Family::ALL } else { &[Family::V4] }
+}
+
 /// The router first: a route may only lead over what is on the link.
 fn wanted_routes(plan: &EniPlan, table: u32, link: u32) -> Vec<Object> {
     let router = plan.subnet.router();
-    vec![
+    let mut routes = vec![
         Object::Route(Route { table, destination: Cidr::host(router), gateway: None, link }),
         Object::Route(Route { table, destination: Cidr::ANY, gateway: Some(router), link }),
-    ]
+    ];
+    if plan.ipv6 {
+        let gateway = Some(VPC_ROUTER_V6.into());
+        routes.push(Object::Route(Route { table, destination: Cidr::ANY_V6, gateway, link }));
+    }
+    routes
 }
 
 fn wanted_rules(plan: &EniPlan, table: u32) -> Vec<Object> {
     let mark = Some((plan.mark.value(), ENI_MARK_MASK));
-    vec![
-        Object::Rule(Rule { priority: RULE_ENI_MARK, from: None, mark, table }),
-        Object::Rule(Rule { priority: RULE_FROM_ENI, from: Some(plan.primary), mark: None, table }),
-    ]
+    let by_mark = |family| Object::Rule(Rule { family, priority: RULE_ENI_MARK, from: None, mark, table });
+    let from = Some(plan.primary.into());
+    let mut rules: Vec<Object> = families(plan.ipv6).iter().copied().map(by_mark).collect();
+    rules.push(Object::Rule(Rule { family: Family::V4, priority: RULE_FROM_ENI, from, mark: None, table }));
+    rules
 }
 
 /// Removals, last first, then additions in order.
@@ -182,7 +201,7 @@ pub(crate) fn difference(found: Vec<Object>, wanted: Vec<Object>) -> Vec<Op> {
 
 fn forget_steps(table: u32, state: &HostState) -> Vec<Op> {
     let rules: Vec<&Rule> = state.rules.iter().filter(|rule| rule.table == table).collect();
-    let is_primary = |address: Ipv4Addr| rules.iter().any(|rule| rule.from == Some(address));
+    let is_primary = |address: IpAddr| rules.iter().any(|rule| rule.from == Some(address));
     let addresses = state.addresses.iter().filter(|(found, ours)| *ours && is_primary(found.address));
     let mut steps: Vec<Op> = rules.iter().map(|rule| Op::Remove(Object::Rule(**rule))).collect();
     // The default route goes before the route to its router.
@@ -206,6 +225,7 @@ mod tests {
             card: 0,
             mark: EniMark::of_device(1),
             mtu: 9001,
+            ipv6: false,
         }
     }
 
@@ -251,6 +271,23 @@ mod tests {
     }
 
     #[test]
+    fn with_ipv6_an_eni_has_a_rule_and_a_router_of_that_family_too() {
+        let link = Link { index: 3, ..Link::default() };
+        let state = carried_out(&steps(&plan(), &link, &HostState::default()), HostState::default());
+        let more: Vec<Op> = steps(&EniPlan { ipv6: true, ..plan() }, &link, &state)
+            .into_iter()
+            .filter(|step| !matches!(step, Op::Set { .. }))
+            .collect();
+        assert_eq!(
+            texts(&more),
+            [
+                "add route ::/0 via fe80:ec2::1 on link 3 in table 2 (protocol 142)",
+                "add IPv6 rule 1536: fwmark 0x2/0x7f lookup 2",
+            ]
+        );
+    }
+
+    #[test]
     fn the_primary_keeps_its_address_and_routes() {
         let link = Link { index: 2, mtu: 1500, ..Link::default() };
         let primary = EniPlan { device_index: 0, mark: EniMark::PRIMARY, ..plan() };
@@ -269,9 +306,15 @@ mod tests {
     #[test]
     fn what_is_not_ours_or_another_enis_is_left_alone() {
         let others = HostState {
-            addresses: vec![(Address { link: 3, address: Ipv4Addr::new(10, 0, 0, 99) }, false)],
+            addresses: vec![(Address { link: 3, address: Ipv4Addr::new(10, 0, 0, 99).into() }, false)],
             routes: vec![Route { table: 3, destination: Cidr::ANY, gateway: None, link: 4 }],
-            rules: vec![Rule { priority: RULE_ENI_MARK, from: None, mark: Some((3, ENI_MARK_MASK)), table: 3 }],
+            rules: vec![Rule {
+                family: Family::V4,
+                priority: RULE_ENI_MARK,
+                from: None,
+                mark: Some((3, ENI_MARK_MASK)),
+                table: 3,
+            }],
             ..HostState::default()
         };
         let link = Link { index: 3, ..Link::default() };

@@ -83,9 +83,12 @@ struct Wanted {
     /// With the index of the link that was prepared.
     host: Option<(HostPlan, u32)>,
     enis: BTreeMap<MacAddress, (EniPlan, u32)>,
-    /// How our table looked when we had changed it last.
-    picture: Picture,
+    /// How our tables looked when we had changed them last.
+    pictures: Pictures,
 }
+
+/// How our tables of both families look.
+type Pictures = [Picture; 2];
 
 #[derive(Debug)]
 enum Kick {
@@ -124,8 +127,8 @@ impl Guard {
     /// As [`crate::prepare_host`]; the node is kept as it was before.
     pub fn prepare_host(&self, plan: &HostPlan) -> Result<String, HostError> {
         let mut wanted = self.wanted();
-        let (link, picture) = settled(|| host::prepare(plan))?;
-        (wanted.host, wanted.picture) = (Some((plan.clone(), link.index)), picture);
+        let (link, pictures) = settled(|| host::prepare(plan))?;
+        (wanted.host, wanted.pictures) = (Some((plan.clone(), link.index)), pictures);
         self.look();
         Ok(link.name)
     }
@@ -136,11 +139,11 @@ impl Guard {
     /// As [`crate::prepare_eni`]; an ENI that was prepared before is kept as it was.
     pub fn prepare_eni(&self, plan: &EniPlan) -> Result<String, EniError> {
         let mut wanted = self.wanted();
-        let (link, picture) = settled(|| eni::prepare(plan))?;
+        let (link, pictures) = settled(|| eni::prepare(plan))?;
         // What had the slot before is not there any more.
         wanted.enis.retain(|_, (other, _)| (other.card, other.device_index) != (plan.card, plan.device_index));
         wanted.enis.insert(plan.mac, (plan.clone(), link.index));
-        wanted.picture = picture;
+        wanted.pictures = pictures;
         self.look();
         Ok(link.name)
     }
@@ -151,9 +154,9 @@ impl Guard {
     /// As [`crate::forget_eni`]; the ENI is kept as it was then.
     pub fn forget_eni(&self, card: u8, device_index: u8, mark: EniMark) -> Result<(), EniError> {
         let mut wanted = self.wanted();
-        let ((), picture) = settled(|| eni::forget_eni(card, device_index, mark))?;
+        let ((), pictures) = settled(|| eni::forget_eni(card, device_index, mark))?;
         wanted.enis.retain(|_, (plan, _)| (plan.card, plan.device_index) != (card, device_index));
-        wanted.picture = picture;
+        wanted.pictures = pictures;
         Ok(())
     }
 
@@ -179,15 +182,16 @@ impl Drop for Guard {
 }
 
 /// Does `work` and returns how our table looks right after it, before anybody else changed anything.
-fn settled<T, E: From<NftError>>(work: impl Fn() -> Result<T, E>) -> Result<(T, Picture), E> {
+fn settled<T, E: From<NftError>>(work: impl Fn() -> Result<T, E>) -> Result<(T, Pictures), E> {
     let mut nft = Nft::open()?;
     let mut attempt = 1;
     loop {
         let before = nft.generation()?;
-        let (result, picture) = (work()?, nft.picture()?);
+        let (result, pictures) = (work()?, nft.pictures()?);
         let transactions = nft.generation()?.wrapping_sub(before);
-        if transactions <= 1 || attempt == ATTEMPTS {
-            return Ok((result, picture));
+        // One for each family.
+        if transactions <= 2 || attempt == ATTEMPTS {
+            return Ok((result, pictures));
         }
         attempt += 1;
     }

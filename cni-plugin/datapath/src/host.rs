@@ -10,9 +10,9 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::{
-    Cidr, MacAddress, NftError, ObserveError, Refusal,
+    Cidr, Family, MacAddress, NftError, ObserveError, Refusal,
     apply::{Already, ApplyError, apply_on},
-    eni::{difference, link_steps},
+    eni::{difference, families, link_steps},
     nft::{
         Nft, PodMap,
         table::{self, Shape},
@@ -47,6 +47,8 @@ pub struct HostPlan {
     pub veth_prefix: VethPrefix,
     /// MTU of the primary ENI in bytes.
     pub mtu: u16,
+    /// Whether pods have IPv6 addresses too, which are never translated.
+    pub ipv6: bool,
 }
 
 /// How the source port of a translated connection is chosen.
@@ -102,35 +104,55 @@ pub(crate) fn prepare(plan: &HostPlan) -> Result<Link, HostError> {
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
     let state = observe_host(&mut socket)?;
     let link = state.link_of(plan.primary_mac).ok_or(HostError::LinkMissing { mac: plan.primary_mac })?;
-    sysctl::ensure("ipv4/ip_forward", 1)?;
+    ensure_settings(plan, &link.name)?;
     relax_reverse_path_of_all(plan)?;
     apply_on(&mut socket, &steps(plan, link, &state), Already::Fine)?;
-    prepare_table(&shape(plan, link))?;
+    for family in families(plan.ipv6) {
+        prepare_table(&shape(plan, link, *family))?;
+    }
     Ok(link.clone())
+}
+
+/// The node's own settings. A node that forwards IPv6 takes router advertisements, which its default route comes from, only with 2.
+pub(crate) fn settings(plan: &HostPlan, primary_link: &str) -> Vec<(String, u32)> {
+    let mut settings = vec![("ipv4/ip_forward".to_owned(), 1)];
+    if plan.ipv6 {
+        settings.push((format!("ipv6/conf/{primary_link}/accept_ra"), 2));
+        settings.push(("ipv6/conf/all/forwarding".to_owned(), 1));
+    }
+    settings
+}
+
+pub(crate) fn ensure_settings(plan: &HostPlan, primary_link: &str) -> Result<(), sysctl::SysctlError> {
+    settings(plan, primary_link).into_iter().try_for_each(|(name, value)| sysctl::ensure(&name, value))
 }
 
 pub(crate) fn steps(plan: &HostPlan, link: &Link, state: &HostState) -> Vec<Op> {
     let mut steps = link_steps(link, plan.mtu, false);
     let ours = |rule: &&Rule| matches!(rule.priority, RULE_TO_POD | RULE_PRIMARY_MARK);
     let found = state.rules.iter().filter(ours).copied().map(Object::Rule).collect();
-    steps.extend(difference(found, wanted_rules()));
+    steps.extend(difference(found, wanted_rules(plan.ipv6)));
     steps
 }
 
-fn wanted_rules() -> Vec<Object> {
-    let to_pod = Rule { priority: RULE_TO_POD, from: None, mark: None, table: TABLE_PODS };
-    let by_primary =
-        Rule { priority: RULE_PRIMARY_MARK, from: None, mark: Some((PRIMARY_MARK, PRIMARY_MARK)), table: TABLE_MAIN };
-    vec![Object::Rule(to_pod), Object::Rule(by_primary)]
+fn wanted_rules(ipv6: bool) -> Vec<Object> {
+    let of_family = |family: &Family| {
+        let to_pod = Rule { family: *family, priority: RULE_TO_POD, from: None, mark: None, table: TABLE_PODS };
+        let mark = Some((PRIMARY_MARK, PRIMARY_MARK));
+        [to_pod, Rule { priority: RULE_PRIMARY_MARK, mark, table: TABLE_MAIN, ..to_pod }].map(Object::Rule)
+    };
+    families(ipv6).iter().flat_map(of_family).collect()
 }
 
-pub(crate) fn shape<'a>(plan: &'a HostPlan, link: &'a Link) -> Shape<'a> {
+pub(crate) fn shape<'a>(plan: &'a HostPlan, link: &'a Link, family: Family) -> Shape<'a> {
+    let v4 = family == Family::V4;
     Shape {
+        family,
         primary_link: &link.name,
         primary_address: plan.primary_address,
-        direct: &plan.direct,
-        by_main: &plan.by_main,
-        external_snat: plan.external_snat,
+        direct: if v4 { &plan.direct } else { &[] },
+        by_main: if v4 { &plan.by_main } else { &[] },
+        external_snat: plan.external_snat || !v4,
         source_ports: plan.source_ports,
         veth_prefix: &plan.veth_prefix,
     }
@@ -155,7 +177,7 @@ pub(crate) fn mend_table(
     marks: &[EniMark],
     pods: Option<&PodMap>,
 ) -> Result<bool, NftError> {
-    let chains = || marks.iter().copied().flat_map(table::add_eni);
+    let chains = || marks.iter().flat_map(|mark| table::add_eni(shape.family, *mark));
     let changes = match pods {
         None => table::refresh(shape).into_iter().chain(chains()).collect(),
         Some(pods) => [table::rebuild(shape, pods), chains().collect()].concat(),
@@ -221,6 +243,7 @@ mod tests {
             by_main: vec![],
             veth_prefix: VethPrefix::default(),
             mtu: 1500,
+            ipv6: false,
         }
     }
 

@@ -35,7 +35,7 @@ pub use connections::{ConnectionsError, forget_connections};
 pub use eni::{EniError, EniPlan, forget_eni, prepare_eni};
 pub use guard::{Guard, Outcome, Repair};
 pub use host::{HostError, HostPlan, SourcePorts, prepare_host};
-pub use net::{Cidr, InvalidNet, MacAddress};
+pub use net::{Cidr, Family, InvalidNet, MacAddress};
 pub use netns::{Netns, NetnsError};
 pub use nft::NftError;
 pub use observe::{ObserveError, PodLink, PodState, impairment, labelled_pods, observe_pods};

@@ -1,15 +1,51 @@
-//! Hardware addresses and IPv4 networks as values.
+//! Hardware addresses and networks as values.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// A 48-bit hardware address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddress(pub [u8; 6]);
 
-/// An IPv4 network whose host bits are zero.
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// Bits of an address.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+}
+
+/// A network whose host bits are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr {
-    network: Ipv4Addr,
+    network: IpAddr,
     prefix: u8,
 }
 
@@ -19,8 +55,8 @@ pub enum InvalidNet {
     /// Not six pairs of hexadecimal digits.
     #[error("`{0}` is not a hardware address of the form 02:00:00:00:00:01")]
     Mac(String),
-    /// Not an address, a slash and a length of at most 32.
-    #[error("`{0}` is not an IPv4 network of the form 10.0.0.0/16")]
+    /// Not an address, a slash and a length of at most 32 or 128.
+    #[error("`{0}` is not a network of the form 10.0.0.0/16 or 2600:1f00::/56")]
     Cidr(String),
 }
 
@@ -47,45 +83,65 @@ impl Cidr {
     /// Returns the network that `address` is in; the bits behind the prefix are cleared.
     ///
     /// # Errors
-    /// [`InvalidNet::Cidr`] when `prefix` is above 32.
-    pub fn new(address: Ipv4Addr, prefix: u8) -> Result<Self, InvalidNet> {
-        if prefix > 32 {
+    /// [`InvalidNet::Cidr`] when `prefix` is above 32, or above 128 for IPv6.
+    pub fn new(address: impl Into<IpAddr>, prefix: u8) -> Result<Self, InvalidNet> {
+        let address = address.into();
+        if prefix > Family::of(address).bits() {
             return Err(InvalidNet::Cidr(format!("{address}/{prefix}")));
         }
-        Ok(Self { network: (address & Ipv4Addr::from_bits(mask(prefix))), prefix })
+        Ok(Self { network: with_host_bits(address, prefix, false), prefix })
     }
 
     /// Returns the network of this one address.
     #[must_use]
-    pub const fn host(address: Ipv4Addr) -> Self {
-        Self { network: address, prefix: 32 }
+    pub fn host(address: impl Into<IpAddr>) -> Self {
+        let network = address.into();
+        Self { network, prefix: Family::of(network).bits() }
     }
 
     /// The network 0.0.0.0/0.
-    pub const ANY: Self = Self { network: Ipv4Addr::UNSPECIFIED, prefix: 0 };
+    pub const ANY: Self = Self { network: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: 0 };
+
+    /// The network ::/0.
+    pub const ANY_V6: Self = Self { network: IpAddr::V6(Ipv6Addr::UNSPECIFIED), prefix: 0 };
 
     /// First address of the network.
     #[must_use]
-    pub const fn network(self) -> Ipv4Addr {
+    pub const fn network(self) -> IpAddr {
         self.network
     }
 
-    /// Length of the prefix in bits, at most 32.
+    /// Its family.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        Family::of(self.network)
+    }
+
+    /// Length of the prefix in bits, at most 32 or 128.
     #[must_use]
     pub const fn prefix(self) -> u8 {
         self.prefix
     }
 
-    /// Last address of the network.
+    /// Whether it is one address.
     #[must_use]
-    pub fn last(self) -> Ipv4Addr {
-        self.network | Ipv4Addr::from_bits(!mask(self.prefix))
+    pub const fn is_host(self) -> bool {
+        self.prefix == self.family().bits()
     }
 
-    /// Returns the router of a VPC subnet: its base address plus one. Source: VPC User Guide, subnet sizing.
+    /// Last address of the network.
     #[must_use]
-    pub fn router(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network.to_bits().saturating_add(1))
+    pub fn last(self) -> IpAddr {
+        with_host_bits(self.network, self.prefix, true)
+    }
+
+    /// Returns the IPv4 router of a VPC subnet: its base address plus one. Source: VPC User Guide, subnet sizing.
+    #[must_use]
+    pub fn router(self) -> IpAddr {
+        match self.network {
+            IpAddr::V4(network) => Ipv4Addr::from_bits(network.to_bits().saturating_add(1)).into(),
+            IpAddr::V6(network) => Ipv6Addr::from_bits(network.to_bits().saturating_add(1)).into(),
+        }
     }
 }
 
@@ -101,12 +157,25 @@ impl FromStr for Cidr {
     fn from_str(text: &str) -> Result<Self, InvalidNet> {
         let invalid = || InvalidNet::Cidr(text.to_owned());
         let (address, prefix) = text.split_once('/').ok_or_else(invalid)?;
-        Self::new(address.parse().map_err(|_| invalid())?, prefix.parse().map_err(|_| invalid())?)
+        let address: IpAddr = address.parse().map_err(|_| invalid())?;
+        Self::new(address, prefix.parse().map_err(|_| invalid())?)
     }
 }
 
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+/// The address with all bits behind the prefix set or cleared.
+fn with_host_bits(address: IpAddr, prefix: u8, set: bool) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            let bits = address.to_bits();
+            Ipv4Addr::from_bits(if set { bits | host } else { bits & !host }).into()
+        }
+        IpAddr::V6(address) => {
+            let host = u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            let bits = address.to_bits();
+            Ipv6Addr::from_bits(if set { bits | host } else { bits & !host }).into()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +190,11 @@ mod tests {
         assert_eq!(subnet.last(), Ipv4Addr::new(10, 0, 15, 255));
         assert_eq!("0.0.0.0/0".parse(), Ok(Cidr::ANY));
         assert_eq!(Cidr::ANY.last(), Ipv4Addr::BROADCAST);
-        for bad in ["10.0.0.0", "10.0.0.0/33", "10.0.0/8", "/8", "10.0.0.0/-1"] {
+        let prefix: Cidr = "2600:1f00:0:1:2::7/80".parse().unwrap();
+        assert_eq!(prefix.to_string(), "2600:1f00:0:1:2::/80");
+        assert_eq!(prefix.last().to_string(), "2600:1f00:0:1:2:ffff:ffff:ffff");
+        assert_eq!("::/0".parse(), Ok(Cidr::ANY_V6));
+        for bad in ["10.0.0.0", "10.0.0.0/33", "10.0.0/8", "/8", "10.0.0.0/-1", "::/129"] {
             assert_eq!(bad.parse::<Cidr>(), Err(InvalidNet::Cidr(bad.into())));
         }
     }

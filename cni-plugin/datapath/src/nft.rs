@@ -6,7 +6,7 @@ pub(crate) mod encode;
 mod picture;
 pub(crate) mod table;
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr};
+use std::{collections::BTreeMap, io, net::IpAddr};
 
 use eni_proto::{
     EniMark,
@@ -16,7 +16,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use crate::{
-    nft::encode::Change,
+    Family,
+    nft::encode::{Change, Step},
     socket::{Message, NetlinkSocket, Refusal},
 };
 
@@ -45,7 +46,7 @@ pub enum NftError {
 pub(crate) use picture::Picture;
 
 /// Which pod address leaves by which ENI.
-pub(crate) type PodMap = BTreeMap<Ipv4Addr, EniMark>;
+pub(crate) type PodMap = BTreeMap<IpAddr, EniMark>;
 
 /// A connection to nf_tables of the calling thread's namespace.
 #[derive(Debug)]
@@ -57,12 +58,12 @@ impl Nft {
     }
 
     /// Does all changes or none.
-    pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), NftError> {
+    pub(crate) fn commit(&mut self, changes: &[Step]) -> Result<(), NftError> {
         self.send(encode::transaction(changes, None), changes)
     }
 
     /// Does all changes or none; returns false, and has done none, when anything has changed since `generation`.
-    pub(crate) fn commit_since(&mut self, generation: u32, changes: &[Change]) -> Result<bool, NftError> {
+    pub(crate) fn commit_since(&mut self, generation: u32, changes: &[Step]) -> Result<bool, NftError> {
         match self.send(encode::transaction(changes, Some(generation)), changes) {
             Ok(()) => Ok(true),
             Err(NftError::Refused { source, .. }) if source.errno == Errno::ERESTART => Ok(false),
@@ -77,10 +78,10 @@ impl Nft {
         number.ok_or_else(|| NftError::Socket(io::Error::other("nf_tables told no generation")))
     }
 
-    fn send(&mut self, messages: Vec<Message>, changes: &[Change]) -> Result<(), NftError> {
+    fn send(&mut self, messages: Vec<Message>, changes: &[Step]) -> Result<(), NftError> {
         let replies = self.0.exchange(&messages)?;
         // The first message opens the transaction; the kernel answers it only to refuse everything.
-        let steps = std::iter::once("commit".to_owned()).chain(changes.iter().map(Change::to_string));
+        let steps = std::iter::once("commit".to_owned()).chain(changes.iter().map(|(_, change)| change.to_string()));
         let refused: Vec<_> =
             steps.zip(replies).filter_map(|(step, reply)| Some((step, reply.result.err()?))).collect();
         // A refused transaction leaves other messages unanswered: what was refused says more than what was ignored.
@@ -94,7 +95,7 @@ impl Nft {
     }
 
     /// As [`Nft::commit`], but it is fine when the thing to remove, or the whole table, is not there.
-    pub(crate) fn commit_removal(&mut self, changes: &[Change]) -> Result<bool, NftError> {
+    pub(crate) fn commit_removal(&mut self, changes: &[Step]) -> Result<bool, NftError> {
         match self.commit(changes) {
             Ok(()) => Ok(true),
             Err(NftError::NotPrepared { .. }) => Ok(false),
@@ -103,35 +104,45 @@ impl Nft {
     }
 
     /// Sends the pod's packets to its ENI's chain. Repeatable; replaces what an unfinished removal left behind.
-    pub(crate) fn add_pod(&mut self, address: Ipv4Addr, mark: EniMark) -> Result<(), NftError> {
-        let add = Change::AddPod { address, mark };
+    pub(crate) fn add_pod(&mut self, address: impl Into<IpAddr>, mark: EniMark) -> Result<(), NftError> {
+        let address = address.into();
+        let family = Family::of(address);
+        let add = (family, Change::AddPod { address, mark });
         match self.commit(std::slice::from_ref(&add)) {
             Err(NftError::Refused { source, .. }) if matches!(source.errno, Errno::EBUSY | Errno::EEXIST) => {
-                self.commit(&[Change::RemovePod { address }, add])
+                self.commit(&[(family, Change::RemovePod { address }), add])
             }
             outcome => outcome,
         }
     }
 
     /// Forgets the pod's address. Returns false when it was not known.
-    pub(crate) fn remove_pod(&mut self, address: Ipv4Addr) -> Result<bool, NftError> {
-        self.commit_removal(&[Change::RemovePod { address }])
+    pub(crate) fn remove_pod(&mut self, address: impl Into<IpAddr>) -> Result<bool, NftError> {
+        let address = address.into();
+        self.commit_removal(&[(Family::of(address), Change::RemovePod { address })])
     }
 
-    /// Returns the map's elements; nothing when there is no map.
+    /// Returns the elements of both families' maps; nothing when there is no map.
     pub(crate) fn pods(&mut self) -> Result<Option<PodMap>, NftError> {
-        let (kind, payload) = encode::elements_request(NFT_TABLE, NFT_POD_MAP);
-        let reply = self.0.dump(kind, &payload)?;
-        match reply.result {
-            Ok(()) => Ok(Some(reply.data.iter().flat_map(|(_, payload)| encode::read_elements(payload)).collect())),
-            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
-            Err(source) => Err(NftError::Refused { step: "list the pods' map".to_owned(), source }),
+        let mut all: Option<PodMap> = None;
+        for family in Family::ALL {
+            let (kind, payload) = encode::elements_request(family, NFT_TABLE, NFT_POD_MAP);
+            let reply = self.0.dump(kind, &payload)?;
+            match reply.result {
+                Ok(()) => {
+                    let found = reply.data.iter().flat_map(|(_, payload)| encode::read_elements(payload));
+                    all.get_or_insert_default().extend(found);
+                }
+                Err(refusal) if refusal.errno == Errno::ENOENT => {}
+                Err(source) => return Err(NftError::Refused { step: "list the pods' map".to_owned(), source }),
+            }
         }
+        Ok(all)
     }
 
-    /// Tells whether our table is there.
-    pub(crate) fn has_table(&mut self) -> Result<bool, NftError> {
-        let reply = self.0.ask(encode::table_request(NFT_TABLE))?;
+    /// Tells whether our table of this family is there.
+    pub(crate) fn has_table(&mut self, family: Family) -> Result<bool, NftError> {
+        let reply = self.0.ask(encode::table_request(family, NFT_TABLE))?;
         match reply.result {
             Ok(()) => Ok(true),
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
@@ -151,9 +162,9 @@ mod tests {
             .inside(|| {
                 let mut nft = Nft::open().unwrap();
                 let before = nft.generation().unwrap();
-                assert!(nft.commit_since(before, &[Change::AddTable]).unwrap());
-                assert!(!nft.commit_since(before, &[Change::RemoveTable]).unwrap());
-                assert!(nft.has_table().unwrap());
+                assert!(nft.commit_since(before, &[(Family::V4, Change::AddTable)]).unwrap());
+                assert!(!nft.commit_since(before, &[(Family::V4, Change::RemoveTable)]).unwrap());
+                assert!(nft.has_table(Family::V4).unwrap());
             })
             .unwrap();
     }
@@ -164,12 +175,17 @@ mod tests {
             .unwrap()
             .inside(|| {
                 let mut nft = Nft::open().unwrap();
-                let error = nft.commit(&[Change::AddTable, Change::RemoveChain { name: "none".into() }]).unwrap_err();
+                let error = nft
+                    .commit(
+                        &[Change::AddTable, Change::RemoveChain { name: "none".into() }]
+                            .map(|change| (Family::V4, change)),
+                    )
+                    .unwrap_err();
                 assert_eq!(
                     error.to_string(),
                     "nf_tables table ip eni_cni is not prepared: remove chain none found no such thing"
                 );
-                assert!(!nft.has_table().unwrap());
+                assert!(!nft.has_table(Family::V4).unwrap());
             })
             .unwrap();
     }
@@ -181,10 +197,10 @@ mod tests {
             .inside(|| {
                 let (first, second) = (EniMark::of_device(1), EniMark::of_device(2));
                 let mut nft = Nft::open().unwrap();
-                let mut changes = vec![Change::AddTable, Change::AddPodMap];
-                changes.extend([first, second].into_iter().flat_map(table::add_eni));
+                let mut changes = vec![(Family::V4, Change::AddTable), (Family::V4, Change::AddPodMap)];
+                changes.extend([first, second].into_iter().flat_map(|mark| table::add_eni(Family::V4, mark)));
                 nft.commit(&changes).unwrap();
-                let address = Ipv4Addr::new(10, 0, 1, 7);
+                let address = IpAddr::from([10, 0, 1, 7]);
                 for mark in [first, first, second] {
                     nft.add_pod(address, mark).unwrap();
                     assert_eq!(nft.pods().unwrap(), Some(PodMap::from([(address, mark)])));

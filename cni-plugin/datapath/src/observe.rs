@@ -1,6 +1,10 @@
 //! What the kernel has, as far as it concerns us. Only for recovery, preparation and people: nothing here is on the way of an ADD.
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use eni_proto::{
     EniMark, LinkAlias, PodKey, VethPrefix,
@@ -10,11 +14,12 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::{
-    MacAddress, NftError,
+    Family, MacAddress, NftError,
     nft::Nft,
     ops::{Address, Neighbour, Route, Rule},
     route::{self, Link},
     socket::{NetlinkSocket, Refusal},
+    sysctl,
 };
 
 /// Why the kernel could not be observed.
@@ -77,6 +82,8 @@ pub(crate) struct HostState {
     pub(crate) routes: Vec<Route>,
     /// Ours only.
     pub(crate) rules: Vec<Rule>,
+    /// Permanent ones.
+    pub(crate) neighbours: Vec<Neighbour>,
 }
 
 impl HostState {
@@ -97,22 +104,35 @@ pub fn observe_pods(prefix: &VethPrefix) -> Result<PodState, ObserveError> {
         .filter(|link| link.kind == "veth" && link.name.starts_with(prefix.as_str()))
         .map(PodLink::from)
         .collect();
-    let routes = routes(&mut socket, Some(TABLE_PODS))?
+    let routes = routes(&mut socket, Family::V4, Some(TABLE_PODS))?
         .into_iter()
-        .filter(|route| route.destination.prefix() == 32)
-        .map(|route| (route.destination.network(), route.link))
+        .filter(|route| route.destination.is_host())
+        .filter_map(|route| Some((v4(route.destination.network())?, route.link)))
         .collect();
     let marks = Nft::open()?.pods()?.unwrap_or_default();
+    let marks = marks.into_iter().filter_map(|(address, mark)| Some((v4(address)?, mark))).collect();
     Ok(PodState { links, routes, marks })
 }
 
+const fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// Of both families, where the kernel has IPv6.
 pub(crate) fn observe_host(socket: &mut NetlinkSocket) -> Result<HostState, ObserveError> {
-    Ok(HostState {
-        links: links(socket)?,
-        addresses: addresses(socket)?,
-        routes: routes(socket, None)?,
-        rules: rules(socket)?,
-    })
+    let mut state = HostState { links: links(socket)?, ..HostState::default() };
+    for family in Family::ALL {
+        if family == Family::V4 || sysctl::has_ipv6() {
+            state.addresses.extend(addresses(socket, family)?);
+            state.routes.extend(routes(socket, family, None)?);
+            state.rules.extend(rules(socket, family)?);
+            state.neighbours.extend(neighbours(socket, family)?);
+        }
+    }
+    Ok(state)
 }
 
 /// Returns the attachments that links of this node say they belong to, whatever the links' names; sorted, each once.
@@ -135,42 +155,46 @@ pub fn labelled_pods() -> Result<Vec<PodKey>, ObserveError> {
 /// [`ObserveError`].
 pub fn impairment() -> Result<Option<String>, ObserveError> {
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
-    let pods = routes(&mut socket, Some(TABLE_PODS))?.len();
+    let pods = routes(&mut socket, Family::V4, Some(TABLE_PODS))?.len();
     if pods == 0 {
         return Ok(None);
     }
-    if !rules(&mut socket)?.iter().any(|rule| rule.priority == RULE_TO_POD && rule.table == TABLE_PODS) {
+    if !rules(&mut socket, Family::V4)?.iter().any(|rule| rule.priority == RULE_TO_POD && rule.table == TABLE_PODS) {
         return Ok(Some(format!(
             "rule {RULE_TO_POD} (lookup {TABLE_PODS}) is missing, so nothing reaches the {pods} pods"
         )));
     }
-    if !Nft::open()?.has_table()? {
+    if !Nft::open()?.has_table(Family::V4)? {
         return Ok(Some(format!("nf_tables table ip {NFT_TABLE} is missing, so the {pods} pods do not get far")));
     }
     Ok(None)
 }
 
 /// With whether each is stamped as ours.
-pub(crate) fn addresses(socket: &mut NetlinkSocket) -> Result<Vec<(Address, bool)>, ObserveError> {
-    dump(socket, "addresses", &route::all_addresses(), route::read_address)
+pub(crate) fn addresses(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<(Address, bool)>, ObserveError> {
+    dump(socket, "addresses", &route::all_addresses(family), route::read_address)
 }
 
 /// Ours only.
-pub(crate) fn rules(socket: &mut NetlinkSocket) -> Result<Vec<Rule>, ObserveError> {
-    dump(socket, "rules", &route::all_rules(), route::read_rule)
+pub(crate) fn rules(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<Rule>, ObserveError> {
+    dump(socket, "rules", &route::all_rules(family), route::read_rule)
 }
 
 /// Permanent ones only.
-pub(crate) fn neighbours(socket: &mut NetlinkSocket) -> Result<Vec<Neighbour>, ObserveError> {
-    dump(socket, "neighbours", &route::all_neighbours(), route::read_neighbour)
+pub(crate) fn neighbours(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<Neighbour>, ObserveError> {
+    dump(socket, "neighbours", &route::all_neighbours(family), route::read_neighbour)
 }
 
 pub(crate) fn links(socket: &mut NetlinkSocket) -> Result<Vec<Link>, ObserveError> {
     dump(socket, "links", &route::all_links(), route::read_link)
 }
 
-pub(crate) fn routes(socket: &mut NetlinkSocket, table: Option<u32>) -> Result<Vec<Route>, ObserveError> {
-    dump(socket, "routes", &route::our_routes(table), route::read_route)
+pub(crate) fn routes(
+    socket: &mut NetlinkSocket,
+    family: Family,
+    table: Option<u32>,
+) -> Result<Vec<Route>, ObserveError> {
+    dump(socket, "routes", &route::our_routes(family, table), route::read_route)
 }
 
 fn dump<T>(

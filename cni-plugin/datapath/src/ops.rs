@@ -1,18 +1,18 @@
 //! Everything that we do to addresses, routes, neighbours, rules and links, as values that know their own undoing.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::IpAddr};
 
 use eni_proto::numbers::ROUTE_PROTOCOL;
 
-use crate::{Cidr, MacAddress};
+use crate::{Cidr, Family, MacAddress};
 
-/// An IPv4 address on a link, always as /32.
+/// An address on a link, always as /32 or /128; an IPv6 one is used at once, without a look whether somebody else has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
     /// Index of the link.
     pub link: u32,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// A unicast route, stamped with our protocol number.
@@ -23,7 +23,7 @@ pub struct Route {
     /// Where to.
     pub destination: Cidr,
     /// The next hop. Absent: the destination is on the link itself (scope link).
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// Index of the link.
     pub link: u32,
 }
@@ -34,7 +34,7 @@ pub struct Neighbour {
     /// Index of the link.
     pub link: u32,
     /// Whose hardware address it is.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The hardware address.
     pub mac: MacAddress,
 }
@@ -42,10 +42,12 @@ pub struct Neighbour {
 /// A policy rule `from SOURCE fwmark MARK lookup TABLE`, stamped with our protocol number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
+    /// For packets of this family.
+    pub family: Family,
     /// Lower is asked earlier.
     pub priority: u32,
     /// Only packets from this address. Absent: from any.
-    pub from: Option<Ipv4Addr>,
+    pub from: Option<IpAddr>,
     /// Only packets whose mark has this value under this mask. Absent: any mark.
     pub mark: Option<(u32, u32)>,
     /// The table to ask.
@@ -133,7 +135,7 @@ impl fmt::Display for Op {
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(Address { link, address }) => write!(f, "address {address}/32 on link {link}"),
+            Self::Address(Address { link, address }) => write!(f, "address {} on link {link}", Cidr::host(*address)),
             Self::Route(route) => route.fmt(f),
             Self::Neighbour(Neighbour { link, address, mac }) => {
                 write!(f, "neighbour {address} at {mac} on link {link}")
@@ -155,7 +157,8 @@ impl fmt::Display for Route {
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule {}:", self.priority)?;
+        let family = if self.family == Family::V6 { "IPv6 " } else { "" };
+        write!(f, "{family}rule {}:", self.priority)?;
         if let Some(source) = self.from {
             write!(f, " from {source}")?;
         }
@@ -192,11 +195,13 @@ impl Ipv4Setting {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
     fn undoing_twice_is_doing() {
-        let address = Object::Address(Address { link: 2, address: Ipv4Addr::new(10, 0, 0, 1) });
+        let address = Object::Address(Address { link: 2, address: Ipv4Addr::new(10, 0, 0, 1).into() });
         let set = Op::Set { link: 2, from: Setting::Mtu(1500), to: Setting::Mtu(9001) };
         for op in [Op::Add(address), Op::Remove(address), set] {
             assert_ne!(op.inverse(), op);
@@ -206,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_change_says_what_it_does() {
-        let rule = Rule { priority: 1536, from: None, mark: Some((3, 0x7f)), table: 3 };
+        let rule = Rule { family: Family::V4, priority: 1536, from: None, mark: Some((3, 0x7f)), table: 3 };
         assert_eq!(Op::Add(Object::Rule(rule)).to_string(), "add rule 1536: fwmark 0x3/0x7f lookup 3");
         let set = Op::Set {
             link: 4,

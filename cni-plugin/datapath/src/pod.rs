@@ -13,7 +13,12 @@ mod remove;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::Ipv4Addr, os::fd::AsFd, os::fd::AsRawFd, path::PathBuf};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::{AsFd, AsRawFd},
+    path::PathBuf,
+};
 
 use eni_proto::{
     Pod, PodKey, PodNetwork,
@@ -23,18 +28,21 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::{
-    Cidr, MacAddress, Netns, NetnsError, NftError, ObserveError, Refusal,
+    Cidr, Family, MacAddress, Netns, NetnsError, NftError, ObserveError, Refusal,
     apply::{Already, ApplyError, apply_on},
     nft::Nft,
     observe,
     ops::{Object, Op},
-    pod::{plan::Conflict, remove::remove_link},
+    pod::{
+        plan::{Addresses, Conflict},
+        remove::remove_link,
+    },
     route::{self, Link, VethPair},
     socket::{Message, NetlinkSocket},
     sysctl,
 };
 
-pub(crate) use plan::{ended_alias, host_mac};
+pub(crate) use plan::{ended_alias, host_mac, pod_neighbour};
 
 pub use check::{Difference, ExpectedEnd, ExpectedPod, check_pod};
 pub use remove::{EndedLink, del_pod, delete_ended, end_pod, find_pod, remove_ended};
@@ -94,7 +102,7 @@ pub enum WireError {
     #[error("another pod's link still has the route for {address}")]
     AddressInUse {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// The kernel refused a step on the host.
     #[error("cannot {step}")]
@@ -152,7 +160,7 @@ pub fn add_pod(wiring: &PodWiring) -> Result<Wired, WireError> {
 pub fn forget_address(address: Ipv4Addr) -> Result<bool, WireError> {
     let known = Nft::open()?.remove_pod(address)?;
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
-    let stale: Vec<Op> = observe::routes(&mut socket, Some(TABLE_PODS))?
+    let stale: Vec<Op> = observe::routes(&mut socket, Family::V4, Some(TABLE_PODS))?
         .into_iter()
         .filter(|route| route.destination == Cidr::host(address))
         .map(|route| Op::Remove(Object::Route(route)))
@@ -166,6 +174,10 @@ fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireErro
     // A path that is a namespace of another kind is found out here, before anything is made.
     let mut pod = open_inside(&netns)?;
     let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
+    if wiring.network.ipv6.is_some() {
+        // Runtimes make namespaces without IPv6.
+        netns.inside(|| sysctl::ensure("ipv6/conf/default/disable_ipv6", 0))??;
+    }
     let pair = plan::veth_pair(wiring);
     for _ in 0..ATTEMPTS {
         if let Some((host_index, pod_index)) = create(&mut host, &pair, &netns)? {
@@ -228,24 +240,42 @@ fn finish(
     // Router advertisements of a pod must never reach the host's routes (CVE-2020-10749).
     let has_ipv6 = sysctl::write_if_present(&format!("ipv6/conf/{}/accept_ra", wired.host_link), 0)?;
     let alias = plan::alias(wiring).to_string();
-    let add_route = Op::Add(Object::Route(route::pod_route(wiring.network.ipv4, wired.host_index)));
+    let leads_in = lead_in(wiring, wired.host_index);
     // The label comes last: from then on the guard takes what is missing for damage.
-    let messages = [route::op_message(add_route), route::claim_link(wired.host_index, &alias, has_ipv6)];
-    let mut replies = host.exchange(&messages)?.into_iter();
-    let (routed, claimed) = (replies.next(), replies.next());
-    routed.map_or(Ok(()), |reply| reply.result).map_err(|source| match source.errno == Errno::EEXIST {
-        true => WireError::AddressInUse { address: wiring.network.ipv4 },
-        false => refused(&add_route.to_string(), source),
-    })?;
-    claimed.map_or(Ok(()), |reply| reply.result).map_err(|source| refused("label the host link", source))?;
-    checkpoint(Step::HostDone)?;
-    if !wiring.network.eni_mark.is_primary() {
-        Nft::open()?.add_pod(wiring.network.ipv4, wiring.network.eni_mark)?;
+    let mut messages: Vec<_> = leads_in.iter().copied().map(route::op_message).collect();
+    messages.push(route::claim_link(wired.host_index, &alias, has_ipv6));
+    let mut replies = host.exchange(&messages)?.into_iter().map(|reply| reply.result);
+    for (op, outcome) in leads_in.iter().zip(replies.by_ref()) {
+        outcome.map_err(|source| match op {
+            Op::Add(Object::Route(route)) if source.errno == Errno::EEXIST => {
+                WireError::AddressInUse { address: route.destination.network() }
+            }
+            Op::Add(_) | Op::Remove(_) | Op::Set { .. } => refused(&op.to_string(), source),
+        })?;
     }
+    replies.next().unwrap_or(Ok(())).map_err(|source| refused("label the host link", source))?;
+    checkpoint(Step::HostDone)?;
+    mark(wiring)?;
     checkpoint(Step::MapDone)?;
-    wired.pod_table = inside::set_up(pod, wired, wiring.network.ipv4)?;
+    wired.pod_table = inside::set_up(pod, wired, (&wiring.network).into())?;
     activate(wiring, wired, host, pod)?;
     checkpoint(Step::PodDone)
+}
+
+/// What leads to the pod on the host.
+fn lead_in(wiring: &PodWiring, link: u32) -> Vec<Op> {
+    let routes = Addresses::from(&wiring.network).all().map(|address| Object::Route(route::pod_route(address, link)));
+    let neighbour = wiring.network.ipv6.map(|address| plan::pod_neighbour(address, link, &wiring.key));
+    routes.chain(neighbour.map(Object::Neighbour)).map(Op::Add).collect()
+}
+
+/// The pod's packets leave by its ENI from now on.
+fn mark(wiring: &PodWiring) -> Result<(), WireError> {
+    let mark = wiring.network.eni_mark;
+    if mark.is_primary() {
+        return Ok(());
+    }
+    Addresses::from(&wiring.network).all().try_for_each(|address| Ok(Nft::open()?.add_pod(address, mark)?))
 }
 
 /// Makes complete what an earlier ADD of the same key and network began.
@@ -255,12 +285,9 @@ fn complete(
     host: &mut NetlinkSocket,
     pod: &mut NetlinkSocket,
 ) -> Result<(), WireError> {
-    let add_route = Op::Add(Object::Route(route::pod_route(wiring.network.ipv4, wired.host_index)));
-    apply_on(host, &[add_route], Already::Fine).map_err(refused_op)?;
-    if !wiring.network.eni_mark.is_primary() {
-        Nft::open()?.add_pod(wiring.network.ipv4, wiring.network.eni_mark)?;
-    }
-    wired.pod_table = inside::complete(pod, wired, wiring.network.ipv4)?;
+    apply_on(host, &lead_in(wiring, wired.host_index), Already::Fine).map_err(refused_op)?;
+    mark(wiring)?;
+    wired.pod_table = inside::complete(pod, wired, (&wiring.network).into())?;
     activate(wiring, wired, host, pod)
 }
 
@@ -281,7 +308,7 @@ fn activate(
 
 /// Takes a failed ADD back. The error that led here is the one to report, so that errors of this are not.
 fn undo(wiring: &PodWiring, wired: &Wired, host: &mut NetlinkSocket, pod: &mut NetlinkSocket) {
-    let _ = inside::forget(pod, wired.pod_index, wiring.network.ipv4);
+    let _ = inside::forget(pod, wired.pod_index, (&wiring.network).into());
     let alias = plan::alias(wiring).to_string();
     let link = Link { index: wired.host_index, name: wired.host_link.clone(), alias, ..Link::default() };
     let _ = remove_link(host, &link);

@@ -1,40 +1,35 @@
-//! Our values as rtnetlink messages and back. What the kernel says of links is read attribute by attribute, because a
-//! full decoder fails as a whole on one attribute of a newer kernel.
+//! Our values as rtnetlink messages, and back ([`read`]).
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    os::fd::RawFd,
-};
+mod read;
+
+use std::{net::IpAddr, os::fd::RawFd};
 
 use eni_proto::numbers::ROUTE_PROTOCOL;
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, NetlinkDeserializable, NetlinkHeader,
-    NetlinkSerializable,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage, AddressProtocol, AddressScope},
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope},
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 
 use crate::{
-    Cidr, MacAddress,
+    Cidr, Family, MacAddress,
     attributes::{self, Attributes},
     ops::{Address, Ipv4Setting, Neighbour, Object, Op, Route, Rule, Setting},
     socket::Message,
 };
 
+pub(crate) use read::{read_address, read_link, read_neighbour, read_route, read_rule};
+
 // Source: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
-const RTM_NEWLINK: u16 = 16;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
-const LINK_HEADER: usize = 16;
 const RT_TABLE_COMPAT: u8 = 252;
 
 /// A veth pair before it exists.
@@ -181,7 +176,14 @@ pub(crate) fn get_link(name: &str) -> Message {
     encode(&RouteNetlinkMessage::GetLink(message), 0)
 }
 
-/// Kind and payload of a request for the dump of all IPv4 addresses, routes or rules.
+const fn code(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+/// Kind and payload of a request for the dump of all addresses, routes or rules.
 pub(crate) fn dump_request(message: &RouteNetlinkMessage) -> (u16, Vec<u8>) {
     let Message { kind, payload, flags: _ } = encode(message, 0);
     (kind, payload)
@@ -194,30 +196,30 @@ pub(crate) fn all_links() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
-pub(crate) fn all_addresses() -> RouteNetlinkMessage {
+pub(crate) fn all_addresses(family: Family) -> RouteNetlinkMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = code(family);
     RouteNetlinkMessage::GetAddress(message)
 }
 
 /// Our routes: of one table, or of all.
-pub(crate) fn our_routes(table: Option<u32>) -> RouteNetlinkMessage {
+pub(crate) fn our_routes(family: Family, table: Option<u32>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = code(family);
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
     message.attributes.extend(table.map(RouteAttribute::Table));
     RouteNetlinkMessage::GetRoute(message)
 }
 
-pub(crate) fn all_rules() -> RouteNetlinkMessage {
+pub(crate) fn all_rules(family: Family) -> RouteNetlinkMessage {
     let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = code(family);
     RouteNetlinkMessage::GetRule(message)
 }
 
-pub(crate) fn all_neighbours() -> RouteNetlinkMessage {
+pub(crate) fn all_neighbours(family: Family) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = code(family);
     RouteNetlinkMessage::GetNeighbour(message)
 }
 
@@ -246,22 +248,25 @@ fn ipv4_conf(setting: Ipv4Setting, value: u32) -> Attributes {
 
 fn address_message(Address { link, address }: Address) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = 32;
+    message.header.family = code(Family::of(address));
+    message.header.prefix_len = Family::of(address).bits();
     message.header.scope = AddressScope::Universe;
     message.header.index = link;
     message.attributes = vec![
-        AddressAttribute::Local(address.into()),
-        AddressAttribute::Address(address.into()),
+        AddressAttribute::Local(address),
+        AddressAttribute::Address(address),
         // Known since Linux 5.18, ignored before.
         AddressAttribute::Protocol(AddressProtocol::Other(ROUTE_PROTOCOL)),
     ];
+    if address.is_ipv6() {
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
     message
 }
 
 fn route_message(route: Route) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = code(route.destination.family());
     message.header.destination_prefix_length = route.destination.prefix();
     // Tables above 255 do not fit into the header; the attribute counts.
     message.header.table = u8::try_from(route.table).unwrap_or(RT_TABLE_COMPAT);
@@ -270,27 +275,25 @@ fn route_message(route: Route) -> RouteMessage {
     message.header.kind = RouteType::Unicast;
     message.attributes = vec![RouteAttribute::Table(route.table), RouteAttribute::Oif(route.link)];
     if route.destination.prefix() > 0 {
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.destination.network())));
+        message.attributes.push(RouteAttribute::Destination(route.destination.network().into()));
     }
-    message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(RouteAddress::Inet(gateway))));
+    message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
     message
 }
 
 fn neighbour_message(Neighbour { link, address, mac }: Neighbour) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = code(Family::of(address));
     message.header.ifindex = link;
     message.header.state = NeighbourState::Permanent;
-    message.attributes = vec![
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
-        NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
-    ];
+    message.attributes =
+        vec![NeighbourAttribute::Destination(address.into()), NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
     message
 }
 
 fn rule_message(rule: Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = code(rule.family);
     message.header.action = RuleAction::ToTable;
     message.header.table = u8::try_from(rule.table).unwrap_or(0);
     message.attributes = vec![
@@ -299,8 +302,8 @@ fn rule_message(rule: Rule) -> RuleMessage {
         RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL)),
     ];
     if let Some(source) = rule.from {
-        message.header.src_len = 32;
-        message.attributes.push(RuleAttribute::Source(source.into()));
+        message.header.src_len = Family::of(source).bits();
+        message.attributes.push(RuleAttribute::Source(source));
     }
     if let Some((value, mask)) = rule.mark {
         message.attributes.extend([RuleAttribute::FwMark(value), RuleAttribute::FwMask(mask)]);
@@ -308,112 +311,7 @@ fn rule_message(rule: Rule) -> RuleMessage {
     message
 }
 
-/// Reads a link from RTM_NEWLINK; nothing when it is another message.
-pub(crate) fn read_link(kind: u16, payload: &[u8]) -> Option<Link> {
-    if kind != RTM_NEWLINK {
-        return None;
-    }
-    let header = payload.first_chunk::<LINK_HEADER>()?;
-    let mut link = Link { index: attributes::as_ne32(&header[4..])?, ..Link::default() };
-    link.up = attributes::as_ne32(&header[8..])? & LinkFlags::Up.bits() != 0;
-    for (attribute, value) in attributes::read(&payload[LINK_HEADER..]) {
-        match attribute {
-            1 => link.mac = value.try_into().ok().map(MacAddress),
-            3 => link.name = attributes::as_text(value),
-            4 => link.mtu = attributes::as_ne32(value)?,
-            5 => link.peer = attributes::as_ne32(value),
-            18 => link.kind = attributes::find(value, 1).map(attributes::as_text).unwrap_or_default(),
-            20 => link.alias = attributes::as_text(value),
-            26 => {
-                let family = attributes::find(value, AF_INET).unwrap_or_default();
-                link.ipv4 = attributes::find(family, IFLA_INET_CONF).unwrap_or_default().to_vec();
-            }
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-fn decode(kind: u16, payload: &[u8]) -> Option<RouteNetlinkMessage> {
-    let mut header = NetlinkHeader::default();
-    header.message_type = kind;
-    RouteNetlinkMessage::deserialize(&header, payload).ok()
-}
-
-/// An address and whether it is stamped as ours.
-#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
-pub(crate) fn read_address(kind: u16, payload: &[u8]) -> Option<(Address, bool)> {
-    let RouteNetlinkMessage::NewAddress(message) = decode(kind, payload)? else { return None };
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-        _ => None,
-    })?;
-    let ours = message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::Other(ROUTE_PROTOCOL)));
-    Some((Address { link: message.header.index, address }, ours))
-}
-
-/// A unicast route of ours; nothing for any other.
-#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
-pub(crate) fn read_route(kind: u16, payload: &[u8]) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = decode(kind, payload)? else { return None };
-    if message.header.protocol != RouteProtocol::Other(ROUTE_PROTOCOL) || message.header.kind != RouteType::Unicast {
-        return None;
-    }
-    let mut route = Route { table: message.header.table.into(), destination: Cidr::ANY, gateway: None, link: 0 };
-    for attribute in message.attributes {
-        match attribute {
-            RouteAttribute::Table(table) => route.table = table,
-            RouteAttribute::Oif(link) => route.link = link,
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => route.gateway = Some(gateway),
-            RouteAttribute::Destination(RouteAddress::Inet(network)) => {
-                route.destination = Cidr::new(network, message.header.destination_prefix_length).ok()?;
-            }
-            _ => {}
-        }
-    }
-    Some(route)
-}
-
-/// A permanent neighbour; nothing for one that the kernel learnt.
-#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
-pub(crate) fn read_neighbour(kind: u16, payload: &[u8]) -> Option<Neighbour> {
-    let RouteNetlinkMessage::NewNeighbour(message) = decode(kind, payload)? else { return None };
-    let (mut address, mut mac) = (None, None);
-    for attribute in message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(found),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.try_into().ok().map(MacAddress),
-            _ => {}
-        }
-    }
-    let permanent = message.header.state == NeighbourState::Permanent;
-    permanent.then_some(Neighbour { link: message.header.ifindex, address: address?, mac: mac? })
-}
-
-/// A rule of ours; nothing for any other.
-#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
-pub(crate) fn read_rule(kind: u16, payload: &[u8]) -> Option<Rule> {
-    let RouteNetlinkMessage::NewRule(message) = decode(kind, payload)? else { return None };
-    if !message.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL))) {
-        return None;
-    }
-    let mut rule = Rule { priority: 0, from: None, mark: None, table: message.header.table.into() };
-    let (mut value, mut mask) = (None, u32::MAX);
-    for attribute in message.attributes {
-        match attribute {
-            RuleAttribute::Priority(priority) => rule.priority = priority,
-            RuleAttribute::Table(table) => rule.table = table,
-            RuleAttribute::FwMark(mark) => value = Some(mark),
-            RuleAttribute::FwMask(bits) => mask = bits,
-            RuleAttribute::Source(IpAddr::V4(source)) => rule.from = Some(source),
-            _ => {}
-        }
-    }
-    rule.mark = value.map(|value| (value, mask));
-    Some(rule)
-}
-
-/// The pod's /32 in the pods' table.
-pub(crate) fn pod_route(address: Ipv4Addr, link: u32) -> Route {
+/// The pod's /32 or /128 in the pods' table.
+pub(crate) fn pod_route(address: impl Into<IpAddr>, link: u32) -> Route {
     Route { table: eni_proto::numbers::TABLE_PODS, destination: Cidr::host(address), gateway: None, link }
 }

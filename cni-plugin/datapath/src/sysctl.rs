@@ -33,6 +33,11 @@ pub(crate) fn write_if_present(name: &str, value: u32) -> Result<bool, SysctlErr
     }
 }
 
+/// Whether the kernel has IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    path("ipv6").exists()
+}
+
 /// Lists the links that have IPv4 settings, without `all` and `default`.
 pub(crate) fn ipv4_links() -> Vec<String> {
     let Ok(entries) = fs::read_dir(path("ipv4/conf")) else { return Vec::new() };

@@ -7,7 +7,7 @@ mod world;
 use std::{fs, time::Duration};
 
 use eni_datapath::{
-    EniError, HostError, HostPlan, MacAddress, Netns, SourcePorts, WatchError, add_pod,
+    EniError, Family, HostError, HostPlan, MacAddress, Netns, SourcePorts, WatchError, add_pod,
     apply::{Already, ApplyError, apply},
     clean_host, del_pod, forget_eni, leftovers, observe_pods,
     ops::{Address, Object, Op, Route, Rule},
@@ -297,7 +297,8 @@ fn a_hot_plugged_link_is_noticed_and_one_that_never_comes_is_given_up() {
 fn every_kind_of_step(link: u32) -> Vec<Op> {
     let route =
         |destination: &str, gateway| Route { table: 77, destination: destination.parse().unwrap(), gateway, link };
-    let rule = Rule { priority: 900, from: Some([10, 9, 9, 9].into()), mark: Some((1, 3)), table: 77 };
+    let rule =
+        Rule { family: Family::V4, priority: 900, from: Some([10, 9, 9, 9].into()), mark: Some((1, 3)), table: 77 };
     vec![
         Op::Add(Object::Address(Address { link, address: [10, 9, 9, 9].into() })),
         Op::Add(Object::Route(route("10.9.9.1/32", None))),

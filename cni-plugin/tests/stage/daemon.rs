@@ -60,7 +60,14 @@ impl Book {
             Manner::Proper | Manner::Refuse(_) | Manner::Secondary | Manner::Silent => address.to_string(),
         };
         let eni_mark = if matches!(self.manner, Manner::Secondary) { 2 } else { 0 };
-        wire::PodNetwork { ipv4, eni: "eni-1".to_owned(), eni_mark, mtu: 9001, veth_prefix: "eni".to_owned() }
+        wire::PodNetwork {
+            ipv4,
+            ipv6: String::new(),
+            eni: "eni-1".to_owned(),
+            eni_mark,
+            mtu: 9001,
+            veth_prefix: "eni".to_owned(),
+        }
     }
 }
 

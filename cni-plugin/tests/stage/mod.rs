@@ -113,6 +113,7 @@ fn host_plan() -> HostPlan {
         by_main: vec![],
         veth_prefix: eni_proto::VethPrefix::default(),
         mtu: 9001,
+        ipv6: false,
     }
 }
 
@@ -125,6 +126,7 @@ fn eni_plan() -> EniPlan {
         card: 0,
         mark: eni_proto::EniMark::of_device(1),
         mtu: 9001,
+        ipv6: false,
     }
 }
 

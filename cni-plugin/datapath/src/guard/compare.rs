@@ -3,18 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use eni_proto::{EniMark, LinkAlias, numbers::TABLE_PODS};
 
 use super::Wanted;
 use crate::{
-    eni, host,
+    Family, eni, host,
     nft::PodMap,
     observe::HostState,
     ops::{Ipv4Setting, Object, Op, Setting},
-    pod::{ended_alias, host_mac},
+    pod::{ended_alias, host_mac, pod_neighbour},
     route::{Link, pod_route},
 };
 
@@ -24,10 +24,10 @@ pub(super) enum Remedy {
     Op(Op),
     /// A pod's element in the map.
     Pod(Element),
-    /// The whole table but its map.
-    Table,
-    /// The node forwards.
-    Forwarding,
+    /// The whole table of a family but its map.
+    Table(Family),
+    /// The node's own settings: it forwards.
+    Settings,
     /// The strict check on pods' links is not undone by the setting for all links.
     ReversePathOfAll,
 }
@@ -35,7 +35,7 @@ pub(super) enum Remedy {
 /// What the map shall say of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Element {
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     /// Absent: nothing.
     pub(super) mark: Option<EniMark>,
     /// Index of the pod's link, so that another pod with the address is another thing. Zero: there is none.
@@ -58,8 +58,9 @@ impl fmt::Display for Remedy {
                 write!(f, "set map element {address} to ENI {}", mark.value())
             }
             Self::Pod(Element { address, mark: None, .. }) => write!(f, "remove map element {address}"),
-            Self::Table => f.write_str("write the nf_tables table"),
-            Self::Forwarding => f.write_str("set ip_forward=1"),
+            Self::Table(Family::V4) => f.write_str("write the nf_tables table"),
+            Self::Table(Family::V6) => f.write_str("write the nf_tables table for IPv6"),
+            Self::Settings => f.write_str("let the node forward"),
             Self::ReversePathOfAll => f.write_str("set rp_filter=0 on all"),
         }
     }
@@ -110,12 +111,16 @@ pub(super) fn labelled(state: &HostState) -> impl Iterator<Item = (&Link, LinkAl
 /// The elements that pods' links call for.
 pub(super) fn elements(state: &HostState) -> PodMap {
     let secondary = labelled(state).filter(|(_, alias)| !alias.eni_mark.is_primary());
-    secondary.map(|(_, alias)| (alias.address, alias.eni_mark)).collect()
+    secondary.flat_map(|(_, alias)| addresses(&alias).map(move |address| (address, alias.eni_mark))).collect()
+}
+
+fn addresses(alias: &LinkAlias) -> impl Iterator<Item = IpAddr> + use<> {
+    [Some(alias.address.into()), alias.ipv6.map(IpAddr::V6)].into_iter().flatten()
 }
 
 /// What pods' links say of themselves is what is wanted. Where two say the same address, the route decides.
 fn pods(state: &HostState, map: &PodMap) -> Vec<Deviation> {
-    let routes: BTreeMap<Ipv4Addr, u32> = state
+    let routes: BTreeMap<IpAddr, u32> = state
         .routes
         .iter()
         .filter(|route| route.table == TABLE_PODS)
@@ -125,12 +130,15 @@ fn pods(state: &HostState, map: &PodMap) -> Vec<Deviation> {
     let mut known = BTreeMap::new();
     for (link, alias) in labelled(state) {
         remedies.extend(on_link(link, &alias).map(whatever_it_is).map(Remedy::Op));
-        let leads_to = routes.get(&alias.address);
-        if leads_to.is_none() {
-            remedies.push(Remedy::Op(Op::Add(Object::Route(pod_route(alias.address, link.index)))));
-        }
-        if leads_to.is_none_or(|other| *other == link.index) {
-            known.insert(alias.address, (alias.eni_mark, link.index));
+        remedies.extend(neighbour(state, link, &alias).map(Remedy::Op));
+        for address in addresses(&alias) {
+            let leads_to = routes.get(&address);
+            if leads_to.is_none() {
+                remedies.push(Remedy::Op(Op::Add(Object::Route(pod_route(address, link.index)))));
+            }
+            if leads_to.is_none_or(|other| *other == link.index) {
+                known.insert(address, (alias.eni_mark, link.index));
+            }
         }
     }
     for (&address, &(mark, link)) in &known {
@@ -140,10 +148,17 @@ fn pods(state: &HostState, map: &PodMap) -> Vec<Deviation> {
         }
     }
     // Their DEL has left the elements to the daemon.
-    let ending: BTreeSet<Ipv4Addr> = state.links.iter().filter_map(ended_alias).map(|alias| alias.address).collect();
+    let ended = state.links.iter().filter_map(ended_alias);
+    let ending: BTreeSet<IpAddr> = ended.flat_map(|alias| addresses(&alias)).collect();
     let stale = map.keys().filter(|address| !known.contains_key(*address) && !ending.contains(*address));
     remedies.extend(stale.map(|&address| Remedy::Pod(Element { address, mark: None, link: 0 })));
     remedies.into_iter().map(|remedy| Deviation { remedy, passing: true }).collect()
+}
+
+/// The pod's IPv6 address is not asked for: it is known where it lives.
+fn neighbour(state: &HostState, link: &Link, alias: &LinkAlias) -> Option<Op> {
+    let wanted = pod_neighbour(alias.ipv6?, link.index, &alias.key);
+    (!state.neighbours.contains(&wanted)).then_some(Op::Add(Object::Neighbour(wanted)))
 }
 
 fn on_link(link: &Link, alias: &LinkAlias) -> impl Iterator<Item = Op> {
@@ -160,6 +175,8 @@ fn on_link(link: &Link, alias: &LinkAlias) -> impl Iterator<Item = Op> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use eni_proto::PodKey;
 
     use super::*;
@@ -169,7 +186,7 @@ mod tests {
     fn pod_link(index: u32, container: &str, mark: EniMark) -> Link {
         let key = PodKey::new("pods", container, "eth0").unwrap();
         let mac = Some(host_mac(&key));
-        let alias = LinkAlias { key, address: ADDRESS, eni_mark: mark }.to_string();
+        let alias = LinkAlias { key, address: ADDRESS, ipv6: None, eni_mark: mark }.to_string();
         let mut ipv4 = vec![0; 4 * 40];
         ipv4[4 * (Ipv4Setting::ReversePath as usize - 1)] = 1;
         Link { index, mac, alias, up: true, kind: "veth".to_owned(), ipv4, ..Link::default() }
@@ -178,7 +195,11 @@ mod tests {
     fn found(links: Vec<Link>, routes: &[u32], map: &[(Ipv4Addr, EniMark)]) -> Vec<String> {
         let routes = routes.iter().map(|link| pod_route(ADDRESS, *link)).collect();
         let state = HostState { links, routes, ..HostState::default() };
-        let deviations = deviations(&Wanted::default(), &state, &map.iter().copied().collect());
+        let deviations = deviations(
+            &Wanted::default(),
+            &state,
+            &map.iter().map(|(address, mark)| (IpAddr::V4(*address), *mark)).collect(),
+        );
         assert!(deviations.iter().all(|deviation| deviation.passing));
         deviations.iter().map(|deviation| deviation.remedy.to_string()).collect()
     }

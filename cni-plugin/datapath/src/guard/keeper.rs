@@ -17,13 +17,17 @@ use super::{
     patience::Patience,
 };
 use crate::{
-    HostError, SysctlError,
+    Family, HostError, HostPlan, SysctlError,
     apply::is_already,
+    eni::families,
     host,
-    nft::{Nft, Picture, PodMap, encode::Change},
+    nft::{
+        Nft, Picture, PodMap,
+        encode::{Change, Step},
+    },
     observe::{HostState, observe_host},
     ops::Op,
-    route,
+    route::{self, Link},
     socket::NetlinkSocket,
     sysctl,
 };
@@ -68,7 +72,7 @@ pub(super) struct Keeper {
 struct Seen {
     generation: u32,
     map: PodMap,
-    picture: Picture,
+    pictures: [Picture; 2],
 }
 
 impl Keeper {
@@ -121,7 +125,7 @@ impl Keeper {
         let state = observe_host(&mut self.socket)?;
         let seen = match self.seen.take().filter(|seen| seen.generation == generation) {
             Some(seen) => seen,
-            None => Seen { generation, map: self.nft.pods()?.unwrap_or_default(), picture: self.nft.picture()? },
+            None => Seen { generation, map: self.nft.pods()?.unwrap_or_default(), pictures: self.nft.pictures()? },
         };
         self.seen = Some(seen.clone());
         Ok((state, seen))
@@ -185,8 +189,8 @@ impl Keeper {
                     pods.push(*element);
                     continue;
                 }
-                Remedy::Table => self.mend_table(wanted, state, seen),
-                Remedy::Forwarding => sysctl::ensure("ipv4/ip_forward", 1).map_err(NotDone::from),
+                Remedy::Table(family) => self.mend_table(*family, wanted, state, seen),
+                Remedy::Settings => set_up(wanted, state).map_err(NotDone::from),
                 Remedy::ReversePathOfAll => relax(wanted).map_err(NotDone::from),
             };
             refused.extend(outcome.err().map(|why| (*remedy, why)));
@@ -220,9 +224,10 @@ impl Keeper {
         }
         let change = |&Element { address, mark, .. }: &Element| {
             let remove = seen.map.contains_key(&address).then_some(Change::RemovePod { address });
-            remove.into_iter().chain(mark.map(|mark| Change::AddPod { address, mark })).collect::<Vec<_>>()
+            let add = mark.map(|mark| Change::AddPod { address, mark });
+            remove.into_iter().chain(add).map(|change| (Family::of(address), change)).collect::<Vec<_>>()
         };
-        let all: Vec<Change> = pods.iter().flat_map(change).collect();
+        let all: Vec<Step> = pods.iter().flat_map(change).collect();
         match self.nft.commit_since(seen.generation, &all) {
             Ok(true) => return Vec::new(),
             Ok(false) => return pods.iter().map(|pod| (Remedy::Pod(*pod), NotDone::Meanwhile)).collect(),
@@ -232,19 +237,38 @@ impl Keeper {
         pods.iter().filter_map(one).collect()
     }
 
-    fn mend_table(&mut self, wanted: &mut Wanted, state: &HostState, seen: &Seen) -> Result<(), NotDone> {
-        let Some((plan, index)) = &wanted.host else { return Ok(()) };
-        let Some(link) = compare::find(state, plan.primary_mac, *index) else { return Ok(()) };
-        let marks: Vec<EniMark> =
-            wanted.enis.values().map(|(plan, _)| plan.mark).filter(|mark| !mark.is_primary()).collect();
-        let pods = seen.picture.is_empty().then(|| compare::elements(state));
-        let shape = host::shape(plan, link);
+    fn mend_table(
+        &mut self,
+        family: Family,
+        wanted: &mut Wanted,
+        state: &HostState,
+        seen: &Seen,
+    ) -> Result<(), NotDone> {
+        let Some((plan, link)) = primary(wanted, state) else { return Ok(()) };
+        let enis = wanted.enis.values().map(|(plan, _)| plan);
+        let enis = enis.filter(|plan| !plan.mark.is_primary() && families(plan.ipv6).contains(&family));
+        let marks: Vec<EniMark> = enis.map(|plan| plan.mark).collect();
+        let pods = seen.pictures[at(family)].is_empty().then(|| compare::elements(state));
+        let shape = host::shape(plan, link, family);
         if !host::mend_table(&mut self.nft, seen.generation, &shape, &marks, pods.as_ref())? {
             return Err(NotDone::Meanwhile);
         }
-        wanted.picture = self.nft.picture()?;
+        wanted.pictures = self.nft.pictures()?;
         Ok(())
     }
+}
+
+const fn at(family: Family) -> usize {
+    family as usize
+}
+
+fn primary<'a>(wanted: &'a Wanted, state: &'a HostState) -> Option<(&'a HostPlan, &'a Link)> {
+    let (plan, index) = wanted.host.as_ref()?;
+    Some((plan, compare::find(state, plan.primary_mac, *index)?))
+}
+
+fn set_up(wanted: &Wanted, state: &HostState) -> Result<(), SysctlError> {
+    primary(wanted, state).map_or(Ok(()), |(plan, link)| host::ensure_settings(plan, &link.name))
 }
 
 fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen) -> Vec<Deviation> {
@@ -254,13 +278,21 @@ fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen) -> Vec<Deviation>
             found.push(Deviation { remedy, passing: false });
         }
     };
-    at_once(sysctl::read("ipv4/ip_forward") != Some(1), Remedy::Forwarding);
+    if let Some((plan, link)) = primary(wanted, state) {
+        let differs = |(name, value): &(String, u32)| sysctl::read(name) != Some(*value);
+        at_once(host::settings(plan, &link.name).iter().any(differs), Remedy::Settings);
+        for family in families(plan.ipv6) {
+            at_once(seen.pictures[at(*family)] != wanted.pictures[at(*family)], Remedy::Table(*family));
+        }
+    }
     at_once(sysctl::read("ipv4/conf/all/rp_filter") == Some(2), Remedy::ReversePathOfAll);
-    at_once(seen.picture != wanted.picture, Remedy::Table);
     let others = compare::deviations(wanted, state, &seen.map);
     // A table that is made anew has all pods.
-    found
-        .extend(others.into_iter().filter(|found| !seen.picture.is_empty() || !matches!(found.remedy, Remedy::Pod(_))));
+    let there = |address| !seen.pictures[at(Family::of(address))].is_empty();
+    found.extend(others.into_iter().filter(|found| match found.remedy {
+        Remedy::Pod(Element { address, .. }) => there(address),
+        Remedy::Op(_) | Remedy::Table(_) | Remedy::Settings | Remedy::ReversePathOfAll => true,
+    }));
     found
 }
 

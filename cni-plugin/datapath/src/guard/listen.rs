@@ -26,8 +26,8 @@ use super::Kick;
 use crate::attributes;
 
 // Groups and kinds of messages. Source: linux/rtnetlink.h and linux/netfilter/nfnetlink.h.
-const GROUPS_ROUTE: [u32; 5] = [GROUP_LINK, 5, 7, 8, 24];
-const GROUP_LINK: u32 = 1;
+/// Links; and of both families addresses, routes, rules, settings.
+const GROUPS_ROUTE: [u32; 9] = [1, 5, 7, 8, 24, 9, 11, 19, 25];
 const GROUPS_NFTABLES: [u32; 1] = [7];
 const LINK: [u16; 2] = [16, 17];
 const ADDRESS: [u16; 2] = [20, 21];

@@ -1,6 +1,9 @@
 //! nf_tables messages as bytes. Numbers: linux/netfilter/nf_tables.h and nfnetlink.h.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use eni_proto::{
     EniMark,
@@ -8,8 +11,10 @@ use eni_proto::{
 };
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE};
 
+mod expression;
+
 use crate::{
-    SourcePorts,
+    Family, SourcePorts,
     attributes::{self, Attributes},
     socket::Message,
 };
@@ -34,29 +39,17 @@ const NEW_GENERATION: u16 = 15;
 const GET_GENERATION: u16 = 16;
 
 const FAMILY_ANY: u8 = 0;
-const FAMILY_IPV4: u8 = 2;
 pub(super) const FAMILY_HEADER: usize = 4;
-/// The type `ipv4_addr` of the `nft` program, so that it can print our sets.
+/// The types `ipv4_addr` and `ipv6_addr` of the `nft` program, so that it can print our sets.
 const TYPE_IPV4: u32 = 7;
+const TYPE_IPV6: u32 = 8;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
 const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
 const ELEMENT_INTERVAL_END: u32 = 1;
-const VERDICT_REGISTER: u32 = 0;
-/// The only data register that our rules need: 16 bytes.
-const REGISTER: u32 = 1;
 const JUMP: i32 = -3;
-const GOTO: i32 = -4;
-const RETURN: i32 = -5;
-const DROP: i32 = 0;
 /// Policy of every chain, said each time so that somebody else's goes.
 const ACCEPT: u32 = 1;
-const FIB_LINK_NAME: u32 = 2;
-const FIB_TYPE: u32 = 3;
-const FIB_SOURCE: u32 = 1;
-const FIB_DESTINATION: u32 = 2;
-const RANDOM: u32 = 1 << 2;
-const FULLY_RANDOM: u32 = 1 << 4;
 
 /// A hook of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +76,8 @@ pub(crate) enum Field {
     DestinationType,
     /// Name of the link by which the main routes, without any mark, lead to the destination.
     LinkToDestination,
+    /// Index of the incoming link when it leads to the source, else 0.
+    SourceBehindLink,
 }
 
 /// One expression of a rule. All work on the same register.
@@ -141,15 +136,25 @@ pub(crate) enum Change {
     /// Ranges, sorted, neither overlapping nor touching.
     AddRanges {
         set: &'static str,
-        ranges: Vec<(Ipv4Addr, Ipv4Addr)>,
+        ranges: Vec<(IpAddr, IpAddr)>,
     },
     AddPod {
-        address: Ipv4Addr,
+        address: IpAddr,
         mark: EniMark,
     },
     RemovePod {
-        address: Ipv4Addr,
+        address: IpAddr,
     },
+}
+
+/// A change of the table of this family.
+pub(crate) type Step = (Family, Change);
+
+const fn code(family: Family) -> u8 {
+    match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
 }
 
 /// Name of the chain that marks an ENI's packets.
@@ -181,34 +186,34 @@ impl fmt::Display for Change {
 /// The messages of one transaction: as many as changes and two around them.
 ///
 /// With a generation the kernel refuses all (ERESTART) when anything in nf_tables has changed since.
-pub(crate) fn transaction(changes: &[Change], generation: Option<u32>) -> Vec<Message> {
+pub(crate) fn transaction(changes: &[Step], generation: Option<u32>) -> Vec<Message> {
     let border = |kind, attributes| Message { kind, flags: 0, payload: header(FAMILY_ANY, SUBSYSTEM, attributes) };
     let since = generation.map_or(Attributes::new(), |generation| Attributes::new().be32(1, generation));
     let mut messages = Vec::with_capacity(changes.len() + 2);
     messages.push(border(BATCH_BEGIN, since));
-    messages.extend(changes.iter().map(message));
+    messages.extend(changes.iter().map(|(family, change)| message(*family, change)));
     messages.push(border(BATCH_END, Attributes::new()));
     messages
 }
 
 /// Kind and payload of the request for all elements of a set.
-pub(crate) fn elements_request(table: &str, set: &str) -> (u16, Vec<u8>) {
+pub(crate) fn elements_request(family: Family, table: &str, set: &str) -> (u16, Vec<u8>) {
     let name = Attributes::new().text(1, table).text(2, set);
-    (SUBSYSTEM << 8 | GET_ELEMENT, header(FAMILY_IPV4, 0, name))
+    (SUBSYSTEM << 8 | GET_ELEMENT, header(code(family), 0, name))
 }
 
 /// Kind and payload of the request for all rules of a table.
-pub(super) fn rules_request(table: &str) -> (u16, Vec<u8>) {
-    (SUBSYSTEM << 8 | GET_RULE, header(FAMILY_IPV4, 0, Attributes::new().text(1, table)))
+pub(super) fn rules_request(family: Family, table: &str) -> (u16, Vec<u8>) {
+    (SUBSYSTEM << 8 | GET_RULE, header(code(family), 0, Attributes::new().text(1, table)))
 }
 
-pub(super) fn chain_request(table: &str, chain: &str) -> Message {
-    let payload = header(FAMILY_IPV4, 0, Attributes::new().text(1, table).text(3, chain));
+pub(super) fn chain_request(family: Family, table: &str, chain: &str) -> Message {
+    let payload = header(code(family), 0, Attributes::new().text(1, table).text(3, chain));
     Message { kind: SUBSYSTEM << 8 | GET_CHAIN, flags: NLM_F_ACK, payload }
 }
 
-pub(crate) fn table_request(table: &str) -> Message {
-    let payload = header(FAMILY_IPV4, 0, Attributes::new().text(1, table));
+pub(crate) fn table_request(family: Family, table: &str) -> Message {
+    let payload = header(code(family), 0, Attributes::new().text(1, table));
     Message { kind: SUBSYSTEM << 8 | GET_TABLE, flags: NLM_F_ACK, payload }
 }
 
@@ -227,17 +232,19 @@ pub(crate) fn read_generation(kind: u16, payload: &[u8]) -> Option<u32> {
 }
 
 /// Reads the elements of the pods' map; skips what is none.
-pub(crate) fn read_elements(payload: &[u8]) -> Vec<(Ipv4Addr, EniMark)> {
+pub(crate) fn read_elements(payload: &[u8]) -> Vec<(IpAddr, EniMark)> {
     let list = payload.get(FAMILY_HEADER..).and_then(|rest| attributes::find(rest, 3)).unwrap_or_default();
     attributes::read(list).filter_map(|(_, element)| read_element(element)).collect()
 }
 
-fn read_element(element: &[u8]) -> Option<(Ipv4Addr, EniMark)> {
-    let key: [u8; 4] = attributes::find(attributes::find(element, 1)?, 1)?.try_into().ok()?;
+fn read_element(element: &[u8]) -> Option<(IpAddr, EniMark)> {
+    let key = attributes::find(attributes::find(element, 1)?, 1)?;
+    let v4 = || <[u8; 4]>::try_from(key).map(|bytes| Ipv4Addr::from(bytes).into());
+    let address = v4().or_else(|_| <[u8; 16]>::try_from(key).map(|bytes| Ipv6Addr::from(bytes).into())).ok()?;
     let verdict = attributes::find(attributes::find(element, 2)?, 2)?;
     let chain = attributes::as_text(attributes::find(verdict, 2)?);
     let mark = EniMark::new(chain.strip_prefix("eni_")?.parse().ok()?)?;
-    Some((Ipv4Addr::from(key), mark))
+    Some((address, mark))
 }
 
 fn header(family: u8, resource: u16, attributes: Attributes) -> Vec<u8> {
@@ -247,21 +254,22 @@ fn header(family: u8, resource: u16, attributes: Attributes) -> Vec<u8> {
     payload
 }
 
-fn message(change: &Change) -> Message {
+fn message(family: Family, change: &Change) -> Message {
     let table = |kind| Attributes::new().text(kind, NFT_TABLE);
     let (kind, flags, attributes) = match change {
         Change::AddTable => (NEW_TABLE, NLM_F_CREATE, table(1)),
         Change::RemoveTable => (DEL_TABLE, 0, table(1)),
         Change::AddPodMap => {
-            let set = set(NFT_POD_MAP, SET_MAP).be32(6, TYPE_VERDICT);
+            let set = set(family, NFT_POD_MAP, SET_MAP).be32(6, TYPE_VERDICT);
             (NEW_SET, NLM_F_CREATE, set.be32(10, 1))
         }
-        Change::AddNetworkSet { set: name } => (NEW_SET, NLM_F_CREATE, set(name, SET_INTERVAL).be32(10, 2)),
+        Change::AddNetworkSet { set: name } => (NEW_SET, NLM_F_CREATE, set(family, name, SET_INTERVAL).be32(10, 2)),
         Change::AddChain { name, hook } => (NEW_CHAIN, NLM_F_CREATE, chain(name, *hook)),
         Change::RemoveChain { name } => (DEL_CHAIN, 0, table(1).text(3, name)),
         Change::ClearRules { chain } => (DEL_RULE, 0, table(1).text(2, chain)),
         Change::AddRule { chain, expressions } => {
-            let list = expressions.iter().fold(Attributes::new(), |list, one| list.nested(1, expression(one)));
+            let list =
+                expressions.iter().fold(Attributes::new(), |list, one| list.nested(1, expression::encode(family, one)));
             (NEW_RULE, NLM_F_CREATE | netlink_packet_core::NLM_F_APPEND, table(1).text(2, chain).nested(4, list))
         }
         Change::ClearSet { set } => (DEL_ELEMENT, 0, table(1).text(2, set)),
@@ -278,11 +286,15 @@ fn message(change: &Change) -> Message {
             (DEL_ELEMENT, 0, table(1).text(2, NFT_POD_MAP).nested(3, list))
         }
     };
-    Message { kind: SUBSYSTEM << 8 | kind, flags: flags | NLM_F_ACK, payload: header(FAMILY_IPV4, 0, attributes) }
+    Message { kind: SUBSYSTEM << 8 | kind, flags: flags | NLM_F_ACK, payload: header(code(family), 0, attributes) }
 }
 
-fn set(name: &str, flags: u32) -> Attributes {
-    Attributes::new().text(1, NFT_TABLE).text(2, name).be32(3, flags).be32(4, TYPE_IPV4).be32(5, 4)
+fn set(family: Family, name: &str, flags: u32) -> Attributes {
+    let (kind, bytes) = match family {
+        Family::V4 => (TYPE_IPV4, 4),
+        Family::V6 => (TYPE_IPV6, 16),
+    };
+    Attributes::new().text(1, NFT_TABLE).text(2, name).be32(3, flags).be32(4, kind).be32(5, bytes)
 }
 
 fn chain(name: &str, hook: Option<Hook>) -> Attributes {
@@ -296,8 +308,20 @@ fn chain(name: &str, hook: Option<Hook>) -> Attributes {
     }
 }
 
-fn key(address: Ipv4Addr) -> Attributes {
-    Attributes::new().nested(1, value(&address.octets()))
+fn key(address: IpAddr) -> Attributes {
+    let bytes = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    Attributes::new().nested(1, value(&bytes))
+}
+
+/// The address behind this one; nothing behind the last.
+pub(super) fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => Some(Ipv4Addr::from_bits(address.to_bits().checked_add(1)?).into()),
+        IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits().checked_add(1)?).into()),
+    }
 }
 
 fn value(bytes: &[u8]) -> Attributes {
@@ -314,71 +338,12 @@ fn verdict(code: i32, chain: Option<&str>) -> Attributes {
 }
 
 /// A range is two elements: its first address, and the one behind its last, which is marked as an end.
-fn intervals(ranges: &[(Ipv4Addr, Ipv4Addr)]) -> Attributes {
+fn intervals(ranges: &[(IpAddr, IpAddr)]) -> Attributes {
     ranges.iter().fold(Attributes::new(), |list, (first, last)| {
         let list = list.nested(1, key(*first));
-        match last.to_bits().checked_add(1) {
-            Some(behind) => list.nested(1, key(behind.into()).be32(3, ELEMENT_INTERVAL_END)),
+        match next(*last) {
+            Some(behind) => list.nested(1, key(behind).be32(3, ELEMENT_INTERVAL_END)),
             None => list,
         }
     })
-}
-
-fn expression(expression: &Expression) -> Attributes {
-    let (name, data) = match expression {
-        Expression::Load(field) => load(*field),
-        Expression::Store(Field::ConnectionMark) => ("ct", Attributes::new().be32(2, 3).be32(4, REGISTER)),
-        Expression::Store(_) => ("meta", Attributes::new().be32(2, 3).be32(3, REGISTER)),
-        Expression::Bits { mask, xor } => {
-            let registers = Attributes::new().be32(1, REGISTER).be32(2, REGISTER).be32(3, 4);
-            ("bitwise", registers.nested(4, value(&mask.to_ne_bytes())).nested(5, value(&xor.to_ne_bytes())))
-        }
-        Expression::Equal(bytes) => ("cmp", Attributes::new().be32(1, REGISTER).be32(2, 0).nested(3, value(bytes))),
-        Expression::NotEqual(bytes) => ("cmp", Attributes::new().be32(1, REGISTER).be32(2, 1).nested(3, value(bytes))),
-        Expression::InSet(set) => ("lookup", Attributes::new().text(1, set).be32(2, REGISTER)),
-        Expression::NotInSet(set) => ("lookup", Attributes::new().text(1, set).be32(2, REGISTER).be32(5, 1)),
-        Expression::Follow(map) => {
-            ("lookup", Attributes::new().text(1, map).be32(2, REGISTER).be32(3, VERDICT_REGISTER))
-        }
-        Expression::Goto(chain) => immediate(VERDICT_REGISTER, verdict(GOTO, Some(chain))),
-        Expression::Return => immediate(VERDICT_REGISTER, verdict(RETURN, None)),
-        Expression::Drop => immediate(VERDICT_REGISTER, verdict(DROP, None)),
-        Expression::Put(address) => immediate(REGISTER, value(&address.octets())),
-        Expression::SourceNat(ports) => {
-            let nat = Attributes::new().be32(1, 0).be32(2, FAMILY_IPV4.into()).be32(3, REGISTER);
-            let nat = match ports {
-                SourcePorts::Random => nat.be32(7, FULLY_RANDOM),
-                SourcePorts::Hashed => nat.be32(7, RANDOM),
-                SourcePorts::Kept => nat,
-            };
-            ("nat", nat)
-        }
-    };
-    Attributes::new().text(1, name).nested(2, data)
-}
-
-fn immediate(register: u32, data: Attributes) -> (&'static str, Attributes) {
-    ("immediate", Attributes::new().be32(1, register).nested(2, data))
-}
-
-fn load(field: Field) -> (&'static str, Attributes) {
-    let meta = |key| ("meta", Attributes::new().be32(1, REGISTER).be32(2, key));
-    let ct = |key| ("ct", Attributes::new().be32(1, REGISTER).be32(2, key));
-    // Base 1: the network header; both addresses have four bytes.
-    let ip = |offset| ("payload", Attributes::new().be32(1, REGISTER).be32(2, 1).be32(3, offset).be32(4, 4));
-    let fib = |result, flags| ("fib", Attributes::new().be32(1, REGISTER).be32(2, result).be32(3, flags));
-    match field {
-        Field::IncomingName => meta(6),
-        Field::OutgoingName => meta(7),
-        Field::IncomingGroup => meta(21),
-        Field::Mark => meta(3),
-        Field::ConnectionState => ct(0),
-        Field::ConnectionStatus => ct(2),
-        Field::ConnectionMark => ct(3),
-        Field::Source => ip(12),
-        Field::Destination => ip(16),
-        Field::SourceType => fib(FIB_TYPE, FIB_SOURCE),
-        Field::DestinationType => fib(FIB_TYPE, FIB_DESTINATION),
-        Field::LinkToDestination => fib(FIB_LINK_NAME, FIB_DESTINATION),
-    }
 }

@@ -8,7 +8,7 @@ use super::{
     encode::{self, chain_request},
     table::HOOKED,
 };
-use crate::attributes;
+use crate::{Family, attributes};
 
 /// How many others use a table or chain, which changes with every pod: kind of the attribute.
 const USE_OF_TABLE: u16 = 3;
@@ -28,10 +28,15 @@ impl Picture {
 }
 
 impl Nft {
+    /// Looks at the tables of both families.
+    pub(crate) fn pictures(&mut self) -> Result<[Picture; 2], NftError> {
+        Ok([self.picture(Family::V4)?, self.picture(Family::V6)?])
+    }
+
     /// Looks at the table; an absent one gives an empty picture.
-    pub(crate) fn picture(&mut self) -> Result<Picture, NftError> {
-        let mut requests = vec![encode::table_request(NFT_TABLE)];
-        requests.extend(HOOKED.map(|chain| chain_request(NFT_TABLE, chain)));
+    fn picture(&mut self, family: Family) -> Result<Picture, NftError> {
+        let mut requests = vec![encode::table_request(family, NFT_TABLE)];
+        requests.extend(HOOKED.map(|chain| chain_request(family, NFT_TABLE, chain)));
         let mut parts = Vec::new();
         for (reply, unstable) in
             self.0.exchange(&requests)?.into_iter().zip([USE_OF_TABLE].into_iter().chain([USE_OF_CHAIN; HOOKED.len()]))
@@ -41,9 +46,9 @@ impl Nft {
             );
         }
         let dumps = [
-            encode::rules_request(NFT_TABLE),
-            encode::elements_request(NFT_TABLE, NFT_DIRECT_SET),
-            encode::elements_request(NFT_TABLE, NFT_BY_MAIN_SET),
+            encode::rules_request(family, NFT_TABLE),
+            encode::elements_request(family, NFT_TABLE, NFT_DIRECT_SET),
+            encode::elements_request(family, NFT_TABLE, NFT_BY_MAIN_SET),
         ];
         for (kind, payload) in dumps {
             let reply = self.0.dump(kind, &payload)?;

@@ -31,15 +31,15 @@
 //! What somebody else broke must not send a pod's packet by the wrong ENI until it is mended: a pod of a secondary ENI, whose link is in
 //! the ENI's group, is not let through without its element, and leaves by the primary ENI as the node or not at all.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use eni_proto::{
     EniMark, VethPrefix,
     numbers::{ENI_MARK_MASK, NFT_BY_MAIN_SET, NFT_DIRECT_SET, NFT_POD_MAP, NFT_PREROUTING_PRIORITY, PRIMARY_MARK},
 };
 
-use super::encode::{Change, Expression, Field, Hook, eni_chain};
-use crate::{Cidr, SourcePorts};
+use super::encode::{Change, Expression, Field, Hook, Step, eni_chain, next};
+use crate::{Cidr, Family, SourcePorts};
 
 const HOOK_PREROUTING: u32 = 0;
 const HOOK_OUTPUT: u32 = 3;
@@ -63,6 +63,8 @@ const RANGES_PER_MESSAGE: usize = 1000;
 /// What the table needs to know of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shape<'a> {
+    /// Of IPv6 nothing is translated.
+    pub(crate) family: Family,
     pub(crate) primary_link: &'a str,
     pub(crate) primary_address: Ipv4Addr,
     pub(crate) direct: &'a [Cidr],
@@ -73,7 +75,7 @@ pub(crate) struct Shape<'a> {
 }
 
 /// Brings the table to this shape and leaves pods and ENI chains in it as they are. Right for an absent table too.
-pub(crate) fn refresh(shape: &Shape<'_>) -> Vec<Change> {
+pub(crate) fn refresh(shape: &Shape<'_>) -> Vec<Step> {
     let sets = [(NFT_DIRECT_SET, shape.direct), (NFT_BY_MAIN_SET, shape.by_main)];
     let mut changes = vec![Change::AddTable, Change::AddPodMap];
     changes.extend(sets.map(|(set, _)| Change::AddNetworkSet { set }));
@@ -90,38 +92,45 @@ pub(crate) fn refresh(shape: &Shape<'_>) -> Vec<Change> {
         let parts = merge(networks);
         changes.extend(parts.chunks(RANGES_PER_MESSAGE).map(|part| Change::AddRanges { set, ranges: part.to_vec() }));
     }
-    changes
+    in_family(shape.family, changes)
+}
+
+fn in_family(family: Family, changes: Vec<Change>) -> Vec<Step> {
+    changes.into_iter().map(|change| (family, change)).collect()
 }
 
 /// Throws the table away and makes it anew with the same pods: for a table that an other version of us has made.
-pub(crate) fn rebuild(shape: &Shape<'_>, pods: &super::PodMap) -> Vec<Change> {
-    let mut changes = vec![Change::AddTable, Change::RemoveTable];
+pub(crate) fn rebuild(shape: &Shape<'_>, pods: &super::PodMap) -> Vec<Step> {
+    let family = shape.family;
+    let mut changes = in_family(family, vec![Change::AddTable, Change::RemoveTable]);
     changes.extend(refresh(shape));
-    let marks: std::collections::BTreeSet<EniMark> = pods.values().copied().collect();
-    changes.extend(marks.into_iter().flat_map(add_eni));
-    changes.extend(pods.iter().map(|(address, mark)| Change::AddPod { address: *address, mark: *mark }));
+    let pods = || pods.iter().filter(|(address, _)| Family::of(**address) == family);
+    let marks: std::collections::BTreeSet<EniMark> = pods().map(|(_, mark)| *mark).collect();
+    changes.extend(marks.into_iter().flat_map(|mark| add_eni(family, mark)));
+    changes.extend(pods().map(|(address, mark)| (family, Change::AddPod { address: *address, mark: *mark })));
     changes
 }
 
 /// Adds the chain that marks an ENI's packets, or makes it right.
-pub(crate) fn add_eni(mark: EniMark) -> Vec<Change> {
+pub(crate) fn add_eni(family: Family, mark: EniMark) -> Vec<Step> {
     let name = eni_chain(mark);
     let set_mark = vec![
         Expression::Load(Field::Mark),
         Expression::Bits { mask: !ENI_MARK_MASK, xor: mark.value() },
         Expression::Store(Field::Mark),
     ];
-    vec![
+    let changes = vec![
         Change::AddChain { name: name.clone(), hook: None },
         Change::ClearRules { chain: name.clone() },
         Change::AddRule { chain: name, expressions: set_mark },
-    ]
+    ];
+    in_family(family, changes)
 }
 
 /// Removes an ENI's chain; refused (EBUSY) while a pod's element points to it.
-pub(crate) fn remove_eni(mark: EniMark) -> Vec<Change> {
+pub(crate) fn remove_eni(family: Family, mark: EniMark) -> Vec<Step> {
     let name = eni_chain(mark);
-    vec![Change::ClearRules { chain: name.clone() }, Change::RemoveChain { name }]
+    in_family(family, vec![Change::ClearRules { chain: name.clone() }, Change::RemoveChain { name }])
 }
 
 type Chain = (&'static str, Option<Hook>, Vec<Vec<Expression>>);
@@ -135,11 +144,15 @@ fn chains(shape: &Shape<'_>) -> Vec<Chain> {
     without_element.extend([Expression::Equal(vec![0; 4]), Expression::Drop]);
     let goto = [came_from_pod(shape).to_vec(), vec![Expression::Goto(FROM_POD.to_owned())]].concat();
     let to_owner = vec![Expression::Goto(BY_OWNER.to_owned())];
+    let mut inbound = vec![remember_primary(shape.primary_link)];
+    if shape.family == Family::V6 {
+        inbound.insert(0, is_itself(shape));
+    }
     let output = if shape.external_snat { to_owner } else { when(NFT_DIRECT_SET, to_owner) };
     vec![
         (BY_OWNER, None, vec![by_element, without_element]),
         (FROM_POD, None, from_pod(shape)),
-        ("inbound", hook("filter", HOOK_PREROUTING, PRIORITY_MANGLE), vec![remember_primary(shape.primary_link)]),
+        ("inbound", hook("filter", HOOK_PREROUTING, PRIORITY_MANGLE), inbound),
         ("prerouting", hook("filter", HOOK_PREROUTING, NFT_PREROUTING_PRIORITY), vec![goto]),
         ("output", hook("route", HOOK_OUTPUT, PRIORITY_MANGLE), vec![output]),
         ("postrouting", hook("nat", HOOK_POSTROUTING, PRIORITY_SOURCE_NAT), source_nat(shape)),
@@ -154,6 +167,13 @@ fn by_no_other_eni(shape: &Shape<'_>) -> Vec<Expression> {
     rule.extend([Expression::Load(Field::IncomingGroup), Expression::NotEqual(vec![0; 4])]);
     rule.extend(is_not_local());
     rule.push(Expression::Drop);
+    rule
+}
+
+/// What IPv4's reverse path filter does for a pod's link: a packet whose source does not live behind the link goes no further.
+fn is_itself(shape: &Shape<'_>) -> Vec<Expression> {
+    let mut rule = came_from_pod(shape).to_vec();
+    rule.extend([Expression::Load(Field::SourceBehindLink), Expression::Equal(vec![0; 4]), Expression::Drop]);
     rule
 }
 
@@ -209,6 +229,9 @@ fn begin_by_primary(primary_link: &str) -> Vec<Expression> {
 ///
 /// For pods the connection mark has decided already, so that their rule stands under every setting.
 fn source_nat(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
+    if shape.family == Family::V6 {
+        return vec![];
+    }
     let mut translate = is_not_local().to_vec();
     translate.extend([Expression::Put(shape.primary_address), Expression::SourceNat(shape.source_ports)]);
     let leaves = [Expression::Load(Field::OutgoingName), Expression::Equal(name(shape.primary_link))];
@@ -260,13 +283,13 @@ fn name(link: &str) -> Vec<u8> {
 }
 
 /// Returns the networks as ranges, sorted, with those that overlap or touch made one: the kernel refuses overlaps.
-fn merge(networks: &[Cidr]) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+fn merge(networks: &[Cidr]) -> Vec<(IpAddr, IpAddr)> {
     let mut sorted: Vec<_> = networks.iter().map(|network| (network.network(), network.last())).collect();
     sorted.sort_unstable();
-    let mut ranges: Vec<(Ipv4Addr, Ipv4Addr)> = Vec::new();
+    let mut ranges: Vec<(IpAddr, IpAddr)> = Vec::new();
     for (first, last) in sorted {
         match ranges.last_mut() {
-            Some(before) if first.to_bits() <= before.1.to_bits().saturating_add(1) => before.1 = before.1.max(last),
+            Some(before) if next(before.1).is_none_or(|next| first <= next) => before.1 = before.1.max(last),
             _ => ranges.push((first, last)),
         }
     }
@@ -281,7 +304,7 @@ mod tests {
     fn networks_that_overlap_or_touch_become_one_range() {
         let networks =
             ["10.1.0.0/16", "10.0.0.0/16", "10.0.7.0/24", "192.168.0.0/24"].map(|text| text.parse().unwrap());
-        let range = |first: [u8; 4], last: [u8; 4]| (Ipv4Addr::from(first), Ipv4Addr::from(last));
+        let range = |first: [u8; 4], last: [u8; 4]| (IpAddr::from(first), IpAddr::from(last));
         assert_eq!(
             merge(&networks),
             [range([10, 0, 0, 0], [10, 1, 255, 255]), range([192, 168, 0, 0], [192, 168, 0, 255])]
@@ -295,6 +318,7 @@ mod tests {
         let prefix = VethPrefix::default();
         let begins = |external_snat| {
             let shape = Shape {
+                family: Family::V4,
                 primary_link: "eth0",
                 primary_address: Ipv4Addr::LOCALHOST,
                 direct: &[],
@@ -304,9 +328,9 @@ mod tests {
                 veth_prefix: &prefix,
             };
             let first = Expression::Load(Field::ConnectionStatus);
-            refresh(&shape)
-                .iter()
-                .any(|change| matches!(change, Change::AddRule { expressions, .. } if expressions.contains(&first)))
+            refresh(&shape).iter().any(
+                |(_, change)| matches!(change, Change::AddRule { expressions, .. } if expressions.contains(&first)),
+            )
         };
         assert!(begins(false));
         assert!(!begins(true));

@@ -3,7 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, net::Ipv4Addr, path::Path};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use eni_proto::{
     EniMark, PodKey,
@@ -11,9 +15,13 @@ use eni_proto::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::{WireError, look, open_inside, plan, remove::search};
+use super::{
+    WireError, look, open_inside,
+    plan::{self, Addresses},
+    remove::search,
+};
 use crate::{
-    Cidr, MacAddress, Netns,
+    Cidr, Family, MacAddress, Netns,
     nft::{Nft, encode::eni_chain},
     observe,
     ops::{Neighbour, Object, Op, Route, Rule},
@@ -89,7 +97,7 @@ pub fn check_pod(expected: &ExpectedPod<'_>) -> Result<Vec<Difference>, WireErro
 #[derive(Debug, Clone, Default)]
 struct Seen {
     inner: Option<Link>,
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
     neighbours: Vec<Neighbour>,
     inner_routes: Vec<Route>,
     inner_rules: Vec<Rule>,
@@ -106,21 +114,24 @@ fn see(expected: &ExpectedPod<'_>) -> Result<Seen, WireError> {
     let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
     let inner = look(&mut pod, expected.key.interface())?;
     let index = inner.as_ref().map_or(0, |link| link.index);
-    let addresses = observe::addresses(&mut pod)?.into_iter().filter(|(address, _)| address.link == index);
-    let leads_to = observe::routes(&mut host, Some(TABLE_PODS))?
+    let addresses = observe::addresses(&mut pod, Family::V4)?.into_iter().filter(|(address, _)| address.link == index);
+    let leads_to = observe::routes(&mut host, Family::V4, Some(TABLE_PODS))?
         .into_iter()
         .filter(|route| route.destination == Cidr::host(expected.address))
         .map(|route| route.link)
         .collect();
     Ok(Seen {
         addresses: addresses.map(|(address, _)| address.address).collect(),
-        neighbours: observe::neighbours(&mut pod)?.into_iter().filter(|it| it.link == index).collect(),
-        inner_routes: observe::routes(&mut pod, None)?.into_iter().filter(|route| route.link == index).collect(),
-        inner_rules: observe::rules(&mut pod)?,
+        neighbours: observe::neighbours(&mut pod, Family::V4)?.into_iter().filter(|it| it.link == index).collect(),
+        inner_routes: observe::routes(&mut pod, Family::V4, None)?
+            .into_iter()
+            .filter(|route| route.link == index)
+            .collect(),
+        inner_rules: observe::rules(&mut pod, Family::V4)?,
         inner,
         outer: search(&mut host, expected.key)?,
         leads_to,
-        mark: Nft::open()?.pods()?.map(|pods| pods.get(&expected.address).copied()),
+        mark: Nft::open()?.pods()?.map(|pods| pods.get(&expected.address.into()).copied()),
     })
 }
 
@@ -170,7 +181,7 @@ fn end(what: &str, expected: &ExpectedEnd<'_>, link: &Link, found: &mut Vec<Diff
 
 fn inside(expected: &ExpectedPod<'_>, seen: &Seen, link: u32, found: &mut Vec<Difference>) {
     let interface = expected.key.interface();
-    if !seen.addresses.contains(&expected.address) {
+    if !seen.addresses.contains(&expected.address.into()) {
         found.push(Difference::new(format!("address of {interface}"), expected.address, list(&seen.addresses)));
     }
     let mac = seen.outer.as_ref().and_then(|outer| outer.mac).or(expected.host.mac);
@@ -181,7 +192,7 @@ fn inside(expected: &ExpectedPod<'_>, seen: &Seen, link: u32, found: &mut Vec<Di
         }
     }
     let table = if expected.default_route { TABLE_MAIN } else { plan::own_table(link) };
-    for step in plan::routes(link, expected.address, table) {
+    for step in plan::routes(link, Addresses { v4: expected.address, v6: None }, table) {
         match step {
             Op::Add(Object::Route(route)) if !seen.inner_routes.contains(&route) => {
                 let others: Vec<_> =

@@ -81,6 +81,7 @@ pub fn host_plan() -> HostPlan {
         by_main: vec![],
         veth_prefix: VethPrefix::default(),
         mtu: 9001,
+        ipv6: false,
     }
 }
 
@@ -93,6 +94,7 @@ pub fn eni_plan() -> EniPlan {
         card: 0,
         mark: MARK,
         mtu: 9001,
+        ipv6: false,
     }
 }
 
@@ -103,6 +105,7 @@ pub fn wiring(container: &str, pod: &str, address: [u8; 4], mark: EniMark, netns
         pod: Pod { namespace: "default".into(), name: pod.into(), uid: String::new() },
         network: PodNetwork {
             ipv4: address.into(),
+            ipv6: None,
             eni: "eni-1".into(),
             eni_mark: mark,
             mtu: 9001,

@@ -213,6 +213,7 @@ impl World {
                 pod: eni_proto::Pod { namespace: "default".into(), name: (*name).into(), uid: String::new() },
                 network: PodNetwork {
                     ipv4: in_vpc(*last),
+                    ipv6: None,
                     eni: "eni".into(),
                     eni_mark: EniMark::of_device(*index),
                     mtu: *mtu,
@@ -260,6 +261,7 @@ fn host_plan(node: &str, setting: Setting) -> HostPlan {
         by_main: vec![],
         veth_prefix: VethPrefix::default(),
         mtu: 9001,
+        ipv6: false,
     };
     match setting {
         Setting::Default => {}
@@ -283,6 +285,7 @@ fn eni_plans(node: &str) -> impl Iterator<Item = EniPlan> {
         card: 0,
         mark: EniMark::of_device(*index),
         mtu: 9001,
+        ipv6: false,
     })
 }
 

@@ -26,11 +26,11 @@ fn link(index: u32, peer: u32, name: &str, mac: u8) -> Link {
 
 /// All as it ought to be: the pod's end is link 2 there, the host's link 7.
 fn well() -> Seen {
-    let routes = plan::routes(2, ADDRESS, TABLE_MAIN);
+    let routes = plan::routes(2, Addresses { v4: ADDRESS, v6: None }, TABLE_MAIN);
     Seen {
         inner: Some(link(2, 7, "eth0", 2)),
-        addresses: vec![ADDRESS, Ipv4Addr::LOCALHOST],
-        neighbours: vec![Neighbour { link: 2, address: POD_GATEWAY, mac: MacAddress([4; 6]) }],
+        addresses: vec![ADDRESS.into(), Ipv4Addr::LOCALHOST.into()],
+        neighbours: vec![Neighbour { link: 2, address: POD_GATEWAY.into(), mac: MacAddress([4; 6]) }],
         inner_routes: routes
             .into_iter()
             .filter_map(|step| if let Op::Add(Object::Route(route)) = step { Some(route) } else { None })
@@ -55,7 +55,7 @@ fn each_thing_that_is_not_as_reported_is_told_with_what_was_wanted_and_found() {
         (|s| s.inner.as_mut().unwrap().mtu = 1500,                      "MTU of eth0 in the pod: wanted 9001, found 1500"),
         (|s| s.inner.as_mut().unwrap().up = false,                      "eth0 in the pod: wanted up, found down"),
         (|s| s.inner.as_mut().unwrap().mac = Some(MacAddress([6; 6])),  "hardware address of eth0 in the pod: wanted 02:02:02:02:02:02, found 06:06:06:06:06:06"),
-        (|s| s.addresses = vec![Ipv4Addr::LOCALHOST],                   "address of eth0: wanted 10.0.1.7, found 127.0.0.1"),
+        (|s| s.addresses = vec![Ipv4Addr::LOCALHOST.into()],                   "address of eth0: wanted 10.0.1.7, found 127.0.0.1"),
         (|s| s.addresses.clear(),                                       "address of eth0: wanted 10.0.1.7, found none"),
         (|s| s.neighbours.clear(),                                      "neighbour 169.254.1.1 on eth0: wanted 04:04:04:04:04:04, found none"),
         (|s| s.inner_routes.truncate(1),                                "route to 0.0.0.0/0 in the pod: wanted route 0.0.0.0/0 via 169.254.1.1 on link 2 in table 254 (protocol 142), found none"),
@@ -103,7 +103,7 @@ fn an_interface_that_is_not_the_first_has_its_routes_in_a_table_of_its_own() {
     assert_eq!(differences(&second, &well()).len(), 3, "two routes and a rule");
     let mut seen = well();
     (seen.inner_routes, seen.inner_rules) = (Vec::new(), Vec::new());
-    for step in plan::routes(2, ADDRESS, plan::own_table(2)) {
+    for step in plan::routes(2, Addresses { v4: ADDRESS, v6: None }, plan::own_table(2)) {
         match step {
             Op::Add(Object::Route(route)) => seen.inner_routes.push(route),
             Op::Add(Object::Rule(rule)) => seen.inner_rules.push(rule),

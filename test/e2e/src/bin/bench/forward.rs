@@ -182,6 +182,7 @@ fn wiring(pod: &Pod) -> Result<PodWiring, Trouble> {
     let key = PodKey::new("bench", "forward", "eth0").map_err(|error| Trouble::Broken(error.to_string()))?;
     let network = PodNetwork {
         ipv4: POD,
+        ipv6: None,
         eni: "eni-bench".to_owned(),
         eni_mark: EniMark::of_device(ENI),
         mtu: 9001,
@@ -203,6 +204,7 @@ fn prepare(wiring: &PodWiring) -> Result<(), Trouble> {
         by_main: vec![],
         veth_prefix: VethPrefix::default(),
         mtu: 9001,
+        ipv6: false,
     };
     let eni = EniPlan {
         mac: MacAddress(MACS[1]),
@@ -212,6 +214,7 @@ fn prepare(wiring: &PodWiring) -> Result<(), Trouble> {
         card: 0,
         mark: EniMark::of_device(ENI),
         mtu: 9001,
+        ipv6: false,
     };
     prepare_host(&host).map_err(|error| broken(&error))?;
     prepare_eni(&eni).map_err(|error| broken(&error))?;

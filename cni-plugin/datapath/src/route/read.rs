@@ -1,0 +1,156 @@
+//! What the kernel says, as our values. Links are read attribute by attribute, because a full decoder fails as a whole on one
+//! attribute of a newer kernel.
+
+use std::net::IpAddr;
+
+use eni_proto::numbers::ROUTE_PROTOCOL;
+use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressProtocol},
+    link::LinkFlags,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState},
+    route::{RouteAddress, RouteAttribute, RouteProtocol, RouteType},
+    rule::RuleAttribute,
+};
+
+use super::{AF_INET, IFLA_INET_CONF, Link};
+use crate::{
+    Cidr, Family, MacAddress, attributes,
+    ops::{Address, Neighbour, Route, Rule},
+};
+
+const RTM_NEWLINK: u16 = 16;
+const LINK_HEADER: usize = 16;
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+const fn family(code: AddressFamily) -> Option<Family> {
+    match code {
+        AddressFamily::Inet => Some(Family::V4),
+        AddressFamily::Inet6 => Some(Family::V6),
+        _ => None,
+    }
+}
+
+/// Reads a link from RTM_NEWLINK; nothing when it is another message.
+pub(crate) fn read_link(kind: u16, payload: &[u8]) -> Option<Link> {
+    if kind != RTM_NEWLINK {
+        return None;
+    }
+    let header = payload.first_chunk::<LINK_HEADER>()?;
+    let mut link = Link { index: attributes::as_ne32(&header[4..])?, ..Link::default() };
+    link.up = attributes::as_ne32(&header[8..])? & LinkFlags::Up.bits() != 0;
+    for (attribute, value) in attributes::read(&payload[LINK_HEADER..]) {
+        match attribute {
+            1 => link.mac = value.try_into().ok().map(MacAddress),
+            3 => link.name = attributes::as_text(value),
+            4 => link.mtu = attributes::as_ne32(value)?,
+            5 => link.peer = attributes::as_ne32(value),
+            18 => link.kind = attributes::find(value, 1).map(attributes::as_text).unwrap_or_default(),
+            20 => link.alias = attributes::as_text(value),
+            26 => {
+                let family = attributes::find(value, AF_INET).unwrap_or_default();
+                link.ipv4 = attributes::find(family, IFLA_INET_CONF).unwrap_or_default().to_vec();
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn decode(kind: u16, payload: &[u8]) -> Option<RouteNetlinkMessage> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    RouteNetlinkMessage::deserialize(&header, payload).ok()
+}
+
+/// An address and whether it is stamped as ours.
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+pub(crate) fn read_address(kind: u16, payload: &[u8]) -> Option<(Address, bool)> {
+    let RouteNetlinkMessage::NewAddress(message) = decode(kind, payload)? else { return None };
+    // IPv6 addresses have no other end and so no `local` of their own.
+    let named = message.attributes.iter().filter_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some((0, *address)),
+        AddressAttribute::Address(address) => Some((1, *address)),
+        _ => None,
+    });
+    let (_, address) = named.min()?;
+    let ours = message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::Other(ROUTE_PROTOCOL)));
+    Some((Address { link: message.header.index, address }, ours))
+}
+
+/// A unicast route of ours; nothing for any other.
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+pub(crate) fn read_route(kind: u16, payload: &[u8]) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = decode(kind, payload)? else { return None };
+    if message.header.protocol != RouteProtocol::Other(ROUTE_PROTOCOL) || message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let destination = match family(message.header.address_family)? {
+        Family::V4 => Cidr::ANY,
+        Family::V6 => Cidr::ANY_V6,
+    };
+    let mut route = Route { table: message.header.table.into(), destination, gateway: None, link: 0 };
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Table(table) => route.table = table,
+            RouteAttribute::Oif(link) => route.link = link,
+            RouteAttribute::Gateway(gateway) => route.gateway = Some(ip(&gateway)?),
+            RouteAttribute::Destination(network) => {
+                route.destination = Cidr::new(ip(&network)?, message.header.destination_prefix_length).ok()?;
+            }
+            _ => {}
+        }
+    }
+    Some(route)
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+const fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+/// A permanent neighbour; nothing for one that the kernel learnt.
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+pub(crate) fn read_neighbour(kind: u16, payload: &[u8]) -> Option<Neighbour> {
+    let RouteNetlinkMessage::NewNeighbour(message) = decode(kind, payload)? else { return None };
+    let (mut address, mut mac) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(IpAddr::V4(found)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => address = Some(IpAddr::V6(found)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.try_into().ok().map(MacAddress),
+            _ => {}
+        }
+    }
+    let permanent = message.header.state == NeighbourState::Permanent;
+    permanent.then_some(Neighbour { link: message.header.ifindex, address: address?, mac: mac? })
+}
+
+/// A rule of ours; nothing for any other.
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+pub(crate) fn read_rule(kind: u16, payload: &[u8]) -> Option<Rule> {
+    let RouteNetlinkMessage::NewRule(message) = decode(kind, payload)? else { return None };
+    if !message.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL))) {
+        return None;
+    }
+    let family = family(message.header.family)?;
+    let mut rule = Rule { family, priority: 0, from: None, mark: None, table: message.header.table.into() };
+    let (mut value, mut mask) = (None, u32::MAX);
+    for attribute in message.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => rule.priority = priority,
+            RuleAttribute::Table(table) => rule.table = table,
+            RuleAttribute::FwMark(mark) => value = Some(mark),
+            RuleAttribute::FwMask(bits) => mask = bits,
+            RuleAttribute::Source(source) => rule.from = Some(source),
+            _ => {}
+        }
+    }
+    rule.mark = value.map(|value| (value, mask));
+    Some(rule)
+}

@@ -123,7 +123,12 @@ impl HostNet {
         self.run(move || guard.prepare_host(&plan)).await.map(drop)
     }
 
-    /// Waits for the link of an attached ENI and makes it ready for pods. Repeatable.
+    /// Waits for the link of an attached ENI.
+    pub(crate) async fn until_link(&self, interface: &Interface) -> Result<(), KernelError> {
+        Ok(datapath::wait_for_link(mac(interface.mac), LINK_WAIT).await.map(drop)?)
+    }
+
+    /// Makes an attached ENI, whose link is there, ready for pods. Repeatable.
     pub(crate) async fn prepare_eni(
         &self,
         settings: &Settings,
@@ -141,7 +146,6 @@ impl HostNet {
             mtu: settings.mtu,
             ipv6: false,
         };
-        datapath::wait_for_link(plan.mac, LINK_WAIT).await?;
         let guard = Arc::clone(&self.guard);
         self.run(move || guard.prepare_eni(&plan)).await.map(drop)
     }

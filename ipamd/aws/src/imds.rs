@@ -57,6 +57,14 @@ impl AwsImds {
         tokio::time::timeout(IDENTITY_TIMEOUT, self.read_interfaces(node)).await.map_err(late)?
     }
 
+    /// Returns the network of the subnet of an attached ENI.
+    ///
+    /// # Errors
+    /// [`ImdsError`]; also when the ENI is not shown (yet).
+    pub async fn network_of(&self, mac: MacAddress) -> Result<Cidr4, ImdsError> {
+        self.network(&format!("{MACS}/{mac}/subnet-ipv4-cidr-block")).await
+    }
+
     async fn read_interfaces(&self, node: &NodeIdentity) -> Result<Vec<(Interface, Cidr4)>, ImdsError> {
         let macs =
             self.list(&format!("{MACS}/"), "MAC addresses", |line| line.trim_end_matches('/').parse().ok()).await?;

@@ -1,19 +1,14 @@
 //! The kernel side of ENIs: prepared until it succeeds, forgotten when they leave.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError};
 
 use ipam_core::{
-    EniId, Event, SubnetId,
+    Access, EniId, Event, SubnetId,
     ports::{Cidr4, Ec2, Interface, NodeIdentity},
+    retry::{Backoff, seed},
 };
 
 use super::{Outside, Reconciler, chain};
-
-/// How long the kernel side of an ENI rests after a failure before it is tried again.
-const HOST_RETRY: Duration = Duration::from_secs(1);
 
 impl<E: Ec2> Reconciler<E> {
     /// Prepares the kernel for an ENI; goes on trying until it succeeds or the ENI is given up.
@@ -21,10 +16,11 @@ impl<E: Ec2> Reconciler<E> {
         let (eni, attachment) = (interface.id.clone(), interface.attachment.clone());
         let (outside, handle, node) = (Arc::clone(&self.outside), self.handle.clone(), self.node.clone());
         let task = tokio::spawn(async move {
+            let mut backoff = Backoff::new(seed(interface.id.as_str()));
             while let Err(reason) = outside.prepare(&node, &interface).await {
                 tracing::warn!(eni = %interface.id, mac = %interface.mac, reason, "kernel is not ready for the interface yet");
                 handle.tell(Event::HostFailed { eni: interface.id.clone(), reason });
-                tokio::time::sleep(HOST_RETRY).await;
+                tokio::time::sleep(backoff.next_wait()).await;
             }
             tracing::info!(eni = %interface.id, mac = %interface.mac, addresses = interface.secondary.len(), "interface is ready for pods");
             handle.tell(Event::HostReady { eni: interface.id });
@@ -78,13 +74,23 @@ impl<E: Ec2> Reconciler<E> {
 }
 
 impl<E: Ec2> Outside<E> {
-    /// The network of a subnet. The node's own is known; EC2 is asked for others, once.
-    async fn network_of(&self, subnet: &SubnetId) -> Result<Cidr4, String> {
+    /// The network of an ENI's subnet. The node's own is known; for others the metadata service is asked, and EC2 if that does
+    /// not show the ENI yet.
+    async fn network_of(&self, Interface { mac, subnet, primary, .. }: &Interface) -> Result<Cidr4, String> {
         if *subnet == self.node.subnet {
             return Ok(self.node.subnet_cidr);
         }
         if let Some(known) = self.networks.lock().unwrap_or_else(PoisonError::into_inner).get(subnet) {
             return Ok(*known);
+        }
+        if let Ok(network) = self.imds.network_of(*mac).await
+            && network.contains(*primary)
+        {
+            self.learn([(subnet.clone(), network)].into_iter()).await;
+            return Ok(network);
+        }
+        if self.settings.policy.access == Access::MetadataOnly {
+            return Err(format!("the metadata service does not show the network of {subnet}"));
         }
         let subnets = self.ec2.subnets(&self.node.vpc, &self.node.zone).await.map_err(|error| error.to_string())?;
         self.learn(subnets.iter().map(|subnet| (subnet.id.clone(), subnet.cidr))).await;
@@ -111,7 +117,8 @@ impl<E: Ec2> Outside<E> {
         if primary {
             return self.host.prepare_primary(node, &self.settings, interface).await.map_err(|e| chain(&e));
         }
-        let cidr = self.network_of(&interface.subnet).await?;
+        self.host.until_link(interface).await.map_err(|e| chain(&e))?;
+        let cidr = self.network_of(interface).await?;
         self.host.prepare_eni(&self.settings, interface, cidr).await.map_err(|e| chain(&e))
     }
 }

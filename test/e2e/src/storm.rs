@@ -310,3 +310,61 @@ fn broken_off() -> Response {
     let lost = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "lost in the storm");
     Response::new(Body::from_stream(tokio_stream::once(Err::<Bytes, _>(lost))))
 }
+
+#[cfg(test)]
+mod tests {
+    use ec2_sim::{
+        Clock, WorldConfig,
+        action::{AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface},
+    };
+
+    use super::*;
+
+    /// A cloud with an instance that has one more ENI.
+    fn scene() -> (SimCloud, InstanceId, Eni) {
+        let cloud = SimCloud::new(WorldConfig::default(), Clock::wall());
+        let demo = cloud.demo_vpc("10.0.0.0/16", &["10.0.0.0/20"]).unwrap();
+        let instance = cloud.run_instance("m5.xlarge", &demo.subnets[0]).unwrap();
+        let subnet = demo.subnets[0].to_string();
+        let create = CreateNetworkInterface { subnet, prefix_count: Some(1), ..CreateNetworkInterface::default() };
+        let interface = cloud.arrange(&create).unwrap().id.to_string();
+        let assign = AssignPrivateIpAddresses { interface: interface.clone(), count: Some(2), ..Default::default() };
+        cloud.arrange(&assign).unwrap();
+        let attach = AttachNetworkInterface {
+            interface: interface.clone(),
+            instance: instance.to_string(),
+            device_index: 1,
+            ..AttachNetworkInterface::default()
+        };
+        cloud.arrange(&attach).unwrap();
+        let eni = cloud.with(|world, _| world.enis().find(|eni| eni.id.as_str() == interface).cloned()).unwrap();
+        (cloud, instance, eni)
+    }
+
+    #[test]
+    fn whatever_takes_an_address_from_a_pod_is_noted_and_nothing_else_is() {
+        let (cloud, instance, eni) = scene();
+        let (prefix, attachment) = (eni.prefixes[0], &eni.attachment.as_ref().unwrap().id);
+        let in_prefix = prefix.addresses().nth(5).unwrap();
+        let (id, block) = (&eni.id, prefix.to_string().replace('/', "%2F"));
+        let unassign = format!("Action=UnassignPrivateIpAddresses&NetworkInterfaceId={id}");
+        let calls = [
+            format!("{unassign}&PrivateIpAddress.1={}&PrivateIpAddress.2={}", eni.secondary[1], eni.secondary[0]),
+            format!("{unassign}&Ipv4Prefix.1={block}"),
+            format!("Action=DetachNetworkInterface&AttachmentId={attachment}"),
+            format!("Action=DeleteNetworkInterface&NetworkInterfaceId={id}"),
+            format!("Action=AssignPrivateIpAddresses&NetworkInterfaceId={id}"),
+        ];
+        for (held, taken_by) in
+            [(Some(eni.secondary[0]), [0, 2, 3].as_slice()), (Some(in_prefix), &[1, 2, 3]), (None, &[])]
+        {
+            let storm = Storm::new();
+            assert!(!held.is_some_and(|address| storm.hold(&instance, address)));
+            for (number, call) in calls.iter().enumerate() {
+                let before = storm.broken().len();
+                storm.listen(&cloud, call);
+                assert_eq!(storm.broken().len() > before, taken_by.contains(&number), "{call} with {held:?}");
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use ec2_sim::{
 };
 
 use crate::{
-    scene::{add_pods, addresses, enis, make_subnet, sim, until_enis, worker},
+    scene::{add_pods, addresses, calls, enis, make_subnet, sim, until_enis, worker},
     stage::{PATIENCE, cluster},
 };
 
@@ -72,6 +72,7 @@ async fn custom_networking_puts_all_pods_into_the_given_subnet_and_groups() {
     assert!(enis[0].secondary.is_empty(), "{enis:?}");
     let wanted = |eni: &Eni| eni.groups.iter().map(|group| &group.id).eq([&group]);
     assert!(enis.iter().skip(1).all(wanted), "{enis:?}");
+    assert_eq!(calls(&cluster, "DescribeSubnets"), 0, "the metadata service knows the network of an attached ENI");
     until_enis(&cluster, "ENIs that end with the node", |enis| {
         enis.iter().filter_map(|eni| eni.attachment.as_ref()).all(|at| at.delete_on_termination)
     })

@@ -22,6 +22,7 @@ use crate::{
     AwsSettings, convert, http_client,
     outcome::{failed, unusable},
     throttle::Throttle,
+    whole::WholeAnswers,
 };
 
 const DESCRIBE: &str = "DescribeNetworkInterfaces";
@@ -62,7 +63,8 @@ impl AwsEc2 {
         if let Some(key) = settings.access_key {
             config = config.credentials_provider(Credentials::new(key.id, key.secret, None, None, "settings"));
         }
-        Self { client: Client::new(&config.load().await), throttle: Throttle::new() }
+        let config = aws_sdk_ec2::config::Builder::from(&config.load().await).interceptor(WholeAnswers);
+        Self { client: Client::from_conf(config.build()), throttle: Throttle::new() }
     }
 
     fn failed<E>(&self, action: &'static str, error: &SdkError<E>) -> Ec2Error
@@ -103,10 +105,13 @@ fn own_interfaces(instance: &InstanceId, described: &[NetworkInterface]) -> Ec2R
         let tagged =
             eni.tag_set().iter().any(|tag| tag.key() == Some(TAG_INSTANCE) && tag.value() == Some(instance.as_str()));
         let attachment = eni.attachment().filter(|attachment| attachment.instance_id() == Some(instance.as_str()));
-        if !tagged && attachment.is_none() {
+        let half_attached = eni.attachment().is_some_and(|one| one.instance_id().is_none());
+        if !tagged && attachment.is_none() && !half_attached {
             continue;
         }
         match convert::interface(eni) {
+            // To a load balancer, say.
+            Ok(interface) if !tagged && interface.attachment.is_none() => {}
             Ok(interface) => drop(found.entry(interface.id.clone()).or_insert(interface)),
             // Without an index it may be the primary one.
             Err(error) if tagged || attachment.and_then(|one| one.device_index()).is_none_or(|index| index <= 0) => {

@@ -72,6 +72,8 @@ impl AwsImds {
         for mac in macs {
             found.extend(self.read_interface(node, mac).await?);
         }
+        convert::check_claims(found.iter().map(|(interface, _)| interface))
+            .map_err(|error| bad(&format!("{MACS}/"), error.to_string()))?;
         Ok(found)
     }
 

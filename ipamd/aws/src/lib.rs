@@ -12,6 +12,7 @@ mod ec2;
 mod imds;
 mod outcome;
 pub mod throttle;
+mod whole;
 
 use std::{fmt, time::Duration};
 

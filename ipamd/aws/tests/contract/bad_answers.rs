@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use ec2_sim::{
     FaultRule, Spoil,
+    action::{CreateNetworkInterface, CreateSubnet, CreateVpc},
     imds::{self, MetadataEffect, MetadataFault, MetadataFaults},
 };
 use ipam_aws::{AwsEc2, AwsImds};
@@ -69,7 +70,6 @@ async fn a_description_that_cannot_be_right_is_reported_with_what_was_expected()
         // Where the SDK itself finds the mistake, it says what it looked for.
         (with("deviceIndex", "many"),          "expected (integer: `com.amazonaws.ec2#Integer`)"),
         (with("deleteOnTermination", "maybe"), "expected (boolean: `com.amazonaws.ec2#Boolean`)"),
-        (Spoil::Cut(700),                      "expected"),
         (Spoil::Body("<html></html>".into()),  "expected DescribeNetworkInterfacesResponse"),
         (Spoil::Body("{\"no\":1}".into()),     "XML"),
         (Spoil::Body(String::new()),           "XML"),
@@ -80,6 +80,23 @@ async fn a_description_that_cannot_be_right_is_reported_with_what_was_expected()
         assert!(said.contains(wanted), "{how:?}: {said}");
     }
     world.ec2.interfaces(&world.instance, Scope::Attached).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_early_is_never_taken_for_all() {
+    let world = World::simulated().await.unwrap();
+    for share in (0..1000).step_by(11) {
+        // One of its own, with all of its budget.
+        let ec2 = AwsEc2::connect(settings(&world.endpoint, "AKIA")).await;
+        spoil(&world, DESCRIBE, Spoil::Cut(share));
+        report(ec2.interfaces(&world.instance, Scope::Attached).await);
+    }
+    for body in ["", "<html></html>", "<DeleteNetworkInterfaceResponse><return>tr"] {
+        let eni = world.ec2.create_interface(&new_interface(&world, &format!("token-{body}"))).await.unwrap().id;
+        spoil(&world, "DeleteNetworkInterface", Spoil::Body(body.to_owned()));
+        let said = report(world.ec2.delete_interface(&eni).await);
+        assert!(said.contains("expected a whole XML answer, got "), "{body}: {said}");
+    }
 }
 
 #[tokio::test]
@@ -129,6 +146,24 @@ async fn an_answer_to_a_change_that_cannot_be_right_leaves_its_outcome_unknown()
     spoil(&world, "DescribeSubnets", with("cidrBlock", "10.0.1.1/24"));
     let said = report(world.ec2.subnets(&world.vpc.parse().unwrap(), "us-east-1a").await);
     assert!(said.contains("is `10.0.1.1/24`; expected a network as 10.0.0.0/16 without host bits"), "{said}");
+}
+
+#[tokio::test]
+async fn a_description_is_read_page_by_page_to_its_end() {
+    let world = World::simulated().await.unwrap();
+    let sim = world.sim.as_ref().unwrap();
+    let vpc = sim.arrange(&CreateVpc { cidr: "10.9.0.0/16".into(), ..Default::default() }).unwrap().id.to_string();
+    let subnet = CreateSubnet { vpc, cidr: "10.9.0.0/20".into(), ..Default::default() };
+    let subnet = sim.arrange(&subnet).unwrap().id.to_string();
+    let tags = new_interface(&world, "").tags;
+    for _ in 0..1001 {
+        let (subnet, tags) = (subnet.clone(), tags.clone());
+        sim.arrange(&CreateNetworkInterface { subnet, tags, ..Default::default() }).unwrap();
+    }
+    let asked = || sim.with(|cloud, _| cloud.log().count(DESCRIBE));
+    let before = asked();
+    let found = world.ec2.interfaces(&world.instance, Scope::Tagged).await.unwrap();
+    assert_eq!((found.len(), asked() - before), (1001, 2));
 }
 
 /// How many ways to spoil each answer are tried.

@@ -3,6 +3,7 @@
 mod addresses;
 mod instances;
 mod interfaces;
+mod ipv6;
 mod networks;
 mod prefixes;
 mod requests;
@@ -128,6 +129,18 @@ pub(crate) const CHECKS: &[Check] = checks![
         subnets_do_not_overlap:                                    Same,
         a_vpc_is_no_larger_than_a_16:                              Same,
         a_group_name_is_taken_once:                                Same,
+        a_vpc_takes_another_range:                                 Same,
+        the_first_range_of_a_vpc_stays:                            Same,
+        a_subnet_with_interfaces_is_not_deleted:                   Wrong("it is deleted under them"),
+        an_empty_subnet_can_be_deleted:                            Same,
+        a_group_in_use_is_not_deleted:                             Wrong("it is deleted under its interfaces"),
+    }
+    ipv6 {
+        ipv6_addresses_can_be_assigned_and_unassigned:             Same,
+        the_answer_lists_only_new_ipv6_addresses:                  Wrong("it lists all addresses"),
+        ipv6_prefixes_can_be_assigned:                             Wrong(NO_PREFIXES),
+        a_subnet_without_ipv6_gives_none:                          Wrong("500: a list index out of range"),
+        an_ipv6_address_that_is_not_there_cannot_be_unassigned:    Wrong("it is taken as done"),
     }
     instances {
         the_primary_interface_goes_with_its_instance:              Wrong("DeleteOnTermination of interfaces made at launch is false"),

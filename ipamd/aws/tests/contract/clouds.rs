@@ -10,7 +10,8 @@ use std::{
 
 use aws_sdk_ec2::{
     Client, Config,
-    config::{BehaviorVersion, Credentials, Region},
+    config::{BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig, retry::RetryConfig},
+    error::ProvideErrorMetadata,
     types::{Filter, InstanceType},
 };
 use aws_smithy_http_client::{
@@ -95,6 +96,7 @@ pub(crate) fn settings(endpoint: &str, key: &str) -> AwsSettings {
     AwsSettings {
         endpoint: Some(endpoint.to_owned()),
         access_key: Some(AccessKey { id: key.to_owned(), secret: "secret".to_owned() }),
+        call_timeout: Duration::from_secs(120),
         ..AwsSettings::for_region(REGION)
     }
 }
@@ -103,6 +105,9 @@ fn raw_client(endpoint: &str, key: &str) -> Client {
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(REGION))
+        // LocalStack on a busy machine is silent for half a minute at times, and a request that is sent again is done twice.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .retry_config(RetryConfig::disabled())
         .endpoint_url(endpoint)
         .credentials_provider(Credentials::new(key, "secret", None, None, "test"))
         .http_client(Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https());
@@ -125,7 +130,12 @@ pub(crate) async fn run_instance(raw: &Client, subnet: &SubnetId) -> Checked<Ins
 
 pub(crate) async fn run_instance_of(raw: &Client, subnet: &SubnetId, kind: InstanceType) -> Checked<InstanceId> {
     let run = raw.run_instances().image_id("ami-12345678").instance_type(kind).min_count(1).max_count(1);
-    let run = run.subnet_id(subnet.as_str()).send().await?;
+    // Five may be launched at once, then two a second.
+    let run = until("launched", async || match run.clone().subnet_id(subnet.as_str()).send().await {
+        Err(error) if error.code() == Some("RequestLimitExceeded") => Ok(None),
+        outcome => Ok(Some(outcome?)),
+    })
+    .await?;
     Ok(run.instances().first().and_then(|instance| instance.instance_id()).ok_or("no instance")?.parse()?)
 }
 

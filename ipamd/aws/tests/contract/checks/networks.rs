@@ -94,3 +94,40 @@ pub(super) async fn a_group_name_is_taken_once(world: &World) -> Checked {
     create().send().await?;
     refused_with("InvalidGroup.Duplicate", create().send().await)
 }
+
+pub(super) async fn a_vpc_takes_another_range(world: &World) -> Checked {
+    let associate = world.raw.associate_vpc_cidr_block().vpc_id(&world.vpc).cidr_block("100.64.0.0/16").send().await?;
+    let association = associate.cidr_block_association().and_then(|made| made.association_id()).ok_or("no id")?;
+    make_subnet(&world.raw, &world.vpc, "100.64.0.0/20").await?;
+    let vpcs = world.raw.describe_vpcs().vpc_ids(&world.vpc).send().await?;
+    let ranges = vpcs.vpcs().first().ok_or("no VPC")?.cidr_block_association_set();
+    ensure!(ranges.len() == 2 && ranges.iter().any(|one| one.association_id() == Some(association)), "{ranges:?}");
+    Ok(())
+}
+
+pub(super) async fn the_first_range_of_a_vpc_stays(world: &World) -> Checked {
+    let vpcs = world.raw.describe_vpcs().vpc_ids(&world.vpc).send().await?;
+    let first = vpcs.vpcs().first().and_then(|vpc| vpc.cidr_block_association_set().first()).ok_or("no range")?;
+    let disassociate =
+        world.raw.disassociate_vpc_cidr_block().association_id(first.association_id().unwrap_or_default());
+    refused_with("OperationNotPermitted", disassociate.send().await)
+}
+
+pub(super) async fn a_subnet_with_interfaces_is_not_deleted(world: &World) -> Checked {
+    let delete = world.raw.delete_subnet().subnet_id(world.subnet.as_str());
+    refused_with("DependencyViolation", delete.send().await)
+}
+
+pub(super) async fn a_group_in_use_is_not_deleted(world: &World) -> Checked {
+    let create = world.raw.create_security_group().group_name("used").description("of a check").vpc_id(&world.vpc);
+    let group = create.send().await?.group_id().ok_or("no id")?.to_owned();
+    let used = world.raw.create_network_interface().subnet_id(world.subnet.as_str()).groups(&group);
+    used.send().await?;
+    refused_with("DependencyViolation", world.raw.delete_security_group().group_id(&group).send().await)
+}
+
+pub(super) async fn an_empty_subnet_can_be_deleted(world: &World) -> Checked {
+    let subnet = make_subnet(&world.raw, &world.vpc, &world.at("3.0/24")).await?;
+    world.raw.delete_subnet().subnet_id(subnet.as_str()).send().await?;
+    refused_with("InvalidSubnetID.NotFound", world.raw.delete_subnet().subnet_id(subnet.as_str()).send().await)
+}

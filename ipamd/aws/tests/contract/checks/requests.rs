@@ -1,10 +1,6 @@
 //! How requests are made: ids, dry runs, pages, filters, tags, budgets.
 
-use aws_sdk_ec2::{
-    Config,
-    config::retry::RetryConfig,
-    types::{AttributeValue, Filter, NetworkInterface, SubnetCidrReservationType, Tag},
-};
+use aws_sdk_ec2::types::{AttributeValue, Filter, NetworkInterface, SubnetCidrReservationType, Tag};
 use ipam_core::{
     EniId,
     ports::{Amount, Ec2, NewInterface, RefusalClass::NotFound},
@@ -204,8 +200,7 @@ pub(super) async fn too_many_requests_are_refused(world: &World) -> Checked {
     // The smallest budget that there is: five at once, then one a second.
     let reserve = async || {
         let reserve = world.raw.create_subnet_cidr_reservation().subnet_id(nowhere("subnet")).cidr(world.at("1.64/28"));
-        let reserve = reserve.reservation_type(SubnetCidrReservationType::Prefix).customize();
-        reserve.config_override(Config::builder().retry_config(RetryConfig::disabled())).send().await
+        reserve.reservation_type(SubnetCidrReservationType::Prefix).send().await
     };
     for _ in 0..30 {
         if refused_with("InvalidSubnetID.NotFound", reserve().await).is_err() {

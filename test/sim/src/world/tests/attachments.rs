@@ -135,3 +135,17 @@ fn the_version_grows_when_an_attachment_becomes_effective_by_time() {
     assert!(cloud.world.version() > before);
     assert_eq!(cloud.world.next_due(), None);
 }
+
+#[test]
+fn a_clock_that_jumps_skips_nothing_and_undoes_nothing() {
+    let mut cloud = Fixture::new("10.0.0.0/24");
+    let (instance, eni) = (cloud.run("m5.large"), cloud.create(0));
+    cloud.attach(&eni, &instance, 1).unwrap();
+    let state = |cloud: &mut Fixture, eni| cloud.eni(eni).attachment.map(|attachment| attachment.state);
+    assert_eq!(state(cloud.at(10_000_000), &eni), Some(AttachmentState::Attached));
+    assert_eq!(state(cloud.at(0), &eni), Some(AttachmentState::Attached));
+    // What is begun while the clock is behind takes its time from the latest moment there was.
+    let late = cloud.create(0);
+    assert_eq!(cloud.at(10_000_099).eni(&late).status(), "pending");
+    assert_eq!(cloud.at(10_000_100).eni(&late).status(), "available");
+}

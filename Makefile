@@ -56,11 +56,14 @@ simulate: ## A cluster in virtual time. NODES=150 PODS=10 SEED=1 TRACE=start INS
 	@$(CARGO_TARGET_DIR)/release/simulate --trace $(or $(TRACE),start) --seed $(or $(SEED),1) $(if $(NODES),--nodes $(NODES)) $(if $(PODS),--pods $(PODS)) $(if $(INSTANCE),--instance $(INSTANCE)) $(if $(MANAGER),--manager $(MANAGER)) $(if $(PLOT),--plot $(PLOT)) $(if $(OUTPUT),--output $(OUTPUT))
 
 SOAK_MINUTES ?= 20
-soak: setup plugin ## Long runs: 100 restarts of the daemon under load; a network that somebody breaks; 20 minutes of a storm at EC2.
+SOAK_SEEDS ?= 100000
+soak: setup plugin ## Long runs: 100 restarts of the daemon under load; 100,000 nodes in virtual time; a network that somebody breaks; 20 minutes of a storm at EC2.
 	$(SAY) "building the daemon for speed (the first time: about 20 minutes on 2 cores)"
 	cargo build --release -p ipamd
 	$(SAY) "100 restarts in 60 s under 50 ADDs and 50 DELs a second"
 	SOAK=1 E2E_IPAMD=$(CARGO_TARGET_DIR)/release/ipamd E2E_PLUGIN=$(PLUGIN) cargo test -p e2e --test restarts -- --nocapture
+	$(SAY) "$(SOAK_SEEDS) nodes that live through faults, crashes and restarts, in virtual time"
+	SOAK_SEEDS=$(SOAK_SEEDS) cargo test --release -p ipam-core --test model -- --nocapture every_promise
 	$(SAY) "60 s of somebody who breaks the node's network under traffic"
 	CHAOS_SECONDS=60 cargo test -p lab --test flows chaos -- --nocapture
 	$(SAY) "$(SOAK_MINUTES) minutes of a storm between two nodes and EC2"

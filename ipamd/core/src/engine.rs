@@ -9,7 +9,9 @@
 mod cloud;
 mod descriptions;
 mod guard;
+mod leasing;
 mod looks;
+mod planning;
 mod refusal;
 mod report;
 mod restart;
@@ -25,10 +27,10 @@ use returning::Returning;
 use crate::{
     Action, Command, CoolDown, EniId, Event, IntentId, Lease, Limits, Moment, Policy, Ticket,
     forecast::Forecast,
-    plan::{self, InFlight, Plan, Question},
+    plan::Plan,
     pool::Pool,
     ports::{Ec2Error, NodeIdentity},
-    retry::{self, Call, Pauses},
+    retry::{self, Pauses},
     subnets::Subnets,
 };
 
@@ -36,11 +38,6 @@ pub use report::{AddressState, EngineStatus, EniStatus};
 
 /// How long after a release a failed write may still be that of the released lease.
 const RELEASE_MEMORY: Duration = Duration::from_secs(30);
-
-/// For so long needs are gathered while pods wait, so that a burst of them costs one call: less than EC2 takes by far.
-const GATHER: Duration = Duration::from_millis(5);
-/// The same while nobody waits.
-const GATHER_AT_LEISURE: Duration = Duration::from_millis(200);
 
 /// A pod that waits for an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,163 +276,6 @@ impl Engine {
             Event::HostFailed { eni, reason } => self.host_failed(now, eni, reason),
             Event::Tick => {}
         }
-    }
-
-    /// Takes back a lease that could not be stored, unless a later answer for the key may have been.
-    ///
-    /// Then the lease stays until the DEL that follows every failed ADD.
-    fn store_failed(&mut self, now: Moment, key: PodKey, commands: &mut Vec<Command>) {
-        if self.answered_again.contains_key(&key) {
-            return;
-        }
-        let until = now.after(self.policy.cool_down);
-        if let Some(lease) = self.pool.end(&key, until) {
-            let released = Some(CoolDown { address: lease.address, until });
-            commands.push(Command::Release { ticket: None, key, released });
-        }
-    }
-
-    fn del(&mut self, now: Moment, ticket: Ticket, key: PodKey, commands: &mut Vec<Command>) {
-        // A pod that is deleted while it waits must not get an address afterwards.
-        for waiter in self.queue.extract_if(.., |waiter| waiter.key == key) {
-            commands.push(Command::Refuse { ticket: waiter.ticket, refusal: refusal::deleted(&waiter) });
-        }
-        let released = self.end(now, &key);
-        commands.push(Command::Release { ticket: Some(ticket), key, released });
-    }
-
-    fn end(&mut self, now: Moment, key: &PodKey) -> Option<CoolDown> {
-        self.answered_again.remove(key);
-        let until = now.after(self.policy.cool_down);
-        let lease = self.pool.end(key, until)?;
-        self.released.insert(key.clone(), now);
-        Some(CoolDown { address: lease.address, until })
-    }
-
-    /// Whether the key was told its address at `moment` or later: then its sandbox is as young.
-    fn answered_since(&self, key: &PodKey, moment: Moment) -> bool {
-        let first = self.pool.lease(key).map(|lease| lease.since);
-        first.max(self.answered_again.get(key).copied()).is_some_and(|last| last >= moment)
-    }
-
-    /// Gives free addresses to waiting pods, first come first served.
-    fn serve(&mut self, now: Moment, commands: &mut Vec<Command>) {
-        let mut waiting = std::mem::take(&mut self.queue).into_iter();
-        for waiter in waiting.by_ref() {
-            // A repeated ADD may have been served by the one before it.
-            if let Some(lease) = self.pool.lease(&waiter.key) {
-                commands.push(Command::Grant { ticket: waiter.ticket, lease: lease.clone(), fresh: false });
-                self.answered_again.insert(waiter.key, now);
-                continue;
-            }
-            let prefixes_first = plan::wants_prefixes(&self.policy, self.limits);
-            let Some((eni, address)) = self.pool.pick(prefixes_first, |eni| self.carries(now, eni)) else {
-                self.queue.push(waiter);
-                break;
-            };
-            let lease = Lease {
-                eni: eni.interface.id.clone(),
-                eni_mark: eni.mark(),
-                key: waiter.key,
-                pod: waiter.pod,
-                netns: waiter.netns,
-                address,
-                since: now,
-            };
-            if self.released.contains_key(&lease.key) {
-                self.answered_again.insert(lease.key.clone(), now);
-            }
-            self.pool.hold(lease.clone());
-            commands.push(Command::Grant { ticket: waiter.ticket, lease, fresh: true });
-        }
-        self.queue.extend(waiting);
-    }
-
-    fn in_flight(&self) -> InFlight {
-        let mut in_flight = InFlight { create_in_doubt: self.create_in_doubt.is_some(), ..InFlight::default() };
-        for action in self.intents.values() {
-            let slots = match action {
-                Action::Create { amount, .. } => {
-                    in_flight.creating.push(amount.addresses());
-                    continue;
-                }
-                Action::Assign { amount, .. } => {
-                    in_flight.assigning += amount.addresses();
-                    amount.slots()
-                }
-                Action::Attach { device_index, .. } => {
-                    in_flight.device_indexes.insert(*device_index);
-                    0
-                }
-                Action::DeleteOnTermination { .. }
-                | Action::SecurityGroups { .. }
-                | Action::Unassign { .. }
-                | Action::Detach { .. }
-                | Action::Delete { .. } => 0,
-            };
-            if let Some(eni) = action.eni() {
-                in_flight.enis.insert(eni.clone(), slots);
-            }
-        }
-        for (id, awaited) in &self.awaited {
-            let listed = self.pool.eni(id).map_or(0, crate::pool::Eni::slots);
-            let missing = awaited.slots.map_or(0, |slots| slots.saturating_sub(listed));
-            in_flight.assigning += missing * awaited.each;
-            in_flight.device_indexes.extend(awaited.device_index);
-            in_flight.enis.entry(id.clone()).or_insert(missing);
-        }
-        in_flight
-    }
-
-    /// Whether what is missing has been gathered for long enough to be asked for.
-    fn gathered(&mut self, plan: &Plan, now: Moment) -> bool {
-        let asks = plan.actions.iter().any(|action| matches!(Call::of(action), Call::Create | Call::Assign));
-        if !asks {
-            (self.need_since, self.gather_until) = (None, None);
-            return false;
-        }
-        let wait = if plan.urgent { GATHER } else { GATHER_AT_LEISURE };
-        let until = self.need_since.get_or_insert(now).after(wait);
-        self.gather_until = Some(until).filter(|until| *until > now);
-        self.gather_until.is_none()
-    }
-
-    /// Plans and starts changes, unless EC2 has not been seen yet or asked us to wait.
-    fn plan(&mut self, now: Moment, commands: &mut Vec<Command>) {
-        if !self.observed {
-            self.last_plan =
-                Plan { waiting: vec!["EC2 has not described this node yet".to_owned()], ..Plan::default() };
-            return;
-        }
-        let in_flight = self.in_flight();
-        let demand = self.queue.len() + self.returning.count();
-        let plan = plan::plan(&Question {
-            node: &self.node,
-            policy: &self.policy,
-            limits: self.limits,
-            pool: &self.pool,
-            subnets: &self.subnets,
-            in_flight: &in_flight,
-            demand,
-            forecast: self.forecast.wanted(now),
-            surplus_since: self.surplus_since,
-            now,
-        });
-        self.surplus_since = plan.surplus.then(|| self.surplus_since.unwrap_or(now));
-        if plan.needs_subnets && !self.subnets_asked {
-            self.subnets_asked = true;
-            commands.push(Command::DescribeSubnets);
-        }
-        let gathered = self.gathered(&plan, now);
-        for action in &plan.actions {
-            let call = Call::of(action);
-            let asks = matches!(call, Call::Create | Call::Assign);
-            let urgent = if asks { plan.urgent } else { demand > 0 };
-            if (gathered || !asks) && !self.pauses.rests(call, urgent, now) && self.may_start(now, action, commands) {
-                self.start(now, action.clone(), commands);
-            }
-        }
-        self.last_plan = plan;
     }
 }
 

@@ -232,7 +232,9 @@ impl Engine {
 
     /// The ENI is not changed again before EC2 has shown what became of it. If it lists so many `slots`, it has.
     pub(super) fn doubt(&mut self, eni: &EniId, slots: Option<usize>, now: Moment) {
-        self.awaited.insert(eni.clone(), Awaited { slots, each: 0, device_index: None, since: now });
+        // As in `touch`.
+        let since = now.after(Duration::from_millis(1));
+        self.awaited.insert(eni.clone(), Awaited { slots, each: 0, device_index: None, since });
         self.looks.at(Scope::Attached, now);
         self.arm_scan(now);
     }
@@ -266,6 +268,8 @@ impl Engine {
         // What is needed has been gathered already.
         self.need_since = Some(Moment::default());
         if call == Call::Delete && class(&error) == Some(RefusalClass::NotFound) {
+            // It is gone; if EC2 only does not know it yet, the look much later finds it.
+            self.arm_scan(now);
             self.pauses.succeeded(call);
             return self.done(now, action, Done::Plain, commands);
         }

@@ -162,10 +162,11 @@ impl Engine {
         let (phase, again) = next_phase(before, interface.attachment.as_ref(), waited);
         let again = self.settle(&mut interface, asked_at, waited) || again;
         let slots = interface.secondary.len() + interface.prefixes.len();
-        let again = self.still_awaited(&id, asked_at, slots) || again;
         let unexpected = self.leave_out_unexpected(&mut interface, asked_at);
+        let again = (unexpected == 0 && self.still_awaited(&id, asked_at, slots)) || again;
         // Only now: an address that counts for another ENI has been granted all the same.
         let disputed = unexpected + self.drop_doubles(now, &mut interface);
+        let disputed = disputed.max(self.disputed_lately(&id, waited));
         if !self.awaited.contains_key(&id) {
             self.pool.keep(&interface.addresses().collect());
         }
@@ -189,19 +190,25 @@ impl Engine {
         again
     }
 
+    /// Places that an earlier description said are taken, so soon after our last change that it may be the newer one.
+    fn disputed_lately(&mut self, id: &EniId, waited: Duration) -> usize {
+        let Some(known) = self.pool.eni(id).filter(|eni| waited < SETTLING && eni.disputed > 0) else { return 0 };
+        self.looks.at(Scope::Attached, known.changed_at.after(SETTLING));
+        known.disputed
+    }
+
     /// Leaves out what an earlier run did not know, in a description so soon after our start that it may be what that run
     /// has given back: nobody gets it before EC2 has had time to agree with itself. Returns how many places that takes.
     fn leave_out_unexpected(&mut self, interface: &mut Interface, asked_at: Moment) -> usize {
         let settled_at = self.started_at.after(SETTLING);
-        let remembered = |eni: &&Eni| asked_at < settled_at && eni.since == Moment::default();
+        let granted = self.awaited.get(&interface.id).is_some_and(|awaited| awaited.each > 0);
+        let remembered = |eni: &&Eni| asked_at < settled_at && eni.since == Moment::default() && !granted;
         let Some(known) = self.pool.eni(&interface.id).filter(remembered) else { return 0 };
         let expected = |address: Ipv4Addr| known.interface.has(address) || self.pool.is_held(address);
         let before = interface.secondary.len() + interface.prefixes.len();
         interface.secondary.retain(|address| expected(*address));
         interface.prefixes.retain(|prefix| prefix.addresses().any(expected));
         let unexpected = before - interface.secondary.len() - interface.prefixes.len();
-        // Descriptions may contradict each other: what one of them lists may be there.
-        let unexpected = unexpected.max(known.disputed);
         if unexpected > 0 {
             self.looks.at(Scope::Attached, settled_at);
         }
@@ -314,6 +321,7 @@ impl Engine {
             self.looks.at(scope, now.after(MISSING_PERIOD));
         } else {
             self.forget(id);
+            self.arm_scan(now);
             // It may still be there, on no instance.
             if scope == Scope::Attached {
                 self.looks.at(Scope::Tagged, now);

@@ -16,9 +16,10 @@ impl Engine {
     #[must_use]
     pub fn doubts(&self, action: &Action) -> bool {
         let leaving = |eni: &EniId| self.pool.eni(eni).is_some_and(|eni| eni.phase == Phase::Leaving);
+        let disputed = |eni: &EniId| self.pool.eni(eni).is_some_and(|eni| eni.disputed > 0);
         match action.eni() {
             None => self.create_in_doubt.is_some(),
-            Some(eni) => self.awaited.contains_key(eni) || leaving(eni),
+            Some(eni) => self.awaited.contains_key(eni) || leaving(eni) || disputed(eni),
         }
     }
 

@@ -77,7 +77,7 @@ impl Planner<'_> {
         let open = self.givers(plan, leaving).into_iter().map(|eni| (eni, self.counted_on(eni)));
         for (eni, size) in open.collect::<Vec<_>>().into_iter().chain(closed) {
             let empty = self.is_ours(eni) && self.q.pool.taken_on(eni) == 0;
-            let needed = carries_pods(eni, self.q.policy, self.q.subnets) && (size > *over || *over == 0);
+            let needed = carries_pods(eni, self.q.policy, self.q.subnets) && size > *over;
             let Some(attachment) = eni.interface.attachment.as_ref().filter(|_| empty && !needed) else { continue };
             *over -= size;
             plan.surplus = true;

@@ -126,12 +126,13 @@ impl World {
     /// No ENI without a pod stays beside enough free addresses on the others.
     fn nothing_idle(&self, wanted: usize, by_prefix: bool) {
         let pool = self.engine.pool();
-        let minimum = usize::from(self.policy.minimum_addresses).saturating_sub(self.held());
+        let custom = matches!(self.policy.placement, Placement::Custom(_));
+        let carries = |eni: &&Eni| !(custom && eni.is_primary());
+        let held: usize = pool.managed().filter(carries).map(|eni| pool.held_on(eni)).sum();
+        let minimum = usize::from(self.policy.minimum_addresses).saturating_sub(held);
         let wanted = wanted.max(minimum).max(1);
         // Without prefixes, what is free in those of an earlier mode is on its way out.
         let counts = |eni| if by_prefix { pool.free(eni).count() } else { pool.free_singles(eni).count() };
-        let custom = matches!(self.policy.placement, Placement::Custom(_));
-        let carries = |eni: &&Eni| !(custom && eni.is_primary());
         let free: usize = pool.managed().filter(carries).map(counts).sum();
         // A prefix that is partly used does not count for the target, and what rounding brings may stay.
         let spare = if by_prefix { (pool.managed().count() + self.held() + 2) * PREFIX_SIZE } else { 0 };

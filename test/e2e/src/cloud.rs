@@ -154,11 +154,16 @@ impl Cloud {
         })
     }
 
-    /// Starts an instance with its primary ENI in `network`.
+    /// Starts an instance with its primary ENI in `network`; `more`: further parameters.
     ///
     /// # Errors
     /// EC2's refusal.
-    pub async fn run_instance(&self, instance_type: &str, network: &Network) -> Result<InstanceId, Trouble> {
+    pub async fn run_instance(
+        &self,
+        instance_type: &str,
+        more: &[(&str, &str)],
+        network: &Network,
+    ) -> Result<InstanceId, Trouble> {
         let parameters = [
             ("ImageId", "ami-0123456789abcdef0"),
             ("InstanceType", instance_type),
@@ -166,7 +171,7 @@ impl Cloud {
             ("MaxCount", "1"),
             ("SubnetId", network.subnet.as_str()),
         ];
-        let answer = self.call("RunInstances", &parameters).await?;
+        let answer = self.call("RunInstances", &[&parameters, more].concat()).await?;
         let instance = answer.list_at("instancesSet").first().map_or("", |item| item.text_at("instanceId"));
         parse(instance)
     }

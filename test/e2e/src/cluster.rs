@@ -13,6 +13,8 @@ pub struct ClusterPlan {
     pub workers: usize,
     /// Instance type of each.
     pub instance_type: String,
+    /// Further parameters of each RunInstances.
+    pub launch: Vec<(&'static str, &'static str)>,
     /// Network of the VPC.
     pub vpc: String,
     /// Network of its only subnet.
@@ -30,6 +32,7 @@ impl ClusterPlan {
         Self {
             workers: 1,
             instance_type: "m5.xlarge".to_owned(),
+            launch: Vec::new(),
             vpc: "10.0.0.0/16".to_owned(),
             subnet: "10.0.0.0/22".to_owned(),
             binaries,
@@ -65,7 +68,7 @@ impl Cluster {
         lab.add_subnet(network.subnet.clone(), network.subnet_cidr);
         let mut nodes = Vec::new();
         for number in 1..=plan.workers {
-            let instance = cloud.run_instance(&plan.instance_type, &network).await?;
+            let instance = cloud.run_instance(&plan.instance_type, &plan.launch, &network).await?;
             nodes.push(lab.add_node(instance, &format!("node-{number}"))?);
         }
         let follower = Arc::new(cloud.follow(&lab).await?);

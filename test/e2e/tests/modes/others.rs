@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use e2e::{Sandbox, Verb, flight};
+use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan, Sandbox, Verb, flight};
 use ec2_sim::{
     action::{
         AssignPrivateIpAddresses, Change, CreateNetworkInterface, CreateSecurityGroup, ModifyNetworkInterfaceAttribute,
@@ -79,6 +79,39 @@ async fn interfaces_that_are_not_for_pods_are_left_alone() {
     let after: Vec<_> = enis(&cluster).into_iter().filter(|eni| eni.id == closed || eni.id == trunk).collect();
     assert_eq!(after, before);
     assert_eq!(calls(&cluster, "CreateNetworkInterface"), 1, "an m5.xlarge has four places, of which two are taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fabric_adapters_and_other_network_cards_are_left_alone() {
+    let launch = vec![
+        ("NetworkInterface.1.DeviceIndex", "0"),
+        ("NetworkInterface.2.DeviceIndex", "1"),
+        ("NetworkInterface.2.InterfaceType", "efa"),
+        ("NetworkInterface.2.SecondaryPrivateIpAddressCount", "4"),
+        ("NetworkInterface.3.DeviceIndex", "1"),
+        ("NetworkInterface.3.NetworkCardIndex", "1"),
+        ("NetworkInterface.3.SecondaryPrivateIpAddressCount", "4"),
+    ];
+    let instance_type = "p4d.24xlarge".to_owned();
+    // More than the primary ENI carries.
+    let settings = vec![("WARM_IP_TARGET".to_owned(), "52".to_owned())];
+    let binaries = Binaries::from_environment().unwrap();
+    let plan = ClusterPlan { instance_type, launch, settings, ..ClusterPlan::small(binaries) };
+    let cluster = Cluster::start(Cloud::start(CloudKind::Sim).await.unwrap(), &plan).await.unwrap();
+    let theirs = |cluster: &Cluster| enis(cluster).into_iter().filter(|eni| is_at(eni, 0, 1) || is_at(eni, 1, 1));
+    let before: Vec<_> = theirs(&cluster).collect();
+    assert_eq!(before.iter().map(|eni| eni.secondary.len()).collect::<Vec<_>>(), [4, 4]);
+    worker(&cluster).start_daemon().unwrap();
+    worker(&cluster).until_ready(52, PATIENCE).await.unwrap();
+
+    let pods = add_pods(&cluster, 10).await;
+    assert!(before.iter().flat_map(|eni| &eni.secondary).all(|address| !addresses(&pods).contains(address)));
+    assert_eq!(theirs(&cluster).collect::<Vec<_>>(), before);
+    assert!(enis(&cluster).iter().any(|eni| is_at(eni, 0, 2)), "{:?}", enis(&cluster));
+}
+
+fn is_at(eni: &Eni, card: u8, device_index: u8) -> bool {
+    eni.attachment.as_ref().is_some_and(|at| (at.card, at.device_index) == (card, device_index))
 }
 
 #[tokio::test(flavor = "multi_thread")]

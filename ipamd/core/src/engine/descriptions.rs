@@ -201,8 +201,7 @@ impl Engine {
     /// has given back: nobody gets it before EC2 has had time to agree with itself. Returns how many places that takes.
     fn leave_out_unexpected(&mut self, interface: &mut Interface, asked_at: Moment) -> usize {
         let settled_at = self.started_at.after(SETTLING);
-        let granted = self.awaited.get(&interface.id).is_some_and(|awaited| awaited.each > 0);
-        let remembered = |eni: &&Eni| asked_at < settled_at && eni.since == Moment::default() && !granted;
+        let remembered = |eni: &&Eni| asked_at < settled_at && eni.since == Moment::default();
         let Some(known) = self.pool.eni(&interface.id).filter(remembered) else { return 0 };
         let expected = |address: Ipv4Addr| known.interface.has(address) || self.pool.is_held(address);
         let before = interface.secondary.len() + interface.prefixes.len();

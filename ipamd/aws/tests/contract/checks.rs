@@ -133,6 +133,9 @@ pub(crate) const CHECKS: &[Check] = checks![
         the_first_range_of_a_vpc_stays:                            Same,
         a_subnet_with_interfaces_is_not_deleted:                   Wrong("it is deleted under them"),
         an_empty_subnet_can_be_deleted:                            Same,
+        a_subnet_lies_in_a_zone_of_the_region:                     Same,
+        a_network_is_written_as_one:                               Wrong("one without a length is taken for a /32"),
+        a_group_of_another_vpc_is_refused:                         Wrong("it is taken"),
         a_group_in_use_is_not_deleted:                             Wrong("it is deleted under its interfaces"),
     }
     ipv6 {
@@ -156,6 +159,10 @@ pub(crate) const CHECKS: &[Check] = checks![
     }
     requests {
         what_does_not_exist_is_not_found:                          Same,
+        describing_what_does_not_exist_is_refused:                 Same,
+        changing_what_does_not_exist_is_refused:                   Same,
+        an_interface_needs_a_subnet:                               Wrong("`NotFound`, as if an empty id had been given"),
+        instances_are_found_by_wildcards:                          Wrong("`*` is taken literally"),
         an_interface_id_that_is_none_is_malformed:                 Wrong(NO_SYNTAX),
         an_instance_id_that_is_none_is_malformed:                  Wrong(NO_SYNTAX),
         an_attachment_id_that_is_none_is_malformed:                Wrong(NO_SYNTAX),

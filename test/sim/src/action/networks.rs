@@ -98,11 +98,11 @@ impl Action for CreateSubnet {
             return Err(ApiError::new("InvalidSubnet.Conflict", message));
         }
         self.check_ipv6(state, vpc)?;
+        let availability_zone = self.zone(&state.config.region)?;
         tags::check(&Tags::new(), &self.tags)?;
         let vpc = vpc.id.clone();
         let subnets = state.subnets.values().filter(|subnet| subnet.vpc == vpc).count();
         state.config.quotas.check("SubnetLimitExceeded", subnets, |quotas| quotas.subnets_of_vpc)?;
-        let availability_zone = self.availability_zone.clone().unwrap_or_else(|| format!("{}a", state.config.region));
         let id: SubnetId = state.new_id();
         let tags = self.tags.clone();
         let space = Space::new(cidr, !state.config.reuse_after.is_zero());
@@ -116,6 +116,16 @@ impl Action for CreateSubnet {
 }
 
 impl CreateSubnet {
+    /// Its zone: one of the region's six.
+    fn zone(&self, region: &str) -> Result<String, ApiError> {
+        let Some(zone) = &self.availability_zone else { return Ok(format!("{region}a")) };
+        if zone.strip_prefix(region).is_some_and(|rest| rest.len() == 1 && ("a"..="f").contains(&rest)) {
+            return Ok(zone.clone());
+        }
+        let message = format!("Value ({zone}) for parameter availabilityZone is invalid.");
+        Err(ApiError::invalid_value(message))
+    }
+
     fn check_ipv6(&self, state: &State, vpc: &Vpc) -> Result<(), ApiError> {
         let Some(cidr) = self.cidr6 else { return Ok(()) };
         if cidr.prefix != 64 || !vpc.cidr6.is_some_and(|outer| outer.contains(cidr)) {

@@ -131,3 +131,25 @@ pub(super) async fn an_empty_subnet_can_be_deleted(world: &World) -> Checked {
     world.raw.delete_subnet().subnet_id(subnet.as_str()).send().await?;
     refused_with("InvalidSubnetID.NotFound", world.raw.delete_subnet().subnet_id(subnet.as_str()).send().await)
 }
+
+pub(super) async fn a_subnet_lies_in_a_zone_of_the_region(world: &World) -> Checked {
+    let create = world.raw.create_subnet().vpc_id(&world.vpc).cidr_block(world.at("4.0/24"));
+    refused_with("InvalidParameterValue", create.availability_zone("us-east-9z").send().await)
+}
+
+pub(super) async fn a_network_is_written_as_one(world: &World) -> Checked {
+    for text in ["10.0.0.0", "many"] {
+        refused_with("InvalidParameterValue", world.raw.create_vpc().cidr_block(text).send().await)?;
+        refused_subnet(world, "InvalidParameterValue", text).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_group_of_another_vpc_is_refused(world: &World) -> Checked {
+    let vpc = world.raw.create_vpc().cidr_block(world.at("0.0/16")).send().await?;
+    let vpc = vpc.vpc().and_then(|vpc| vpc.vpc_id()).ok_or("no VPC")?;
+    let create = world.raw.create_security_group().group_name("theirs").description("of a check").vpc_id(vpc);
+    let group = create.send().await?.group_id().ok_or("no id")?.to_owned();
+    let create = world.raw.create_network_interface().subnet_id(world.subnet.as_str()).groups(group);
+    refused_with("InvalidGroup.NotFound", create.send().await)
+}

@@ -1,13 +1,13 @@
 //! How requests are made: ids, dry runs, pages, filters, tags, budgets.
 
-use aws_sdk_ec2::types::{AttributeValue, Filter, NetworkInterface, SubnetCidrReservationType, Tag};
+use aws_sdk_ec2::types::{AttributeValue, Filter, InstanceType, NetworkInterface, SubnetCidrReservationType, Tag};
 use ipam_core::{
     EniId,
     ports::{Amount, Ec2, NewInterface, RefusalClass::NotFound},
 };
 
 use super::{attached, ensure, listed, loose, new_interface, nowhere, primary, refused, refused_with};
-use crate::clouds::{Checked, World};
+use crate::clouds::{Checked, World, run_instance_of};
 
 pub(super) async fn what_does_not_exist_is_not_found(world: &World) -> Checked {
     let (ec2, nowhere) = (&world.ec2, "0123456789abcdef0");
@@ -210,4 +210,44 @@ pub(super) async fn too_many_requests_are_refused(world: &World) -> Checked {
         }
     }
     Err("30 requests in a row were looked at".into())
+}
+
+pub(super) async fn describing_what_does_not_exist_is_refused(world: &World) -> Checked {
+    let raw = &world.raw;
+    let enis = raw.describe_network_interfaces().network_interface_ids(nowhere("eni")).send().await;
+    refused_with("InvalidNetworkInterfaceID.NotFound", enis)?;
+    let instances = raw.describe_instances().instance_ids(nowhere("i")).send().await;
+    refused_with("InvalidInstanceID.NotFound", instances)?;
+    refused_with("InvalidSubnetID.NotFound", raw.describe_subnets().subnet_ids(nowhere("subnet")).send().await)?;
+    refused_with("InvalidVpcID.NotFound", raw.describe_vpcs().vpc_ids(nowhere("vpc")).send().await)?;
+    refused_with("InvalidGroup.NotFound", raw.describe_security_groups().group_ids(nowhere("sg")).send().await)
+}
+
+pub(super) async fn changing_what_does_not_exist_is_refused(world: &World) -> Checked {
+    let raw = &world.raw;
+    let subnet = raw.create_subnet().vpc_id(nowhere("vpc")).cidr_block("10.200.0.0/24").send().await;
+    refused_with("InvalidVpcID.NotFound", subnet)?;
+    refused_with("InvalidInstanceID.NotFound", raw.terminate_instances().instance_ids(nowhere("i")).send().await)?;
+    let modify = raw.modify_network_interface_attribute().network_interface_id(nowhere("eni"));
+    let modify = modify.description(AttributeValue::builder().value("new").build()).send().await;
+    refused_with("InvalidNetworkInterfaceID.NotFound", modify)?;
+    let unassign = raw.unassign_private_ip_addresses().network_interface_id(nowhere("eni"));
+    let unassign = unassign.private_ip_addresses("10.0.1.9").send().await;
+    refused_with("InvalidNetworkInterfaceID.NotFound", unassign)?;
+    refused_with("InvalidSubnetID.NotFound", raw.delete_subnet().subnet_id(nowhere("subnet")).send().await)?;
+    refused_with("InvalidVpcID.NotFound", raw.delete_vpc().vpc_id(nowhere("vpc")).send().await)
+}
+
+pub(super) async fn an_interface_needs_a_subnet(world: &World) -> Checked {
+    refused_with("MissingParameter", world.raw.create_network_interface().send().await)
+}
+
+pub(super) async fn instances_are_found_by_wildcards(world: &World) -> Checked {
+    let other = run_instance_of(&world.raw, &world.subnet, InstanceType::M5Large).await?;
+    let filter = Filter::builder().name("instance-type").values("m5.l*").build();
+    let found = world.raw.describe_instances().filters(filter).send().await?;
+    let ids: Vec<_> =
+        found.reservations().iter().flat_map(|one| one.instances()).map(|one| one.instance_id()).collect();
+    ensure!(ids == [Some(other.as_str())], "{ids:?} instead of {other}");
+    Ok(())
 }

@@ -139,6 +139,7 @@ impl Engine {
     #[must_use]
     pub fn new(start: Start, now: Moment) -> Self {
         let Start { node, policy, limits, leases, cooling, intent_prefix, intents_open } = start;
+        let forecast = Forecast::new(now, !leases.is_empty());
         let mut pool = Pool::default();
         let latest = now.after(policy.cool_down);
         for cool_down in cooling {
@@ -164,7 +165,7 @@ impl Engine {
             kernel: Kernel::default(),
             subnets: Subnets::new(seed.rotate_left(31)),
             subnets_asked: false,
-            forecast: Forecast::default(),
+            forecast,
             observed: false,
             pauses: Pauses::new(seed),
             awaited: BTreeMap::new(),
@@ -196,8 +197,12 @@ impl Engine {
         self.pool.warm_up(now);
         self.released.retain(|_, at| now.since(*at) < RELEASE_MEMORY);
         self.returning.forget_old(now);
+        let came = matches!(event, Event::Add { .. });
         self.take(now, event, &mut commands);
         self.serve(now, &mut commands);
+        if came && self.observed && !self.queue.is_empty() {
+            self.forecast.missed(now);
+        }
         self.plan(now, &mut commands);
         self.refuse(now, &mut commands);
         self.watch_kernel(now, &mut commands);
@@ -227,7 +232,7 @@ impl Engine {
     pub fn next_wake(&self) -> Option<Moment> {
         let looks = self.looks.next().into_iter().chain(self.scan_at).chain(self.gather_until);
         let plan = self.last_plan.next_step_at.into_iter().chain(self.subnets.ends()).chain(self.pauses.ends());
-        let fades = if self.policy.warm_auto { self.forecast.fades_at(self.handled_at) } else { None };
+        let fades = if self.policy.warm_auto { self.forecast.changes_at(self.handled_at) } else { None };
         let due = plan.chain(fades).chain(self.next_kernel_watch()).chain(self.returning.next_end());
         let deadlines = self.queue.iter().map(|waiter| waiter.deadline);
         let cooling = self.pool.cooling().map(|(_, until)| until);

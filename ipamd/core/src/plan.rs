@@ -15,6 +15,7 @@ use std::{
 
 use crate::{
     Access, Action, EniId, Limits, Mode, Moment, Placement, Policy, SubnetId,
+    forecast::Outlook,
     pool::{Eni, Phase, Pool},
     ports::{NodeIdentity, PREFIX_SIZE},
     subnets::Subnets,
@@ -22,6 +23,16 @@ use crate::{
 
 pub use shrink::{LEAST_ENI_AGE, SHRINK_PAUSE, SINGLES_PAUSE};
 pub use tidy::DETACH_TIME;
+
+/// For so long needs are gathered while pods wait: less than EC2 takes by far.
+const GATHER: Duration = Duration::from_millis(5);
+/// The same while nobody waits.
+const GATHER_AT_LEISURE: Duration = Duration::from_millis(200);
+/// The same while more than half of what recent demand asks for is free.
+const GATHER_FOR_LATER: Duration = Duration::from_secs(10);
+
+/// What a node that has just started keeps free, in ENIs.
+const YOUNG_ENIS: usize = 2;
 
 /// Changes that were started and have not been settled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,6 +67,8 @@ pub struct Plan {
     pub blocked: Option<Blocked>,
     /// Whether pods wait for what is not on its way yet, or would if one more came.
     pub urgent: bool,
+    /// For so long needs are gathered, so that a burst of them costs one call.
+    pub gather_for: Duration,
     /// Whether the subnets must be described before an ENI can be made.
     pub needs_subnets: bool,
     /// Whether there is more than wanted, so that something could be given back.
@@ -93,8 +106,8 @@ pub struct Question<'a> {
     pub in_flight: &'a InFlight,
     /// How many pods wait, or were refused and will soon ask again.
     pub demand: usize,
-    /// How many free addresses recent demand asks for; counts only with [`Policy::warm_auto`].
-    pub forecast: usize,
+    /// What recent demand asks for; counts only with [`Policy::warm_auto`].
+    pub forecast: Outlook,
     /// Since when there has been more than wanted. Absent: there was not.
     pub surplus_since: Option<Moment>,
     /// The present.
@@ -107,6 +120,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
     let short = planner.short();
     let coming = planner.available() + planner.spares().map(|eni| planner.counted_on(eni)).sum::<usize>();
     let mut plan = Plan { urgent: coming <= question.demand, ..Plan::default() };
+    plan.gather_for = planner.gather_for(plan.urgent);
     if question.policy.access != Access::Full {
         if short > 0 {
             plan.waiting.push(format!("{short} more addresses, which somebody else has to provide"));
@@ -114,7 +128,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
         }
         return plan;
     }
-    if short > 0 {
+    if short > 0 || planner.lacks_places() {
         planner.grow(short, &mut plan);
     }
     planner.shrink(short, &mut plan);
@@ -155,6 +169,11 @@ impl Planner<'_> {
     fn by_address(&self) -> bool {
         let policy = self.q.policy;
         policy.warm_auto || policy.warm_addresses > 0 || policy.minimum_addresses > 0
+    }
+
+    /// Addresses that one place brings.
+    fn unit(&self) -> usize {
+        if self.by_prefix() { PREFIX_SIZE } else { 1 }
     }
 
     /// ENIs whose addresses pods have or will have.
@@ -204,7 +223,8 @@ impl Planner<'_> {
     fn warm(&self) -> usize {
         let policy = self.q.policy;
         let warm = if policy.warm_auto {
-            self.q.forecast
+            let young = if self.q.forecast.is_young { YOUNG_ENIS * self.capacity() * self.unit() } else { 0 };
+            self.q.forecast.free.max(young)
         } else if self.by_address() {
             policy.warm_addresses.into()
         } else if self.by_prefix() {
@@ -213,6 +233,43 @@ impl Planner<'_> {
             usize::from(policy.warm_enis) * self.capacity()
         };
         warm.min(self.usable_by_pods())
+    }
+
+    fn gather_for(&self, urgent: bool) -> Duration {
+        let forecast = self.q.forecast;
+        let enough = self.available() > self.q.demand + forecast.free / 2;
+        match self.q.policy.warm_auto {
+            _ if urgent => GATHER,
+            true if forecast.is_young => GATHER,
+            true if enough => GATHER_FOR_LATER,
+            true | false => GATHER_AT_LEISURE,
+        }
+    }
+
+    /// Free addresses of an ENI, and those that it has places for.
+    fn places_on(&self, eni: &Eni) -> usize {
+        self.counted_on(eni) + self.capacity().saturating_sub(eni.slots()) * self.unit()
+    }
+
+    /// Places for pods that are there or surely coming.
+    fn places(&self) -> usize {
+        let coming = self.q.in_flight.creating.len() * self.capacity() * self.unit();
+        self.usable().map(|eni| self.places_on(eni)).sum::<usize>() + coming
+    }
+
+    /// Places to keep, at least those of one ENI; 0 where they are not looked after.
+    fn wanted_places(&self) -> usize {
+        if !self.q.policy.warm_auto {
+            return 0;
+        }
+        let wanted = self.q.forecast.places.max(self.capacity() * self.unit());
+        self.q.demand + wanted.min(self.usable_by_pods())
+    }
+
+    /// Whether another ENI is to be attached before its addresses are needed.
+    fn lacks_places(&self) -> bool {
+        let attachable = self.enis_counted() < self.max_enis() || self.spares().next().is_some();
+        attachable && self.places() < self.wanted_places()
     }
 
     /// How many addresses are missing.

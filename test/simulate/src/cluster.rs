@@ -133,8 +133,8 @@ impl Cluster {
     /// A cluster before its first node is up; `trace` says what will be asked of it.
     #[must_use]
     pub fn new(setup: Setup, trace: &Trace, curve_step: Duration) -> Self {
-        // Not zero, so that "never" can be told from "at the beginning".
-        let begin = Moment::from_millis(1_000_000);
+        // A full hour, as cron jobs see it; not zero, so that "never" can be told from "at the beginning".
+        let begin = Moment::from_millis(3_600_000);
         let mut agenda = Agenda::new();
         for (at, demand) in &trace.demands {
             agenda.put(begin.after(*at), Happening::Demand(*demand));

@@ -117,7 +117,7 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
         vec![common.compare_starts(&managers, cli.nodes.unwrap_or(150), cli.pods)]
     } else {
         let nodes = cli.nodes.unwrap_or(20);
-        let room = common.limits.capacity() * usize::from(common.limits.max_enis) - 6;
+        let room = common.room();
         shapes.into_iter().map(|shape| common.compare_on(&managers, &shape.trace(nodes, room, cli.seed))).collect()
     };
     print(cli, &comparisons)

@@ -31,9 +31,13 @@ pub struct Run {
     pub outcome: Outcome,
 }
 
-/// A time as seconds with one decimal.
+/// A time as seconds with one decimal; in milliseconds if it is less than a second, so that only nothing reads as 0.
 fn seconds(time: Duration) -> String {
-    format!("{:.1} s", time.as_secs_f64())
+    match time.as_millis() {
+        0 => "0".to_owned(),
+        short @ 1..1000 => format!("{short} ms"),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
 }
 
 fn percent(per_mille: i64) -> String {

@@ -36,6 +36,13 @@ impl Common {
         Some(Self { seed, instance_type: instance_type.to_owned(), limits, max_pods })
     }
 
+    /// How many pods the scheduler puts on a node: a few less than it has addresses for, and no more than max pods.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let carries = self.limits.capacity() * usize::from(self.limits.max_enis);
+        carries.saturating_sub(6).min(self.max_pods.into())
+    }
+
     fn cluster(&self, manager: &str, trace: &Trace, step: Duration) -> Option<Cluster> {
         let setup = Setup {
             seed: self.seed,

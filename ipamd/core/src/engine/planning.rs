@@ -1,18 +1,11 @@
 //! When the planner is asked, and which of its plans begins.
 
-use std::time::Duration;
-
 use super::Engine;
 use crate::{
     Action, Command, Moment,
     plan::{self, InFlight, Plan, Question},
     retry::Call,
 };
-
-/// For so long needs are gathered while pods wait, so that a burst of them costs one call: less than EC2 takes by far.
-const GATHER: Duration = Duration::from_millis(5);
-/// The same while nobody waits.
-const GATHER_AT_LEISURE: Duration = Duration::from_millis(200);
 
 impl Engine {
     pub(super) fn in_flight(&self) -> InFlight {
@@ -58,8 +51,7 @@ impl Engine {
             (self.need_since, self.gather_until) = (None, None);
             return false;
         }
-        let wait = if plan.urgent { GATHER } else { GATHER_AT_LEISURE };
-        let until = self.need_since.get_or_insert(now).after(wait);
+        let until = self.need_since.get_or_insert(now).after(plan.gather_for);
         self.gather_until = Some(until).filter(|until| *until > now);
         self.gather_until.is_none()
     }
@@ -81,7 +73,7 @@ impl Engine {
             subnets: &self.subnets,
             in_flight: &in_flight,
             demand,
-            forecast: self.forecast.wanted(now),
+            forecast: self.forecast.outlook(now),
             surplus_since: self.surplus_since,
             now,
         });

@@ -33,8 +33,8 @@ impl Planner<'_> {
             }
             missing = missing.saturating_sub(amount.addresses());
         }
-        if missing > 0 {
-            self.add_enis(missing, short, full_subnets, plan);
+        if missing > 0 || self.lacks_places() {
+            self.add_enis(missing.max(1), short, full_subnets, plan);
         }
     }
 
@@ -113,7 +113,7 @@ impl Planner<'_> {
     }
 
     /// ENIs that take a place on the default card, or will.
-    fn enis_counted(&self) -> usize {
+    pub(super) fn enis_counted(&self) -> usize {
         let here = self.q.pool.enis().filter(|eni| eni.is_on_default_card()).count();
         here + self.q.in_flight.creating.len()
     }

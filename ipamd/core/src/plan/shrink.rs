@@ -18,6 +18,9 @@ pub const SHRINK_PAUSE: Duration = Duration::from_secs(10);
 /// The same for single addresses, of which each pod that comes or goes makes one too few or too many.
 pub const SINGLES_PAUSE: Duration = Duration::from_secs(60);
 
+/// Where recent demand decides, one free address more for each so many that pods hold is not too much: they come and go.
+const HELD_FOR_ONE_SPARE: usize = 24;
+
 impl Planner<'_> {
     pub(super) fn shrink(&self, short: usize, plan: &mut Plan) {
         let growing = !self.q.in_flight.creating.is_empty() || self.q.in_flight.assigning > 0;
@@ -43,7 +46,8 @@ impl Planner<'_> {
     fn over(&self) -> usize {
         let available = self.available();
         if self.by_address() {
-            let over = available.saturating_sub(self.warm());
+            let spare = if self.q.policy.warm_auto { self.held() / HELD_FOR_ONE_SPARE } else { 0 };
+            let over = available.saturating_sub(self.warm() + spare);
             return over.min(self.total().saturating_sub(self.q.policy.minimum_addresses.into()));
         }
         let over = available.saturating_sub(self.warm().max(1));
@@ -75,11 +79,14 @@ impl Planner<'_> {
         let closed = self.q.pool.managed().filter(|eni| !carries_pods(eni, self.q.policy, self.q.subnets));
         let closed = closed.filter(|eni| eni.phase == Phase::Ready && !self.is_busy(eni)).map(|eni| (eni, 0));
         let open = self.givers(plan, leaving).into_iter().map(|eni| (eni, self.counted_on(eni)));
+        let mut places = self.places();
         for (eni, size) in open.collect::<Vec<_>>().into_iter().chain(closed) {
             let empty = self.is_ours(eni) && self.q.pool.taken_on(eni) == 0;
-            let needed = carries_pods(eni, self.q.policy, self.q.subnets) && size > *over;
+            let carries = carries_pods(eni, self.q.policy, self.q.subnets);
+            let needed = carries && (size > *over || self.needs_places_of(eni, places));
             let Some(attachment) = eni.interface.attachment.as_ref().filter(|_| empty && !needed) else { continue };
             *over -= size;
+            places = places.saturating_sub(if carries { self.places_on(eni) } else { 0 });
             plan.surplus = true;
             leaving.insert(eni.interface.id.clone());
             let old = self.waited(eni.since, LEAST_ENI_AGE, plan);
@@ -88,6 +95,16 @@ impl Planner<'_> {
                 plan.actions.push(Action::Detach { eni, attachment });
             }
         }
+    }
+
+    /// Whether the ENI has to stay although its addresses could go. Half an ENI more than is wanted has to remain, so that
+    /// ENIs do not come and go with each pod.
+    fn needs_places_of(&self, eni: &Eni, places: usize) -> bool {
+        if !self.q.policy.warm_auto {
+            return false;
+        }
+        let spare = self.capacity() * self.unit() / 2;
+        places.saturating_sub(self.places_on(eni)) < self.wanted_places() + spare
     }
 
     fn give_back_prefixes(&self, over: usize, since: Moment, plan: &mut Plan, leaving: &BTreeSet<EniId>) {

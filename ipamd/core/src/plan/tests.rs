@@ -102,7 +102,7 @@ fn planned(policy: &Policy, pool: &Pool, demand: usize) -> Vec<String> {
         in_flight: &in_flight,
         demand,
         subnets: &Subnets::new(0),
-        forecast: 1,
+        forecast: Outlook { free: 1, places: 1, is_young: false },
         surplus_since: Some(Moment::default()),
         now,
     });
@@ -192,7 +192,7 @@ fn nothing_in_use_is_given_back() {
             in_flight: &in_flight,
             demand: 0,
             subnets: &Subnets::new(0),
-            forecast: 1,
+            forecast: Outlook { free: 1, places: 1, is_young: false },
             surplus_since: Some(Moment::default()),
             now,
         });
@@ -227,7 +227,7 @@ fn while_something_is_on_its_way_it_is_not_asked_for_twice() {
         in_flight: &in_flight,
         demand: 0,
         subnets: &Subnets::new(0),
-        forecast: 1,
+        forecast: Outlook { free: 1, places: 1, is_young: false },
         surplus_since: Some(Moment::default()),
         now,
     });

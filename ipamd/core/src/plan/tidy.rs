@@ -12,7 +12,7 @@ pub const DETACH_TIME: Duration = Duration::from_secs(5);
 impl Planner<'_> {
     /// Deletes ENIs of ours that nobody needs: spare ones, and those that have been detached.
     pub(super) fn clean_up(&self, short: usize, plan: &mut Plan) {
-        let needed = short > 0 && self.free_device_indexes().next().is_some();
+        let needed = (short > 0 || self.lacks_places()) && self.free_device_indexes().next().is_some();
         let mut leftovers: Vec<_> = if needed { vec![] } else { self.spares().collect() };
         let left = self.q.pool.managed().filter(|eni| eni.phase == Phase::Leaving && self.is_ours(eni));
         leftovers

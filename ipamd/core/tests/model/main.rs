@@ -55,6 +55,10 @@ fn live(seed: u64) {
         world.calm_down();
         // Long enough for the look that follows trouble an hour later.
         world.pass(Duration::from_secs(3 * 3600));
+        if world.policy.warm_auto {
+            // What was kept because pods had to wait is given up by and by.
+            world.pass(Duration::from_secs(8 * 3600));
+        }
         world.nothing_leaks();
         let quiet = world.said.len();
         world.pass(Duration::from_secs(24 * 3600));

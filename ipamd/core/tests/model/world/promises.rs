@@ -103,7 +103,8 @@ impl World {
         let by_address = policy.warm_auto || policy.warm_addresses > 0 || policy.minimum_addresses > 0;
         let capacity = self.cloud.limits.capacity();
         let warm = match (by_address, by_prefix) {
-            _ if policy.warm_auto => 1,
+            // Long after the last burst.
+            _ if policy.warm_auto => 2,
             (true, _) => policy.warm_addresses.into(),
             (false, true) => usize::from(policy.warm_prefixes) * PREFIX_SIZE,
             (false, false) => usize::from(policy.warm_enis) * capacity,
@@ -112,7 +113,30 @@ impl World {
         let wanted = warm.min(pods);
         let full = self.is_full(capacity);
         assert!(free >= wanted || full, "{free} free, {wanted} wanted: {status:?}");
-        self.nothing_idle(wanted, by_prefix);
+        if policy.warm_auto {
+            self.no_idle_places(by_prefix);
+        } else {
+            self.nothing_idle(wanted, by_prefix);
+        }
+    }
+
+    /// No ENI without a pod stays beside places for pods as on one ENI, and half as many that are never too many.
+    fn no_idle_places(&self, by_prefix: bool) {
+        let (pool, capacity) = (self.engine.pool(), self.cloud.limits.capacity());
+        let unit = if by_prefix { PREFIX_SIZE } else { 1 };
+        let custom = matches!(self.policy.placement, Placement::Custom(_));
+        let carries = |eni: &&Eni| !(custom && eni.is_primary());
+        // Without prefixes, what is free in those of an earlier mode is on its way out.
+        let free = |eni: &Eni| if by_prefix { pool.free(eni).count() } else { pool.free_singles(eni).count() };
+        let places = |eni: &Eni| free(eni) + capacity.saturating_sub(eni.slots()) * unit;
+        let all_free: usize = pool.managed().filter(carries).map(free).sum();
+        let all_places: usize = pool.managed().filter(carries).map(places).sum();
+        let wanted = usize::from(self.policy.minimum_addresses).saturating_sub(self.held()).max(2);
+        for eni in pool.managed().filter(|eni| !eni.is_primary() && pool.taken_on(eni) == 0) {
+            let for_places = all_places - places(eni) < (capacity + capacity.div_ceil(2)) * unit;
+            let for_addresses = all_free - free(eni) < wanted + if by_prefix { 2 * PREFIX_SIZE } else { 0 };
+            assert!(for_places || for_addresses, "{} is idle; {all_places} places, {all_free} free", eni.interface.id);
+        }
     }
 
     fn is_full(&self, capacity: usize) -> bool {

@@ -17,8 +17,12 @@ use crate::{
     reconcile::{Handle, chain},
 };
 
-/// Reads the metadata about every `period`, not in step with other nodes, for as long as the daemon runs.
-pub(crate) async fn follow(imds: Arc<impl Imds>, handle: Handle, period: Duration) {
+/// What is new must be there a moment later too: half a list of security groups would cut pods off.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
+
+/// Reads the metadata about every `period`, not in step with other nodes, for as long as the daemon runs, and tells of what
+/// differs from `known`.
+pub(crate) async fn follow(imds: Arc<impl Imds>, handle: Handle, period: Duration, mut known: NodeIdentity) {
     let mut away = false;
     loop {
         let jitter = u32::try_from(clock::now().as_millis() % 256).unwrap_or(0);
@@ -26,7 +30,14 @@ pub(crate) async fn follow(imds: Arc<impl Imds>, handle: Handle, period: Duratio
         match imds.identity().await {
             Ok(node) => {
                 away = false;
-                handle.metadata(node);
+                if node == known {
+                    continue;
+                }
+                tokio::time::sleep(SECOND_LOOK).await;
+                if imds.identity().await.as_ref() == Ok(&node) {
+                    handle.metadata(node.clone());
+                    known = node;
+                }
             }
             // Once, not each minute of an outage.
             Err(error) if !away => {

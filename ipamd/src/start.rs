@@ -245,6 +245,7 @@ async fn begin(
     let prefix = settings.veth_prefix.clone();
     let (conf_dir, lost_sandboxes) = (settings.conf_dir.clone(), settings.runtime.clone());
     let told = settings.clone();
+    let shown = node.clone();
     let outside = Outside {
         ec2,
         imds: imds.clone(),
@@ -267,7 +268,7 @@ async fn begin(
     tokio::spawn(forget_connections(host.clone(), resting));
     tokio::spawn(orphans::follow(handle.clone(), host, prefix, new_leases));
     tokio::spawn(released::follow(released_dir, handle.clone()));
-    tokio::spawn(metadata::follow(imds, handle.clone(), period));
+    tokio::spawn(metadata::follow(imds, handle.clone(), period, shown));
     tokio::spawn(housekeeping(store, history));
     stage.send_replace(Stage::Serving(handle));
     Ok(())

@@ -1,4 +1,4 @@
-//! A warm ADD, from exec to result, in turn with the floor and with Debian's ptp and host-local.
+//! A warm ADD, from exec to result, in turn with the floor and with Debian's ptp and host-local; then STATUS and DEL.
 
 use std::{
     io::Write,
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan, Sandbox, Trouble, Verb, Worker};
+use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan, Sandbox, Trouble, Worker};
 use lab::{Namespace, Pod};
 use serde_json::{Value, json};
 
@@ -20,17 +20,22 @@ use crate::{
 /// Debian's package containernetworking-plugins.
 const PEERS: &str = "/usr/lib/cni";
 const PATIENCE: Duration = Duration::from_secs(120);
+/// As many addresses as runs, and more than the primary ENI has: the floor wires pods of a secondary one.
+const READY: u32 = 200;
+
+/// A runtime that polls STATUS waits for the answer without a deadline.
+const STATUS_LIMIT_MILLISECONDS: f64 = 5.0;
 
 /// Times `runs` of each in turn, each with a fresh sandbox that is not part of the time.
 pub(crate) async fn measure(binaries: Binaries, runs: usize) -> Result<Vec<Row>, Trouble> {
-    println!("a warm ADD: {runs} runs each of the plugin, raw netlink, and ptp with host-local");
+    println!("a warm ADD, STATUS and DEL: {runs} runs each of the plugin, raw netlink, and ptp with host-local");
     let settings =
         vec![("WARM_IP_TARGET".to_owned(), "5".to_owned()), ("MINIMUM_IP_TARGET".to_owned(), "230".to_owned())];
     let plan = ClusterPlan { instance_type: "m5.4xlarge".to_owned(), settings, ..ClusterPlan::small(binaries) };
     let cluster = Cluster::start(Cloud::start(CloudKind::Sim).await?, &plan).await?;
     let worker = &cluster.workers[0];
     worker.start_daemon()?;
-    worker.until_ready(u32::try_from(runs).unwrap_or(u32::MAX), PATIENCE).await?;
+    worker.until_ready(READY, PATIENCE).await?;
     let (mut ours, mut raw, mut peer) = (Samples::default(), Samples::default(), Samples::default());
     let peers = Namespace::fresh("ptp")?;
     // All live until the end: a namespace that goes away keeps the kernel's lock for the next one's links.
@@ -38,7 +43,7 @@ pub(crate) async fn measure(binaries: Binaries, runs: usize) -> Result<Vec<Row>,
     for run in 1..=runs {
         let (sandbox, floor, third) =
             (Sandbox::new(&format!("bench-{run}"), run)?, Pod::new("floor")?, Pod::new("ptp")?);
-        ours.add(plugin(worker, &sandbox)?);
+        ours.add(plugin(worker, "ADD", &sandbox)?);
         raw.add(bare(worker.node().namespace(), &floor, run)?);
         peer.add(ptp(&peers, &third, worker.node().directory(), run)?);
         sandboxes.push(sandbox);
@@ -47,9 +52,14 @@ pub(crate) async fn measure(binaries: Binaries, runs: usize) -> Result<Vec<Row>,
             println!("  {run} of {runs}");
         }
     }
-    for sandbox in &sandboxes {
-        worker.plugin(Verb::Del, sandbox).await?;
+    let status = status(worker, runs)?;
+    let (mut del, mut deletion) = (Samples::default(), Samples::default());
+    for (run, sandbox) in (1..).zip(&sandboxes) {
+        del.add(plugin(worker, "DEL", sandbox)?);
+        deletion.add(bare_deletion(worker.node().namespace(), run)?);
     }
+    let mut limit = Samples::default();
+    limit.add(STATUS_LIMIT_MILLISECONDS);
     Ok(vec![
         Row { name: "add_warm", unit: "ms", measured: ours.clone(), against: "raw netlink", reference: raw, goal: 4.0 },
         Row {
@@ -60,15 +70,35 @@ pub(crate) async fn measure(binaries: Binaries, runs: usize) -> Result<Vec<Row>,
             reference: peer,
             goal: 1.0,
         },
+        Row { name: "status", unit: "ms", measured: status, against: "its limit", reference: limit, goal: 1.0 },
+        Row { name: "del", unit: "ms", measured: del, against: "deleting a link", reference: deletion, goal: 1.0 },
     ])
 }
 
-/// One ADD of the real plugin, in milliseconds.
-fn plugin(worker: &Worker, sandbox: &Sandbox) -> Result<f64, Trouble> {
+/// One ADD or DEL of the real plugin, in milliseconds.
+fn plugin(worker: &Worker, verb: &str, sandbox: &Sandbox) -> Result<f64, Trouble> {
     let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={}", sandbox.name);
-    let environment =
-        [("CNI_CONTAINERID", sandbox.container_id.as_str()), ("CNI_NETNS", &sandbox.netns), ("CNI_ARGS", &arguments)];
+    let environment = [
+        ("CNI_COMMAND", verb),
+        ("CNI_CONTAINERID", &sandbox.container_id),
+        ("CNI_NETNS", &sandbox.netns),
+        ("CNI_ARGS", &arguments),
+    ];
     exec(worker.node().namespace(), &worker.binaries().plugin, &environment, &worker.configuration())
+}
+
+/// STATUS of a node with pods, in milliseconds.
+fn status(worker: &Worker, runs: usize) -> Result<Samples, Trouble> {
+    let mut configuration = worker.configuration();
+    if let Some(version) = configuration.get_mut("cniVersion") {
+        *version = "1.1.0".into();
+    }
+    let mut samples = Samples::default();
+    for _ in 0..runs {
+        let environment = [("CNI_COMMAND", "STATUS")];
+        samples.add(exec(worker.node().namespace(), &worker.binaries().plugin, &environment, &configuration)?);
+    }
+    Ok(samples)
 }
 
 /// One wiring in raw netlink, in milliseconds.
@@ -84,6 +114,17 @@ fn bare(node: &Namespace, pod: &Pod, run: usize) -> Result<f64, Trouble> {
     wired.map_err(Trouble::os("wire a pod in raw netlink"))
 }
 
+/// The deletion of one link that [`bare`] made, in milliseconds.
+fn bare_deletion(node: &Namespace, run: usize) -> Result<f64, Trouble> {
+    let deleted = node.inside(|| {
+        let sockets = floor::open()?;
+        let started = Instant::now();
+        floor::delete(&sockets, &format!("floor{run}"))?;
+        Ok::<_, std::io::Error>(milliseconds(started.elapsed()))
+    })?;
+    deleted.map_err(Trouble::os("delete a link in raw netlink"))
+}
+
 /// One ADD of Debian's ptp with host-local, in milliseconds.
 fn ptp(namespace: &Namespace, pod: &Pod, folder: &Path, run: usize) -> Result<f64, Trouble> {
     let configuration = json!({
@@ -91,11 +132,11 @@ fn ptp(namespace: &Namespace, pod: &Pod, folder: &Path, run: usize) -> Result<f6
         "ipam": { "type": "host-local", "subnet": "10.99.0.0/16", "dataDir": folder.join("host-local") },
     });
     let (container, netns) = (format!("peer{run}"), pod.netns().display().to_string());
-    let environment = [("CNI_CONTAINERID", container.as_str()), ("CNI_NETNS", &netns)];
+    let environment = [("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", container.as_str()), ("CNI_NETNS", &netns)];
     exec(namespace, &Path::new(PEERS).join("ptp"), &environment, &configuration)
 }
 
-/// Runs a plugin's ADD as a runtime does, and returns the milliseconds from exec to its end.
+/// Runs a plugin as a runtime does, and returns the milliseconds from exec to its end.
 fn exec(
     namespace: &Namespace,
     program: &Path,
@@ -105,7 +146,7 @@ fn exec(
     let input = configuration.to_string();
     let run = || {
         let mut command = Command::new(program);
-        command.env_clear().envs([("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "eth0"), ("CNI_PATH", PEERS)]);
+        command.env_clear().envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", PEERS)]);
         command.envs(environment.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();

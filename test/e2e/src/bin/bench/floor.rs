@@ -63,6 +63,13 @@ pub(crate) fn wire(sockets: &Sockets, pod_netns: &Path, name: &str, address: Ipv
     Ok(())
 }
 
+/// Deletes the link, and with it all of the pod but its map element.
+pub(crate) fn delete(sockets: &Sockets, name: &str) -> io::Result<()> {
+    let mut link = LinkMessage::default();
+    link.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    talk(&sockets.route, &[(RouteNetlinkMessage::DelLink(link), 0)]).map(drop)
+}
+
 /// Strict reverse path filter (IPv4), no link-local address (IPv6). Source: linux/if_link.h, linux/ip.h.
 fn settings() -> Vec<u8> {
     let ipv4 = attribute(2, &attribute(1, &attribute(8, &1_u32.to_ne_bytes())));

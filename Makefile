@@ -9,7 +9,7 @@ IPAMD  := $(CARGO_TARGET_DIR)/debug/ipamd
 CLOUD  ?= sim
 SAY    := @printf '\n== %s\n'
 
-.PHONY: help demo test bench soak fuzz setup lint unit build plugin simulate size clean
+.PHONY: help demo test bench soak fuzz checklist setup lint unit build plugin simulate size clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ soak: setup plugin ## Long runs: 100 restarts of the daemon under load; 100,000 
 	CHAOS_SECONDS=60 cargo test -p lab --test flows chaos -- --nocapture
 	$(SAY) "$(SOAK_MINUTES) minutes of a storm between two nodes and EC2"
 	SOAK_MINUTES=$(SOAK_MINUTES) E2E_IPAMD=$(CARGO_TARGET_DIR)/release/ipamd E2E_PLUGIN=$(PLUGIN) cargo test -p e2e --test soak -- --nocapture
+
+checklist: ## The CNI contract rule by rule: which tests hold it, and their results.
+	$(SAY) "the plugin's tests"
+	@cni-plugin/checklist.sh
 
 FUZZ_EXECUTIONS ?= 20000
 fuzz: plugin ## Long fuzzing of what plugin and daemon read, and kill -9 before each system call of the plugin.

@@ -103,15 +103,28 @@ impl Nft {
         }
     }
 
-    /// Sends the pod's packets to its ENI's chain. Repeatable; replaces what an unfinished removal left behind.
-    pub(crate) fn add_pod(&mut self, address: impl Into<IpAddr>, mark: EniMark) -> Result<(), NftError> {
-        let address = address.into();
-        let family = Family::of(address);
-        let add = (family, Change::AddPod { address, mark });
-        match self.commit(std::slice::from_ref(&add)) {
+    /// Sends the pod's packets to its ENI's chain, of all its addresses in one transaction. Repeatable; replaces what an unfinished
+    /// removal left behind.
+    pub(crate) fn add_pod(
+        &mut self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        mark: EniMark,
+    ) -> Result<(), NftError> {
+        let add = |address| (Family::of(address), Change::AddPod { address, mark });
+        let adds: Vec<Step> = addresses.into_iter().map(add).collect();
+        match self.commit(&adds) {
             Err(NftError::Refused { source, .. }) if matches!(source.errno, Errno::EBUSY | Errno::EEXIST) => {
-                self.commit(&[(family, Change::RemovePod { address }), add])
+                adds.into_iter().try_for_each(|add| self.replace_pod(add))
             }
+            outcome => outcome,
+        }
+    }
+
+    /// Removes what the address has first.
+    fn replace_pod(&mut self, add: Step) -> Result<(), NftError> {
+        let (family, Change::AddPod { address, .. }) = add else { return self.commit(&[add]) };
+        match self.commit(&[(family, Change::RemovePod { address }), add.clone()]) {
+            Err(NftError::NotPrepared { .. }) => self.commit(&[add]),
             outcome => outcome,
         }
     }
@@ -202,7 +215,7 @@ mod tests {
                 nft.commit(&changes).unwrap();
                 let address = IpAddr::from([10, 0, 1, 7]);
                 for mark in [first, first, second] {
-                    nft.add_pod(address, mark).unwrap();
+                    nft.add_pod([address], mark).unwrap();
                     assert_eq!(nft.pods().unwrap(), Some(PodMap::from([(address, mark)])));
                 }
                 assert!(nft.remove_pod(address).unwrap());

@@ -275,7 +275,7 @@ fn mark(wiring: &PodWiring) -> Result<(), WireError> {
     if mark.is_primary() {
         return Ok(());
     }
-    Addresses::from(&wiring.network).all().try_for_each(|address| Ok(Nft::open()?.add_pod(address, mark)?))
+    Ok(Nft::open()?.add_pod(Addresses::from(&wiring.network).all(), mark)?)
 }
 
 /// Makes complete what an earlier ADD of the same key and network began.

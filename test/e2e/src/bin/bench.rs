@@ -13,6 +13,8 @@ mod floor;
 mod forward;
 #[path = "bench/report.rs"]
 mod report;
+#[path = "bench/wire.rs"]
+mod wire;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -35,9 +37,23 @@ struct Arguments {
     /// Where the figures go, as JSON.
     #[arg(long, default_value = "target/bench/report.json")]
     report: PathBuf,
+    /// Measure only this.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// A tenth of the runs: to see that it works, not to measure.
     #[arg(long)]
     quick: bool,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// A whole ADD, which needs the daemon.
+    Add,
+    /// The wiring alone.
+    Wire,
+    /// A forwarded packet.
+    Forward,
 }
 
 fn main() -> ExitCode {
@@ -57,12 +73,25 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> Result<Vec<Row>, Trouble> {
     lab::enter_user_namespace_if_not_root()?;
-    let binaries = Binaries::find(arguments.ipamd.clone(), arguments.plugin.clone())?;
     let share = if arguments.quick { 10 } else { 1 };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(Trouble::os("start a runtime"))?;
-    let mut rows = runtime.block_on(add::measure(binaries, 200 / share))?;
-    rows.extend(forward::measure(40 / share)?);
+    let wants = |part| arguments.only.is_none_or(|only| only == part);
+    let mut rows = Vec::new();
+    if wants(Part::Add) {
+        rows.extend(add(arguments, 200 / share)?);
+    }
+    if wants(Part::Wire) {
+        rows.extend(wire::measure(100 / share)?);
+    }
+    if wants(Part::Forward) {
+        rows.extend(forward::measure(40 / share)?);
+    }
     report::write(&arguments.report, &rows).map_err(Trouble::os("write the report"))?;
     Ok(rows)
+}
+
+fn add(arguments: &Arguments, runs: usize) -> Result<Vec<Row>, Trouble> {
+    let binaries = Binaries::find(arguments.ipamd.clone(), arguments.plugin.clone())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(Trouble::os("start a runtime"))?;
+    runtime.block_on(add::measure(binaries, runs))
 }

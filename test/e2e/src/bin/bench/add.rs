@@ -61,9 +61,16 @@ pub(crate) async fn measure(binaries: Binaries, runs: usize) -> Result<Vec<Row>,
     let mut limit = Samples::default();
     limit.add(STATUS_LIMIT_MILLISECONDS);
     Ok(vec![
-        Row { name: "add_warm", unit: "ms", measured: ours.clone(), against: "raw netlink", reference: raw, goal: 4.0 },
         Row {
-            name: "add_warm_vs_ptp",
+            name: "add_warm".to_owned(),
+            unit: "ms",
+            measured: ours.clone(),
+            against: "raw netlink",
+            reference: raw,
+            goal: 4.0,
+        },
+        Row {
+            name: "add_warm_vs_ptp".to_owned(),
             unit: "ms",
             measured: ours,
             against: "ptp + host-local",

@@ -35,7 +35,7 @@ impl Samples {
 /// One line of the report.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) unit: &'static str,
     pub(crate) measured: Samples,
     /// What it is compared with.
@@ -63,14 +63,17 @@ impl Row {
             "name": self.name,
             "unit": self.unit,
             "samples": self.measured.count(),
+            "min": of(&self.measured, 0.0),
             "p50": of(&self.measured, 0.5),
             "p99": of(&self.measured, 0.99),
             "reference": {
                 "what": self.against,
                 "samples": self.reference.count(),
+                "min": of(&self.reference, 0.0),
                 "p50": of(&self.reference, 0.5),
                 "p99": of(&self.reference, 0.99),
             },
+            "ratio_min": rounded(self.ratio(0.0)),
             "ratio_p50": rounded(self.ratio(0.5)),
             "ratio_p99": rounded(self.ratio(0.99)),
             "goal": self.goal,
@@ -135,7 +138,7 @@ mod tests {
     #[test]
     fn a_line_of_the_report_has_all_its_fields() {
         let row = Row {
-            name: "add_warm",
+            name: "add_warm".to_owned(),
             unit: "ms",
             measured: samples(&[3.0, 2.0, 4.0]),
             against: "raw netlink",

@@ -16,7 +16,7 @@ use ipam_core::{
 };
 use tokio::sync::oneshot;
 
-use crate::{reconcile::chain, settings::Settings};
+use crate::settings::Settings;
 
 /// How long the link of a freshly attached ENI may take to appear before the try is given up, and begun again.
 const LINK_WAIT: Duration = Duration::from_secs(30);
@@ -64,9 +64,6 @@ pub(crate) enum KernelError {
     /// What the kernel still had of an address could not be removed.
     #[error("the address could not be cleared")]
     Address(#[from] datapath::WireError),
-    /// The connections of an address could not be forgotten.
-    #[error("the connections of the address could not be forgotten")]
-    Connections(#[from] datapath::ConnectionsError),
     /// A network that is none.
     #[error("not a network")]
     Net(#[from] datapath::InvalidNet),
@@ -166,16 +163,6 @@ impl HostNet {
     /// Removes what the kernel still has of a released address. Repeatable.
     pub(crate) async fn forget_address(&self, address: Ipv4Addr) -> Result<(), KernelError> {
         self.run(move || datapath::forget_address(address)).await.map(drop)
-    }
-
-    /// Forgets the connections of a released address. Repeatable.
-    pub(crate) async fn forget_connections_of(&self, address: Ipv4Addr) {
-        match self.run(move || datapath::forget_connections(address)).await {
-            Ok(count) => tracing::debug!(%address, count, "connections of a released address forgotten"),
-            Err(error) => {
-                tracing::warn!(%address, error = %chain(&error), "connections of a released address could not be forgotten; who gets it next may be met by their packets");
-            }
-        }
     }
 
     /// Deletes the host interfaces of pods that have ended. Repeatable.

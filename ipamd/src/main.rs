@@ -4,6 +4,7 @@
 
 mod clock;
 mod conflist;
+mod connections;
 mod doctor;
 mod ended;
 mod explain;

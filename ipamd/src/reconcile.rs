@@ -158,6 +158,8 @@ pub(crate) struct Outside<E> {
     pub(crate) networks: Mutex<BTreeMap<SubnetId, Cidr4>>,
     /// Hears of the network namespace of each new lease.
     pub(crate) granted: mpsc::UnboundedSender<String>,
+    /// Hears of each address that is released.
+    pub(crate) released: mpsc::UnboundedSender<Ipv4Addr>,
 }
 
 /// A change at EC2 that is not settled in the database.
@@ -330,13 +332,14 @@ impl<E: Ec2> Reconciler<E> {
             return;
         };
         let stored = self.outside.store.release(key.clone(), cooling.clone(), clock::now(), why);
-        let host = self.outside.host.clone();
+        let (host, freed) = (self.outside.host.clone(), self.outside.released.clone());
         let address = cooling.address;
         tokio::spawn(async move {
             if let Err(error) = host.forget_address(address).await {
                 tracing::warn!(%address, error = %chain(&error), "released address could not be cleared from the kernel");
             }
-            host.forget_connections_of(address).await;
+            // Nobody listens only when the daemon stops; the next one does it for all that rest.
+            let _ = freed.send(address);
         });
         tokio::spawn(async move {
             let outcome = stored.await;

@@ -9,7 +9,6 @@ mod recover;
 
 use std::{
     fs::File,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -31,7 +30,7 @@ use tokio::{
 
 use self::recover::{Recovered, Sources};
 use crate::{
-    clock, conflist, ended,
+    clock, conflist, connections, ended,
     host::HostNet,
     metadata::{self, Descriptions},
     orphans,
@@ -228,7 +227,7 @@ async fn begin(
     let enis = Descriptions { access, ec2: &*ec2, imds: &imds, node: &node };
     let sources = Sources { settings: &settings, host: &host, enis, store: &store, stage };
     let Recovered { leases, cooling } = sources.recover(recorded, &known.interfaces).await;
-    let resting: Vec<_> = cooling.iter().map(|cooling| cooling.address).collect();
+    let released = connections::start(cooling.iter().map(|cooling| cooling.address).collect());
     let start = engine::Start {
         node: node.clone(),
         policy: settings.policy.clone(),
@@ -255,6 +254,7 @@ async fn begin(
         settings,
         networks: Mutex::new(known.networks.clone()),
         granted,
+        released,
     };
     let handle = reconcile::start(engine, outside, known);
     if let Some(folder) = conf_dir {
@@ -265,20 +265,12 @@ async fn begin(
     if let Some(runtime) = lost_sandboxes {
         tokio::spawn(sandboxes::follow(runtime, handle.clone(), host.clone(), prefix.clone()));
     }
-    tokio::spawn(forget_connections(host.clone(), resting));
     tokio::spawn(orphans::follow(handle.clone(), host, prefix, new_leases));
     tokio::spawn(released::follow(released_dir, handle.clone()));
     tokio::spawn(metadata::follow(imds, handle.clone(), period, shown));
     tokio::spawn(housekeeping(store, history));
     stage.send_replace(Stage::Serving(handle));
     Ok(())
-}
-
-/// Does for addresses that rest what the former run may not have come to.
-async fn forget_connections(host: HostNet, resting: Vec<Ipv4Addr>) {
-    for address in resting {
-        host.forget_connections_of(address).await;
-    }
 }
 
 /// Work that nobody waits for.

@@ -3,7 +3,7 @@
 //!
 //! The kernel picks the entries; filters of a dump are there since Linux 5.8.
 
-use std::{io, net::Ipv4Addr};
+use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
 use netlink_packet_core::NLM_F_ACK;
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -30,6 +30,10 @@ const FILTER_REPLY: u16 = 2;
 /// Only the source address counts. Source: `CTA_FILTER_F_CTA_IP_SRC` in net/netfilter/nf_conntrack_netlink.c.
 const BY_SOURCE: u32 = 1;
 
+const HEADER: usize = 4;
+/// Up to so many addresses are looked for one by one.
+const FEW: usize = 8;
+
 /// Why connections could not be forgotten; some of them may be.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionsError {
@@ -41,38 +45,67 @@ pub enum ConnectionsError {
     Socket(#[from] io::Error),
 }
 
-/// Forgets all connections from and to `address`, also those that reach it as a service's; returns how many. Repeatable.
+/// Forgets all connections from and to these addresses, also those that reach them as a service's; returns how many. Repeatable.
+///
+/// Costs one walk of the kernel over all its connections for each address, or one list of them all when there are many addresses.
 ///
 /// # Errors
 /// [`ConnectionsError`]; call it again.
-pub fn forget_connections(address: Ipv4Addr) -> Result<usize, ConnectionsError> {
+pub fn forget_connections(addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, ConnectionsError> {
     let mut socket = NetlinkSocket::open(NETLINK_NETFILTER)?;
+    if addresses.len() > FEW {
+        let listed = list(&mut socket, &header())?;
+        let theirs: Vec<_> =
+            listed.into_iter().filter(|entry| sources(entry).any(|ip| addresses.contains(&ip))).collect();
+        return forget(&mut socket, &theirs);
+    }
     let mut forgotten = 0;
-    // Who begins a connection is its original source, who is asked the source of its replies, whatever is translated between.
-    for (tuple, filter) in [(TUPLE_ORIGINAL, FILTER_ORIGINAL), (TUPLE_REPLY, FILTER_REPLY)] {
-        let reply = socket.dump(GET, &by_source(address, tuple, filter))?;
-        reply.result.map_err(|refusal| ConnectionsError::Refused("listed", refusal))?;
-        let found = reply.data.iter().filter_map(|(_, entry)| named(entry));
-        let deletions: Vec<Message> =
-            found.map(|payload| Message { kind: DELETE, flags: NLM_F_ACK, payload }).collect();
-        // One answer each has to fit into the socket.
-        for some in deletions.chunks(64) {
-            for reply in socket.exchange(some)? {
-                match reply.result {
-                    Ok(()) => forgotten += 1,
-                    // It has ended by itself.
-                    Err(refusal) if refusal.errno == Errno::ENOENT => {}
-                    Err(refusal) => return Err(ConnectionsError::Refused("removed", refusal)),
-                }
+    for address in addresses {
+        // Who begins a connection is its original source, who is asked the source of its replies, whatever is translated between.
+        for (tuple, filter) in [(TUPLE_ORIGINAL, FILTER_ORIGINAL), (TUPLE_REPLY, FILTER_REPLY)] {
+            let theirs = list(&mut socket, &by_source(*address, tuple, filter))?;
+            forgotten += forget(&mut socket, &theirs)?;
+        }
+    }
+    Ok(forgotten)
+}
+
+fn list(socket: &mut NetlinkSocket, which: &[u8]) -> Result<Vec<Vec<u8>>, ConnectionsError> {
+    let reply = socket.dump(GET, which)?;
+    reply.result.map_err(|refusal| ConnectionsError::Refused("listed", refusal))?;
+    Ok(reply.data.into_iter().map(|(_, entry)| entry).collect())
+}
+
+fn forget(socket: &mut NetlinkSocket, entries: &[Vec<u8>]) -> Result<usize, ConnectionsError> {
+    let found = entries.iter().filter_map(|entry| named(entry));
+    let deletions: Vec<Message> = found.map(|payload| Message { kind: DELETE, flags: NLM_F_ACK, payload }).collect();
+    let mut forgotten = 0;
+    // One answer each has to fit into the socket.
+    for some in deletions.chunks(64) {
+        for reply in socket.exchange(some)? {
+            match reply.result {
+                Ok(()) => forgotten += 1,
+                // It has ended by itself.
+                Err(refusal) if refusal.errno == Errno::ENOENT => {}
+                Err(refusal) => return Err(ConnectionsError::Refused("removed", refusal)),
             }
         }
     }
     Ok(forgotten)
 }
 
+/// Source addresses of a listed entry's two directions.
+fn sources(entry: &[u8]) -> impl Iterator<Item = Ipv4Addr> {
+    [TUPLE_ORIGINAL, TUPLE_REPLY].into_iter().filter_map(|tuple| {
+        let tuple = attributes::find(entry.get(HEADER..)?, tuple)?;
+        let source = attributes::find(attributes::find(tuple, TUPLE_IP)?, IPV4_SOURCE)?;
+        Some(Ipv4Addr::from(*source.first_chunk::<4>()?))
+    })
+}
+
 /// Family IPv4, version 0, no resource. Source: `nfgenmsg` in linux/netfilter/nfnetlink.h.
-fn header() -> Vec<u8> {
-    vec![u8::try_from(libc::AF_INET).unwrap_or_default(), 0, 0, 0]
+fn header() -> [u8; HEADER] {
+    [u8::try_from(libc::AF_INET).unwrap_or_default(), 0, 0, 0]
 }
 
 fn by_source(address: Ipv4Addr, tuple: u16, filter: u16) -> Vec<u8> {
@@ -80,12 +113,12 @@ fn by_source(address: Ipv4Addr, tuple: u16, filter: u16) -> Vec<u8> {
     let attributes = Attributes::new()
         .nested(tuple, Attributes::new().nested(TUPLE_IP, source))
         .nested(FILTER, Attributes::new().ne32(filter, BY_SOURCE));
-    [header(), attributes.into_bytes()].concat()
+    [&header(), &attributes.into_bytes()[..]].concat()
 }
 
 /// What a deletion needs of a listed entry: its tuple and zone to find it, and its id, so that no later one is taken for it.
 fn named(entry: &[u8]) -> Option<Vec<u8>> {
-    let listed = entry.get(header().len()..)?;
+    let listed = entry.get(HEADER..)?;
     let tuple = attributes::find(listed, TUPLE_ORIGINAL)?;
     let mut name = Attributes::new().bytes(TUPLE_ORIGINAL | attributes::NESTED, tuple);
     for kind in [ZONE, ID] {
@@ -93,5 +126,5 @@ fn named(entry: &[u8]) -> Option<Vec<u8>> {
             name = name.bytes(kind, value);
         }
     }
-    Some([header(), name.into_bytes()].concat())
+    Some([&header(), &name.into_bytes()[..]].concat())
 }

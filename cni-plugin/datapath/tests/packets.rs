@@ -186,8 +186,8 @@ fn connections() -> String {
     run("cat", "/proc/net/nf_conntrack")
 }
 
-#[test]
-fn the_connections_of_an_address_are_forgotten_and_no_others() {
+/// With so many addresses more that have none.
+fn forgotten_among(others: u8) {
     let pods = Pods::new();
     pods.world.on_node(|| {
         run("nft", "add table ip kube");
@@ -202,15 +202,26 @@ fn the_connections_of_an_address_are_forgotten_and_no_others() {
     assert_eq!(pods.ask(&pods.neighbour, SERVICE), Some(ALSO_ON_SECONDARY.into()));
     assert_eq!(pods.ask(&pods.neighbour, REMOTE), Some(ALSO_ON_SECONDARY.into()));
     let address = Ipv4Addr::from(ON_SECONDARY);
+    let among = (0..others).map(|n| Ipv4Addr::new(10, 0, 200, n)).chain([address]).collect();
     let of_address = |listed: &str| listed.lines().filter(|line| line.contains(&format!("{address} "))).count();
     pods.world.on_node(|| {
         let before = connections();
         assert_eq!(of_address(&before), 3, "{before}");
-        assert_eq!(forget_connections(address).unwrap(), 3);
+        assert_eq!(forget_connections(&among).unwrap(), 3);
         let after = connections();
         assert_eq!((of_address(&after), after.lines().count()), (0, before.lines().count() - 3), "{after}");
-        assert_eq!(forget_connections(address).unwrap(), 0);
+        assert_eq!(forget_connections(&among).unwrap(), 0);
     });
+}
+
+#[test]
+fn the_connections_of_an_address_are_forgotten_and_no_others() {
+    forgotten_among(0);
+}
+
+#[test]
+fn the_connections_of_many_addresses_are_forgotten_and_no_others() {
+    forgotten_among(100);
 }
 
 #[test]

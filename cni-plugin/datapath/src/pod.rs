@@ -201,6 +201,8 @@ fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireErro
             }
             Conflict::InterfaceInUse => match remove::ended_peer(&mut host, inner.as_ref())? {
                 Some(ended) => remove_link(&mut host, &ended)?,
+                // The daemon has deleted it between our looks.
+                None if look(&mut pod, &pair.pod_name)?.is_none() => {}
                 None => return Err(WireError::InterfaceExists { interface: pair.pod_name }),
             },
             Conflict::ForeignLink => return Err(WireError::ForeignLink { link: pair.host_name }),

@@ -43,6 +43,6 @@ pub use pod::{
     Difference, EndedLink, ExpectedEnd, ExpectedPod, PodWiring, WireError, Wired, add_pod, check_pod, del_pod,
     delete_ended, end_pod, find_pod, forget_address, remove_ended,
 };
-pub use socket::Refusal;
+pub use socket::{Refusal, lists_asked};
 pub use sysctl::SysctlError;
 pub use watch::{WatchError, wait_for_link};

@@ -3,7 +3,7 @@
 //! The kernel works on a request inside `sendmsg`, so all answers lie in the socket when it returns. They are fetched without
 //! waiting, and a message that got none is reported as such: nothing here can hang.
 
-use std::{fmt, io};
+use std::{cell::Cell, fmt, io};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR};
 use netlink_sys::{Socket, SocketAddr};
@@ -20,6 +20,16 @@ const ATTR_MESSAGE: u16 = 1;
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// How often a dump that the kernel calls inconsistent is begun anew.
 const DUMP_ATTEMPTS: usize = 16;
+
+thread_local! {
+    static LISTS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often the calling thread has asked the kernel for a whole list, such as all links. An ADD never does.
+#[must_use]
+pub fn lists_asked() -> u64 {
+    LISTS.get()
+}
 
 /// Why the kernel refused one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +122,7 @@ impl NetlinkSocket {
 
     /// Dumps, again from the start while the kernel says that the list changed meanwhile.
     pub(crate) fn dump(&mut self, kind: u16, payload: &[u8]) -> io::Result<Reply> {
+        LISTS.set(LISTS.get() + 1);
         for _ in 0..DUMP_ATTEMPTS {
             let reply = self.ask(Message { kind, flags: NLM_F_DUMP, payload: payload.to_vec() })?;
             if !reply.interrupted {

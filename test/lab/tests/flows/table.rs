@@ -27,6 +27,10 @@ const NOT_TESTABLE: &[(&str, &str)] = &[
     ("security groups for pods (branch ENIs)", "needs CONFIG_VLAN_8021Q"),
 ];
 
+/// What is tested elsewhere, and not beside kube-proxy's rules yet.
+const ELSEWHERE: &[(&str, &str)] =
+    &[("IPv6 and dual stack", "not in this table: `cargo test -p eni-datapath --test ipv6`, without kube-proxy's rules")];
+
 /// Returns the table as markdown.
 pub(crate) fn markdown(flows: &[Flow], columns: &[(Proxy, Vec<Outcome>)]) -> String {
     let mut text = HEAD.to_owned();
@@ -56,6 +60,9 @@ pub(crate) fn markdown(flows: &[Flow], columns: &[(Proxy, Vec<Outcome>)]) -> Str
     let _ = writeln!(text, "| no packet dropped by the VPC |{}", cells(columns, flows.len()));
     for (what, why) in NOT_TESTABLE {
         let _ = writeln!(text, "| {what} |{}", format!(" not testable here: {why} |").repeat(columns.len()));
+    }
+    for (what, wherever) in ELSEWHERE {
+        let _ = writeln!(text, "| {what} |{}", format!(" {wherever} |").repeat(columns.len()));
     }
     text
 }

@@ -61,25 +61,15 @@ pub(crate) async fn measure(binaries: Binaries, runs: usize) -> Result<Vec<Row>,
     let mut limit = Samples::default();
     limit.add(STATUS_LIMIT_MILLISECONDS);
     Ok(vec![
-        Row {
-            name: "add_warm".to_owned(),
-            unit: "ms",
-            measured: ours.clone(),
-            against: "raw netlink",
-            reference: raw,
-            goal: 4.0,
-        },
-        Row {
-            name: "add_warm_vs_ptp".to_owned(),
-            unit: "ms",
-            measured: ours,
-            against: "ptp + host-local",
-            reference: peer,
-            goal: 1.0,
-        },
-        Row { name: "status", unit: "ms", measured: status, against: "its limit", reference: limit, goal: 1.0 },
-        Row { name: "del", unit: "ms", measured: del, against: "deleting a link", reference: deletion, goal: 1.0 },
+        row("add_warm", ours.clone(), ("raw netlink", raw), 4.0),
+        row("add_warm_vs_ptp", ours, ("ptp + host-local", peer), 1.0),
+        row("status", status, ("its limit", limit), 1.0),
+        row("del", del, ("deleting a link", deletion), 1.0),
     ])
+}
+
+fn row(name: &str, measured: Samples, (against, reference): (&'static str, Samples), goal: f64) -> Row {
+    Row { name: name.to_owned(), unit: "ms", measured, against, reference, goal }
 }
 
 /// One ADD or DEL of the real plugin, in milliseconds.

@@ -68,6 +68,28 @@ async fn a_plugin_that_is_killed_during_add_leaves_nothing() {
     stage.until_only(&[&pod]).await;
 }
 
+/// As in the middle of a careless upgrade.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_start_and_end_again_once_the_plugin_is_back() {
+    let stage = Stage::one().await;
+    let (containerd, site) = (stage.containerd(), stage.containerd().site());
+    let (stays, ends) = (start(containerd, "stays").await, start(containerd, "ends").await);
+    let (plugin, away) = ("/run/cni/bin/eni-cni", "/run/cni/away");
+    site.run(&["mv", plugin, away]).unwrap();
+    containerd.run_pod("never", DEADLINE).await.unwrap_err();
+    containerd.stop_pod(&ends.id).await.unwrap_err();
+    assert_reachable(&stage, &stays);
+
+    site.run(&["mv", away, plugin]).unwrap();
+    // The runtime keeps what it could not take back.
+    let kept = containerd.pods().await.unwrap();
+    for (id, _) in kept.iter().filter(|(id, _)| *id != stays.id) {
+        containerd.stop_pod(id).await.unwrap();
+        containerd.remove_pod(id).await.unwrap();
+    }
+    stage.until_only(&[&stays]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_whose_namespace_is_gone_loses_its_address_and_can_be_removed() {
     let stage = Stage::one().await;

@@ -33,7 +33,7 @@ struct Cli {
     /// Instance type of all nodes
     #[arg(long, default_value = "m5.xlarge", value_name = "TYPE")]
     instance: String,
-    /// Who manages the addresses, separated by commas. Absent: all of them; from 1,001 nodes on only ours
+    /// Who manages the addresses, separated by commas. Absent: all of them; from 1,001 nodes on only eni
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     manager: Vec<String>,
     /// How to print the report
@@ -125,7 +125,8 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
 
 fn managers(cli: &Cli) -> Result<Vec<String>, String> {
     if cli.manager.is_empty() {
-        let wanted = CHOICES.iter().filter(|choice| choice.ours || cli.nodes.is_none_or(|nodes| nodes <= 1000));
+        let few = cli.nodes.is_none_or(|nodes| nodes <= 1000);
+        let wanted = CHOICES.iter().filter(|choice| few || choice.name == "eni");
         return Ok(wanted.map(|choice| choice.name.to_owned()).collect());
     }
     match cli.manager.iter().find(|name| CHOICES.iter().all(|choice| choice.name != name.as_str())) {

@@ -14,19 +14,17 @@ pub struct Choice {
     pub name: &'static str,
     /// What it is, for people.
     pub about: &'static str,
-    /// Whether it is ours.
-    pub ours: bool,
 }
 
 /// All of them, ours first.
 pub const CHOICES: [Choice; 7] = [
-    Choice { name: "eni", about: "ours, WARM_ENI_TARGET=1", ours: true },
-    Choice { name: "ip", about: "ours, WARM_IP_TARGET=2 MINIMUM_IP_TARGET=10", ours: true },
-    Choice { name: "prefix", about: "ours, prefixes, WARM_PREFIX_TARGET=1", ours: true },
-    Choice { name: "auto", about: "ours, WARM_TARGET=auto", ours: true },
-    Choice { name: "aws-eni", about: "AWS CNI, WARM_ENI_TARGET=1", ours: false },
-    Choice { name: "aws-ip", about: "AWS CNI, WARM_IP_TARGET=2 MINIMUM_IP_TARGET=10", ours: false },
-    Choice { name: "aws-prefix", about: "AWS CNI, prefixes, WARM_PREFIX_TARGET=1", ours: false },
+    Choice { name: "eni", about: "ours, WARM_ENI_TARGET=1" },
+    Choice { name: "ip", about: "ours, WARM_IP_TARGET=2 MINIMUM_IP_TARGET=10" },
+    Choice { name: "prefix", about: "ours, prefixes, WARM_PREFIX_TARGET=1" },
+    Choice { name: "auto", about: "ours, WARM_TARGET=auto" },
+    Choice { name: "aws-eni", about: "AWS CNI, WARM_ENI_TARGET=1" },
+    Choice { name: "aws-ip", about: "AWS CNI, WARM_IP_TARGET=2 MINIMUM_IP_TARGET=10" },
+    Choice { name: "aws-prefix", about: "AWS CNI, prefixes, WARM_PREFIX_TARGET=1" },
 ];
 
 /// Returns the manager of this name; `max_pods` is the kubelet's.

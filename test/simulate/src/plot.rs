@@ -4,13 +4,13 @@ use std::{fmt::Write, time::Duration};
 
 use crate::{
     cluster::{Outcome, Point},
-    report::{Comparison, Run},
+    report::Comparison,
 };
 
-const WIDTH: f64 = 860.0;
+const WIDTH: f64 = 960.0;
 const PANEL: f64 = 240.0;
 const LEFT: f64 = 80.0;
-const RIGHT: f64 = 170.0;
+const RIGHT: f64 = 270.0;
 const TOP: f64 = 56.0;
 const GAP: f64 = 64.0;
 /// Distinguishable also by those who do not see red and green apart (Okabe and Ito).
@@ -37,6 +37,9 @@ fn both_panels(out: &mut String, comparison: &Comparison, top: f64) {
     let _ = writeln!(out, "<text x=\"{LEFT}\" y=\"{:.1}\" font-size=\"15\">{title}</text>", top + 24.0);
     let top = top + TOP;
     let waiting = |point: &Point| to_float(i64::try_from(point.waiting).unwrap_or(i64::MAX));
+    let starts = comparison.runs.iter().any(|run| run.bounds.is_some());
+    let right = if starts { "time until all pods run" } else { "idle addresses, p99 wait" };
+    text(out, WIDTH - RIGHT + 14.0, top - 10.0, "start", right);
     panel(out, comparison, top, "pods that wait for an address", &waiting, None);
     let held = |point: &Point| to_float(point.held);
     let used = |point: &Point| to_float(point.used);
@@ -65,7 +68,8 @@ fn panel(out: &mut String, comparison: &Comparison, top: f64, name: &str, value:
         text(out, LEFT - 8.0, y(at) + 4.0, "end", &tidy(at));
     }
     text(out, x(end_x), top + PANEL + 32.0, "end", &format!("time since the beginning, {}", unit.0));
-    for (number, Run { manager, outcome, .. }) in comparison.runs.iter().enumerate() {
+    for (number, run) in comparison.runs.iter().enumerate() {
+        let outcome = &run.outcome;
         let colour = COLOURS.get(number % COLOURS.len()).copied().unwrap_or("black");
         curve(out, outcome, &x, &|point| y(value(point)), colour, "");
         if let Some(also) = also {
@@ -73,7 +77,7 @@ fn panel(out: &mut String, comparison: &Comparison, top: f64, name: &str, value:
         }
         let row = top + 14.0 + 18.0 * to_float(i64::try_from(number).unwrap_or(0));
         line(out, (WIDTH - RIGHT + 14.0, row - 4.0), (WIDTH - RIGHT + 38.0, row - 4.0), colour);
-        text(out, WIDTH - RIGHT + 44.0, row, "start", manager);
+        text(out, WIDTH - RIGHT + 44.0, row, "start", &format!("{}: {}", run.manager, run.cell()));
     }
 }
 

@@ -32,7 +32,8 @@ pub struct Run {
 }
 
 /// A time as seconds with one decimal; in milliseconds if it is less than a second, so that only nothing reads as 0.
-fn seconds(time: Duration) -> String {
+#[must_use]
+pub fn seconds(time: Duration) -> String {
     match time.as_millis() {
         0 => "0".to_owned(),
         short @ 1..1000 => format!("{short} ms"),
@@ -89,11 +90,30 @@ impl Comparison {
     }
 }
 
+impl Comparison {
+    /// A line of a Markdown table: the title, then what `cell` says of each run.
+    #[must_use]
+    pub fn markdown(&self, title: &str, cell: impl Fn(&Run) -> String) -> String {
+        let cells: Vec<_> = self.runs.iter().map(cell).collect();
+        format!("| {title} | {} |", cells.join(" | "))
+    }
+}
+
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Run {
+    /// What matters of a run, in one cell: of a start, how long it took; of a run to its end, idle addresses on the average
+    /// and the wait that one pod in a hundred exceeds.
+    #[must_use]
+    pub fn cell(&self) -> String {
+        match self.bounds {
+            Some(_) => all_running(&self.outcome),
+            None => format!("{}, {}", percent(self.outcome.idle_per_mille()), seconds(self.outcome.pods.p99)),
+        }
+    }
+
     fn json(&self) -> Value {
         let Self { manager, bounds, outcome } = self;
         let bounds = bounds

@@ -272,13 +272,18 @@ impl Planner<'_> {
         attachable && self.places() < self.wanted_places()
     }
 
+    /// How many addresses are to be held in any case, free or not: no more than max pods can use.
+    fn minimum(&self) -> usize {
+        let most = self.q.policy.max_pods.map_or(usize::MAX, usize::from);
+        most.min(self.q.policy.minimum_addresses.into())
+    }
+
     /// How many addresses are missing.
     fn short(&self) -> usize {
         let available = self.available();
         let wanted = self.q.demand + self.warm();
         if self.by_address() {
-            let minimum = usize::from(self.q.policy.minimum_addresses).saturating_sub(self.total());
-            return wanted.saturating_sub(available).max(minimum.min(self.usable_by_pods()));
+            return wanted.saturating_sub(available).max(self.minimum().saturating_sub(self.total()));
         }
         // With a target of 0 the AWS CNI still keeps one address ready.
         wanted.max(1.min(self.usable_by_pods())).saturating_sub(available)

@@ -48,7 +48,7 @@ impl Planner<'_> {
         if self.by_address() {
             let spare = if self.q.policy.warm_auto { self.held() / HELD_FOR_ONE_SPARE } else { 0 };
             let over = available.saturating_sub(self.warm() + spare);
-            return over.min(self.total().saturating_sub(self.q.policy.minimum_addresses.into()));
+            return over.min(self.total().saturating_sub(self.minimum()));
         }
         let over = available.saturating_sub(self.warm().max(1));
         if !self.by_prefix() {

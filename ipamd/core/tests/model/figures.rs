@@ -76,3 +76,61 @@ fn an_idle_day_costs_no_call() {
         assert_eq!(world.calls, before);
     }
 }
+
+/// The policies that people run.
+fn policies() -> [Policy; 5] {
+    [
+        addresses(),
+        prefixes(),
+        Policy { warm_enis: 3, ..addresses() },
+        Policy { warm_addresses: 10, minimum_addresses: 20, ..addresses() },
+        Policy { warm_auto: true, ..prefixes() },
+    ]
+}
+
+#[test]
+fn a_node_never_holds_more_than_its_max_pods_can_use() {
+    for policy in policies() {
+        for max_pods in [4, 17, 58] {
+            let policy = Policy { max_pods: Some(max_pods), ..policy.clone() };
+            // A prefix brings 16 addresses, also where one is missing.
+            let rounding = if policy.mode == Mode::Prefixes { 15 } else { 0 };
+            let mut world = World::quiet(3, policy, Limits::of("m5.xlarge").unwrap());
+            world.begin();
+            for pod in 0..u32::from(max_pods) {
+                world.pass(Duration::from_secs(10));
+                let all: usize = world.cloud.enis.values().map(|eni| eni.addresses().count()).sum();
+                assert!(all <= usize::from(max_pods) + rounding, "{all} for {max_pods}: {:?}", world.policy);
+                let deadline = world.now.after(Duration::from_secs(60));
+                world.add_pod(pod, deadline);
+            }
+            world.pass(Duration::from_secs(60));
+            // Without prefixes it carries 56.
+            assert!(world.held() >= usize::from(max_pods.min(56)), "{:?}", world.policy);
+        }
+    }
+}
+
+#[test]
+fn pods_that_come_and_go_do_not_make_a_node_flap() {
+    for policy in policies() {
+        let mut world = World::quiet(5, policy, m5_4xlarge());
+        world.begin();
+        let add = |world: &mut World, pod| {
+            let deadline = world.now.after(Duration::from_secs(60));
+            world.add_pod(pod, deadline);
+        };
+        (0..29).for_each(|pod| add(&mut world, pod));
+        world.pass(Duration::from_secs(600));
+        let before = total(&world.calls);
+        for _ in 0..120 {
+            add(&mut world, 29);
+            world.pass(Duration::from_secs(5));
+            world.delete_pod(29);
+            world.pass(Duration::from_secs(25));
+        }
+        let calls = total(&world.calls) - before;
+        println!("{calls} calls in an hour in which a pod came and went 120 times: {:?}", world.policy.mode);
+        assert!(calls <= 12, "{calls} calls: {:?}: {:?}", world.policy, world.calls);
+    }
+}

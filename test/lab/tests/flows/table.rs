@@ -28,8 +28,10 @@ const NOT_TESTABLE: &[(&str, &str)] = &[
 ];
 
 /// What is tested elsewhere, and not beside kube-proxy's rules yet.
-const ELSEWHERE: &[(&str, &str)] =
-    &[("IPv6 and dual stack", "not in this table: `cargo test -p eni-datapath --test ipv6`, without kube-proxy's rules")];
+const ELSEWHERE: &[(&str, &str)] = &[(
+    "IPv6 and dual stack",
+    "not in this table: `cargo test -p eni-datapath --test ipv6`, without kube-proxy's rules",
+)];
 
 /// Returns the table as markdown.
 pub(crate) fn markdown(flows: &[Flow], columns: &[(Proxy, Vec<Outcome>)]) -> String {

@@ -5,6 +5,7 @@
 use std::process::Command;
 
 use e2e::{Worker, flight};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 mod stage;
@@ -29,6 +30,8 @@ async fn a_doctor_finds_what_somebody_broke_and_only_that() {
     let (code, said) = ipamd(worker, &["doctor"]);
     assert_eq!((code, said.as_str()), (Some(0), "3 leases checked: 0 errors, 0 warnings, 0 not checked\n"));
 
+    // A daemon that runs would mend this at once.
+    worker.signal_daemon(Signal::SIGSTOP).unwrap();
     let address = pods[0].place.address;
     node.run(&["ip", "route", "del", &address.to_string(), "table", "20000"]).unwrap();
     node.run(&["sysctl", "-qw", "net.ipv4.ip_forward=0"]).unwrap();
@@ -44,6 +47,7 @@ async fn a_doctor_finds_what_somebody_broke_and_only_that() {
 
     worker.cut_ec2();
     node.run(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]).unwrap();
+    worker.signal_daemon(Signal::SIGCONT).unwrap();
     flight::delete(&cluster, &pods).await.unwrap();
     let (code, said) = ipamd(worker, &["doctor"]);
     assert_eq!(code, Some(3), "{said}");

@@ -160,12 +160,13 @@ impl Engine {
         let before = self.pool.eni(&id).map(|eni| eni.phase);
         let waited = self.pool.eni(&id).map_or(Duration::ZERO, |eni| asked_at.since(eni.changed_at));
         let (phase, again) = next_phase(before, interface.attachment.as_ref(), waited);
-        let again = self.settle(&mut interface, asked_at, waited) || again;
+        let hidden = self.leave_out_given_back(&mut interface, asked_at);
+        let again = self.settle(&mut interface, waited) || again;
         let slots = interface.secondary.len() + interface.prefixes.len();
         let unexpected = self.leave_out_unexpected(&mut interface, asked_at);
         let again = (unexpected == 0 && self.still_awaited(&id, asked_at, slots)) || again;
         // Only now: an address that counts for another ENI has been granted all the same.
-        let disputed = unexpected + self.drop_doubles(now, &mut interface);
+        let disputed = hidden + unexpected + self.drop_doubles(now, &mut interface);
         let disputed = disputed.max(self.disputed_lately(&id, waited));
         if !self.awaited.contains_key(&id) {
             self.pool.keep(&interface.addresses().collect());
@@ -257,13 +258,23 @@ impl Engine {
         disputed
     }
 
-    /// Corrects a description that may lag: what we gave back is not there, and what it leaves out may still be. Returns
-    /// whether it left something out.
-    fn settle(&self, interface: &mut Interface, asked_at: Moment, waited: Duration) -> bool {
+    /// Leaves out what we gave back a moment ago. Returns how many places that may take all the same: EC2 may have granted
+    /// it again, which a later look shows.
+    fn leave_out_given_back(&mut self, interface: &mut Interface, asked_at: Moment) -> usize {
         let given_back =
             |address: Ipv4Addr| self.unassigned.get(&address).is_some_and(|at| asked_at < at.after(SETTLING));
+        let before = interface.secondary.len() + interface.prefixes.len();
         interface.secondary.retain(|address| !given_back(*address));
         interface.prefixes.retain(|prefix| !given_back(prefix.network));
+        let hidden = before - interface.secondary.len() - interface.prefixes.len();
+        if hidden > 0 {
+            self.looks.at(Scope::Attached, asked_at.after(SETTLING));
+        }
+        hidden
+    }
+
+    /// Completes a description that may lag: what it leaves out may still be there. Returns whether it left something out.
+    fn settle(&self, interface: &mut Interface, waited: Duration) -> bool {
         let Some(known) = self.pool.eni(&interface.id).filter(|_| waited < SETTLING) else { return false };
         let slots = interface.secondary.len() + interface.prefixes.len();
         for address in &known.interface.secondary {

@@ -71,6 +71,12 @@ pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     read(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
+/// Whether each of the `wanted` attributes is among those that were `told`, with the same value or one that includes it.
+pub(crate) fn includes(told: &[u8], wanted: &[u8]) -> bool {
+    let nested = |told, wanted| read(wanted).next().is_some() && includes(told, wanted);
+    read(wanted).all(|(kind, value)| find(told, kind).is_some_and(|told| told == value || nested(told, value)))
+}
+
 /// Reads text that may end in a zero byte.
 pub(crate) fn as_text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
@@ -94,6 +100,16 @@ mod tests {
         assert_eq!(find(&bytes, 2).and_then(|inner| find(inner, 7)).map(<[u8]>::to_vec), Some(vec![0, 0, 0, 5]));
         assert_eq!(find(&bytes, 3).and_then(as_ne32), Some(9));
         assert_eq!(find(&bytes, 4), None);
+    }
+
+    #[test]
+    fn what_is_told_may_say_more_but_not_something_else() {
+        let list = |number| Attributes::new().nested(1, Attributes::new().be32(1, 7).be32(2, number)).into_bytes();
+        let more = Attributes::new().text(9, "x").nested(1, Attributes::new().be32(3, 0).be32(2, 5).be32(1, 7));
+        assert!(includes(&more.into_bytes(), &list(5)));
+        assert!(includes(&list(5), &list(5)));
+        assert!(!includes(&list(5), &list(6)));
+        assert!(!includes(&[], &list(5)));
     }
 
     #[test]

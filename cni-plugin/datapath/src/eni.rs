@@ -97,6 +97,22 @@ pub(crate) fn prepare(plan: &EniPlan) -> Result<Link, EniError> {
     Ok(link.clone())
 }
 
+/// Returns the link of an ENI that is as planned in every respect. Only looks.
+pub(crate) fn as_planned(plan: &EniPlan) -> Result<Option<Link>, EniError> {
+    let state = observe_host(&mut NetlinkSocket::open(NETLINK_ROUTE)?)?;
+    let Some(link) = state.link_of(plan.mac).filter(|link| steps(plan, link, &state).is_empty()) else {
+        return Ok(None);
+    };
+    let mut nft = Nft::open()?;
+    let chains = if plan.mark.is_primary() { &[] } else { families(plan.ipv6) };
+    for family in chains {
+        if !nft.has_eni(*family, plan.mark)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(link.clone()))
+}
+
 /// Takes an ENI's rules, routes, address and chain out of the kernel. Its link stays as it is: it is about to go.
 ///
 /// Repeatable; right after the link has gone, too.

@@ -139,11 +139,20 @@ impl Guard {
     /// As [`crate::prepare_eni`]; an ENI that was prepared before is kept as it was.
     pub fn prepare_eni(&self, plan: &EniPlan) -> Result<String, EniError> {
         let mut wanted = self.wanted();
-        let (link, pictures) = settled(|| eni::prepare(plan))?;
+        // Every transaction takes some ten milliseconds and is repeated where pods come and go. After a restart each ENI would cost
+        // that, and its pods' addresses would have to wait for it.
+        let link = match eni::as_planned(plan) {
+            Ok(Some(link)) if wanted.host.is_some() => link,
+            // What could not be looked at is told by the attempt to change it.
+            Ok(_) | Err(_) => {
+                let (link, pictures) = settled(|| eni::prepare(plan))?;
+                wanted.pictures = pictures;
+                link
+            }
+        };
         // What had the slot before is not there any more.
         wanted.enis.retain(|_, (other, _)| (other.card, other.device_index) != (plan.card, plan.device_index));
         wanted.enis.insert(plan.mac, (plan.clone(), link.index));
-        wanted.pictures = pictures;
         self.look();
         Ok(link.name)
     }

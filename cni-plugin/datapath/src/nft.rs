@@ -153,6 +153,20 @@ impl Nft {
         Ok(all)
     }
 
+    /// Tells whether an ENI's chain is as [`table::add_eni`] makes it.
+    pub(crate) fn has_eni(&mut self, family: Family, mark: EniMark) -> Result<bool, NftError> {
+        let (kind, payload) = encode::chain_rules_request(family, NFT_TABLE, &encode::eni_chain(mark));
+        let reply = self.0.dump(kind, &payload)?;
+        match reply.result {
+            Ok(()) => {
+                let right = |rule: &[u8]| encode::has_expressions(family, rule, &table::set_mark(mark));
+                Ok(matches!(&reply.data[..], [(_, rule)] if right(rule)))
+            }
+            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
+            Err(source) => Err(NftError::Refused { step: "look at an ENI's chain".to_owned(), source }),
+        }
+    }
+
     /// Tells whether our table of this family is there.
     pub(crate) fn has_table(&mut self, family: Family) -> Result<bool, NftError> {
         let reply = self.0.ask(encode::table_request(family, NFT_TABLE))?;

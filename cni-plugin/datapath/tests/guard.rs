@@ -119,6 +119,36 @@ fn carry_out(line: &str) {
     run(program, arguments);
 }
 
+/// The handles of rules show whether somebody made them anew.
+#[test]
+fn an_eni_that_is_right_already_is_left_alone_and_one_that_is_not_is_made_right() {
+    let node = Guarded::new();
+    node.world.on_node(|| {
+        let chain = || run("nft", "-a list chain ip eni_cni eni_2");
+        let right = chain();
+        node.guard.prepare_eni(&eni_plan()).unwrap();
+        assert_eq!(chain(), right);
+    });
+    drop(node.guard);
+    node.world.on_node(|| {
+        let rule = || run("nft", "list chain ip eni_cni eni_2");
+        let right = rule();
+        for wrong in [
+            "flush chain ip eni_cni eni_2",
+            "add rule ip eni_cni eni_2 accept",
+            "insert rule ip eni_cni eni_2 counter",
+            "flush chain ip eni_cni eni_2; add rule ip eni_cni eni_2 meta mark set mark and 0xffffff80 xor 0x3",
+        ] {
+            run("nft", wrong);
+            assert_ne!(rule(), right, "{wrong}");
+            let guard = Guard::start(&VethPrefix::default(), |_| {}).unwrap();
+            guard.prepare_host(&host_plan()).unwrap();
+            guard.prepare_eni(&eni_plan()).unwrap();
+            assert_eq!(rule(), right, "{wrong}");
+        }
+    });
+}
+
 #[test]
 fn whatever_somebody_breaks_is_as_before_soon_after() {
     let node = Guarded::new();

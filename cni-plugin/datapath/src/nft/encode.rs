@@ -207,6 +207,19 @@ pub(super) fn rules_request(family: Family, table: &str) -> (u16, Vec<u8>) {
     (SUBSYSTEM << 8 | GET_RULE, header(code(family), 0, Attributes::new().text(1, table)))
 }
 
+/// Kind and payload of the request for the rules of one chain.
+pub(super) fn chain_rules_request(family: Family, table: &str, chain: &str) -> (u16, Vec<u8>) {
+    (SUBSYSTEM << 8 | GET_RULE, header(code(family), 0, Attributes::new().text(1, table).text(2, chain)))
+}
+
+/// Whether a rule that the kernel tells of has these expressions. It may tell more of each than it was told.
+pub(super) fn has_expressions(family: Family, rule: &[u8], expressions: &[Expression]) -> bool {
+    let told = rule.get(FAMILY_HEADER..).and_then(|rule| attributes::find(rule, 4)).unwrap_or_default();
+    let wanted: Vec<_> = expressions.iter().map(|one| expression::encode(family, one).into_bytes()).collect();
+    attributes::read(told).count() == wanted.len()
+        && attributes::read(told).zip(wanted).all(|((_, told), wanted)| attributes::includes(told, &wanted))
+}
+
 pub(super) fn chain_request(family: Family, table: &str, chain: &str) -> Message {
     let payload = header(code(family), 0, Attributes::new().text(1, table).text(3, chain));
     Message { kind: SUBSYSTEM << 8 | GET_CHAIN, flags: NLM_F_ACK, payload }

@@ -114,17 +114,18 @@ pub(crate) fn rebuild(shape: &Shape<'_>, pods: &super::PodMap) -> Vec<Step> {
 /// Adds the chain that marks an ENI's packets, or makes it right.
 pub(crate) fn add_eni(family: Family, mark: EniMark) -> Vec<Step> {
     let name = eni_chain(mark);
-    let set_mark = vec![
-        Expression::Load(Field::Mark),
-        Expression::Bits { mask: !ENI_MARK_MASK, xor: mark.value() },
-        Expression::Store(Field::Mark),
-    ];
     let changes = vec![
         Change::AddChain { name: name.clone(), hook: None },
         Change::ClearRules { chain: name.clone() },
-        Change::AddRule { chain: name, expressions: set_mark },
+        Change::AddRule { chain: name, expressions: set_mark(mark).to_vec() },
     ];
     in_family(family, changes)
+}
+
+/// The one rule of an ENI's chain.
+pub(super) fn set_mark(mark: EniMark) -> [Expression; 3] {
+    let bits = Expression::Bits { mask: !ENI_MARK_MASK, xor: mark.value() };
+    [Expression::Load(Field::Mark), bits, Expression::Store(Field::Mark)]
 }
 
 /// Removes an ENI's chain; refused (EBUSY) while a pod's element points to it.

@@ -11,7 +11,7 @@ pub(crate) struct Chance {
     pub(crate) faults: u32,
     /// Grants that EC2 does not list in its answer.
     pub(crate) vague: u32,
-    /// Descriptions that leave out an ENI.
+    /// Descriptions that leave out an ENI: one that is attached, or that was changed lately.
     pub(crate) omissions: u32,
     /// How far descriptions lag behind changes at most, in milliseconds.
     pub(crate) lag: u32,

@@ -83,6 +83,8 @@ pub(crate) struct World {
     in_flight: BTreeMap<IntentId, Action>,
     intents: BTreeSet<IntentId>,
     observing: u32,
+    /// When each ENI was changed last.
+    changed: BTreeMap<EniId, Moment>,
     /// What EC2 would have said when.
     history: Vec<(Moment, Vec<Interface>)>,
 }
@@ -140,6 +142,7 @@ impl World {
             in_flight: BTreeMap::new(),
             intents: BTreeSet::new(),
             observing: 0,
+            changed: BTreeMap::new(),
             history: Vec::new(),
         }
     }

@@ -10,6 +10,9 @@ use ipam_core::{
 use super::{Later, World};
 use crate::cloud::{Cloud, refused};
 
+/// By then EC2 agrees with itself.
+const CONSISTENT: Duration = Duration::from_secs(600);
+
 /// How a call ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -60,9 +63,29 @@ impl World {
         let mut said = Cloud::select(said, scope);
         if !said.is_empty() && self.happens(self.chance.omissions) {
             let place = usize::try_from(self.below(64)).unwrap() % said.len();
-            said.remove(place);
+            if self.may_be_left_out(&said[place]) {
+                said.remove(place);
+            }
         }
         said
+    }
+
+    /// What hangs on nothing and has not been changed for long is there for every reader.
+    fn may_be_left_out(&self, eni: &Interface) -> bool {
+        let changed_at = self.changed.get(&eni.id).copied().unwrap_or_default();
+        eni.attachment.is_some() || self.now.since(changed_at) < CONSISTENT
+    }
+
+    /// EC2 carries the action out.
+    pub(super) fn apply(&mut self, action: &Action, done_at: Moment) -> Result<Done, Ec2Error> {
+        self.check_safe(action);
+        let outcome = self.cloud.apply(action, done_at);
+        let made = match &outcome {
+            Ok(Done::Created(interface)) => Some(&interface.id),
+            _ => action.eni(),
+        };
+        self.changed.extend(made.map(|eni| (eni.clone(), self.now)));
+        outcome
     }
 
     fn as_it_was(&mut self, id: &EniId) -> Option<Interface> {
@@ -131,10 +154,7 @@ impl World {
         let done_at = self.soon(5_000);
         let lost = Ec2Error::Unknown { action: "Model", reason: "the reply was lost".to_owned() };
         let outcome = match fate {
-            Fate::Done | Fate::Vague | Fate::LostAfter => {
-                self.check_safe(&action);
-                self.cloud.apply(&action, done_at)
-            }
+            Fate::Done | Fate::Vague | Fate::LostAfter => self.apply(&action, done_at),
             Fate::Refused(class) => Err(refused(class)),
             Fate::LostBefore => Err(lost.clone()),
         };

@@ -124,8 +124,7 @@ impl World {
             if let Later::Carry(_, action, fate) = later
                 && matches!(fate, Fate::Done | Fate::LostAfter | Fate::Vague)
             {
-                self.check_safe(&action);
-                let _ = self.cloud.apply(&action, self.now.after(Duration::from_secs(1)));
+                let _ = self.apply(&action, self.now.after(Duration::from_secs(1)));
             }
         }
         self.remember();

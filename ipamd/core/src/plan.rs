@@ -321,4 +321,4 @@ pub fn wants_prefixes(policy: &Policy, limits: Limits) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -303,6 +303,3 @@ impl Pool {
         picks.max_by_key(|(rank, ..)| *rank).map(|(_, eni, address)| (eni, address))
     }
 }
-
-#[cfg(test)]
-mod tests;

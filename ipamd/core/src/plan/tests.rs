@@ -64,7 +64,7 @@ fn pool(enis: &[(u8, u8)]) -> Pool {
     pool
 }
 
-fn node() -> NodeIdentity {
+pub(crate) fn node() -> NodeIdentity {
     NodeIdentity {
         instance: "i-1".parse().unwrap(),
         instance_type: "m5.large".to_owned(),

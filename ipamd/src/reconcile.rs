@@ -173,8 +173,9 @@ struct Open {
 pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownCloud) -> Handle {
     let (messages, inbox) = mpsc::unbounded_channel();
     let handle = Handle { messages, tickets: Arc::default() };
-    // Who knows of no interface has nothing to serve from.
-    let jitter = if known.interfaces.is_empty() { Duration::ZERO } else { outside.settings.start_jitter };
+    // Who knows of no interface, or of one only that a change was left open on, has nothing to serve from.
+    let asks_first = known.interfaces.is_empty() || !known.open.is_empty();
+    let jitter = if asks_first { Duration::ZERO } else { outside.settings.start_jitter };
     let quiet_until = Instant::now() + cloud::part_of(jitter, &outside.node.instance);
     let reconciler = Reconciler {
         engine,

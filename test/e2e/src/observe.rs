@@ -9,7 +9,10 @@ use std::{
 use eni_proto::numbers;
 use lab::{Namespace, wait};
 use serde_json::Value;
-use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+use sqlx::{
+    ConnectOptions, Connection, FromRow,
+    sqlite::{SqliteConnectOptions, SqliteRow},
+};
 
 use crate::{Trouble, Worker};
 
@@ -105,13 +108,8 @@ fn being_removed(namespace: &Namespace) -> Result<(), String> {
 /// # Errors
 /// [`Trouble::Database`] when it cannot be read.
 pub async fn networks(worker: &Worker) -> Result<BTreeSet<String>, Trouble> {
-    let path = worker.database();
-    let failed = |source| Trouble::Database { path: path.display().to_string(), source };
-    let mut database = SqliteConnectOptions::new().filename(&path).read_only(true).connect().await.map_err(failed)?;
-    let rows: Vec<String> =
-        sqlx::query_scalar("SELECT network FROM leases").fetch_all(&mut database).await.map_err(failed)?;
-    database.close().await.map_err(failed)?;
-    Ok(rows.into_iter().collect())
+    let rows: Vec<(String,)> = rows(worker, "SELECT network FROM leases").await?;
+    Ok(rows.into_iter().map(|(network,)| network).collect())
 }
 
 /// Leases in a worker's database: address to container id. None when there is no database.
@@ -119,16 +117,32 @@ pub async fn networks(worker: &Worker) -> Result<BTreeSet<String>, Trouble> {
 /// # Errors
 /// [`Trouble::Database`] when it cannot be read.
 pub async fn leases(worker: &Worker) -> Result<BTreeMap<Ipv4Addr, String>, Trouble> {
-    let path = worker.database();
-    if !path.exists() {
+    if !worker.database().exists() {
         return Ok(BTreeMap::new());
     }
+    let rows: Vec<(String, String)> = rows(worker, "SELECT address, container_id FROM leases").await?;
+    rows.into_iter().map(|(address, container)| Ok((parse(&address)?, container))).collect()
+}
+
+/// Changes at EC2 of which a worker's database does not know yet what became of them.
+///
+/// # Errors
+/// [`Trouble::Database`] when it cannot be read.
+pub async fn open_changes(worker: &Worker) -> Result<Vec<String>, Trouble> {
+    let rows: Vec<(String,)> = rows(worker, "SELECT action FROM intents WHERE settled_ms IS NULL").await?;
+    Ok(rows.into_iter().map(|(action,)| action).collect())
+}
+
+async fn rows<T>(worker: &Worker, query: &'static str) -> Result<Vec<T>, Trouble>
+where
+    T: for<'row> FromRow<'row, SqliteRow> + Send + Unpin,
+{
+    let path = worker.database();
     let failed = |source| Trouble::Database { path: path.display().to_string(), source };
     let mut database = SqliteConnectOptions::new().filename(&path).read_only(true).connect().await.map_err(failed)?;
-    let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT address, container_id FROM leases").fetch_all(&mut database).await.map_err(failed)?;
+    let rows = sqlx::query_as(query).fetch_all(&mut database).await.map_err(failed)?;
     database.close().await.map_err(failed)?;
-    rows.into_iter().map(|(address, container)| Ok((parse(&address)?, container))).collect()
+    Ok(rows)
 }
 
 fn routes(namespace: &Namespace) -> Result<BTreeMap<Ipv4Addr, String>, Trouble> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use e2e::{
-    Binaries, Cloud, Cluster, ClusterPlan, Sandbox, Verb, Worker, flight,
+    Binaries, Cloud, Cluster, ClusterPlan, Sandbox, Verb, Worker, flight, observe,
     storm::{Fault, Storm},
 };
 use ec2_sim::WorldConfig;
@@ -123,6 +123,11 @@ async fn without_a_metadata_service_a_restarted_daemon_serves_as_before() {
 async fn a_restarted_daemon_serves_before_it_asks_ec2() {
     let cluster = ready_cluster(1, 10, &SETTINGS).await;
     let worker = &cluster.workers[0];
+    let all_settled = || async {
+        let open = observe::open_changes(worker).await.map_err(|trouble| trouble.chain())?;
+        if open.is_empty() { Ok(()) } else { Err(format!("{open:?}")) }
+    };
+    wait::until(PATIENCE, "every change to be settled", all_settled).await.unwrap();
     worker.set("IPAMD_START_JITTER_SECONDS", "300");
     worker.kill_daemon().unwrap();
     let before = total(worker);
@@ -131,4 +136,27 @@ async fn a_restarted_daemon_serves_before_it_asks_ec2() {
     let pods = flight::add(&cluster, &flight::sandboxes(5).unwrap()).await.unwrap();
     assert_eq!(total(worker), before, "{:?}", worker.ec2_calls());
     flight::delete(&cluster, &pods).await.unwrap();
+}
+
+/// Of an interface that a change was left open on, nothing new is given out before EC2 has described it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_daemon_that_left_a_change_open_asks_ec2_at_once() {
+    let cluster = ready_cluster(1, 10, &SETTINGS).await;
+    let worker = &cluster.workers[0];
+    worker.cut_ec2();
+    let pods = flight::add(&cluster, &flight::sandboxes(5).unwrap()).await.unwrap();
+    let left_open = || async {
+        let open = observe::open_changes(worker).await.map_err(|trouble| trouble.chain())?;
+        if open.is_empty() { Err("none is open") } else { Ok(()) }.map_err(str::to_owned)
+    };
+    wait::until(PATIENCE, "a change whose outcome nobody knows", left_open).await.unwrap();
+    worker.set("IPAMD_START_JITTER_SECONDS", "300");
+    worker.kill_daemon().unwrap();
+    worker.connect_ec2().unwrap();
+    worker.start_daemon().unwrap();
+
+    let sandboxes: Vec<_> = (50..60).map(|n| Arc::new(Sandbox::new(&format!("later-{n}"), n).unwrap())).collect();
+    let later = flight::add(&cluster, &sandboxes).await.unwrap();
+    let all: Vec<_> = pods.into_iter().chain(later).collect();
+    flight::delete(&cluster, &all).await.unwrap();
 }

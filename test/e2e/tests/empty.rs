@@ -27,7 +27,7 @@ const LATENCIES: [Duration; 4] =
 const PODS: usize = 100;
 /// Nothing is kept ready.
 const EMPTY: [(&str, &str); 3] =
-    [("WARM_ENI_TARGET", "0"), ("WARM_IP_TARGET", "0"), ("AWS_VPC_K8S_CNI_LOGLEVEL", "debug")];
+    [("WARM_IP_TARGET", "0"), ("MINIMUM_IP_TARGET", "1"), ("AWS_VPC_K8S_CNI_LOGLEVEL", "debug")];
 
 fn waiting(worker: &Worker, seconds: u32) -> Value {
     let mut configuration = worker.configuration();

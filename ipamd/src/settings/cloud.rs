@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use eni_proto::numbers;
 use ipam_core::{Access, CustomNetwork, Mode, Placement, Policy, SecurityGroupId};
 
 use super::Reader;
@@ -17,41 +16,24 @@ const RESERVED: &str = "k8s.amazonaws.com";
 impl<F: Fn(&str) -> Option<String>> Reader<F> {
     pub(super) fn policy(&mut self) -> Policy {
         Policy {
-            warm_enis: self.number("WARM_ENI_TARGET", 1, 0, 15),
-            warm_prefixes: self.number("WARM_PREFIX_TARGET", 1, 0, 60),
-            warm_addresses: self.number("WARM_IP_TARGET", 0, 0, 1000),
-            minimum_addresses: self.number("MINIMUM_IP_TARGET", 0, 0, 1000),
-            warm_auto: self.warm_auto(),
-            max_enis: self.optional("MAX_ENI", 1, 24),
-            max_pods: self.optional("MAX_PODS", 1, 2000),
+            warm_enis: self.number("WARM_ENI_TARGET"),
+            warm_prefixes: self.number("WARM_PREFIX_TARGET"),
+            warm_addresses: self.number("WARM_IP_TARGET"),
+            minimum_addresses: self.number("MINIMUM_IP_TARGET"),
+            warm_auto: self.word("WARM_TARGET").is_some(),
+            max_enis: self.optional("MAX_ENI"),
+            max_pods: self.optional("MAX_PODS"),
             mode: if self.switch("ENABLE_PREFIX_DELEGATION") { Mode::Prefixes } else { Mode::Addresses },
             placement: self.placement(),
             cluster: self.text("CLUSTER_NAME").unwrap_or_default(),
             access: self.access(),
-            cool_down: Duration::from_secs(
-                self.number("IP_COOLDOWN_PERIOD", numbers::DEFAULT_COOL_DOWN_SECONDS, 5, 3600).into(),
-            ),
-        }
-    }
-
-    fn warm_auto(&mut self) -> bool {
-        match self.text("WARM_TARGET").as_deref() {
-            None => false,
-            Some("auto") => true,
-            Some(other) => {
-                self.wrong(
-                    "WARM_TARGET",
-                    other,
-                    "give auto, or leave it out and set WARM_IP_TARGET or WARM_ENI_TARGET",
-                );
-                false
-            }
+            cool_down: Duration::from_secs(self.number("IP_COOLDOWN_PERIOD")),
         }
     }
 
     fn placement(&mut self) -> Placement {
         let custom = self.switch("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG");
-        let discover = self.switch_or("ENABLE_SUBNET_DISCOVERY", true);
+        let discover = self.switch("ENABLE_SUBNET_DISCOVERY");
         let subnet = self.text("ENI_CONFIG_SUBNET");
         let security_groups = self.security_groups();
         if !custom {

@@ -1,0 +1,208 @@
+//! The command line: what can be asked of `ipamd`, and with what help.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{
+    complain, history,
+    settings::{self, Mistakes, Settings, sources::Sources},
+};
+
+/// Keeps VPC addresses ready on this node and answers the CNI plugin.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  ipamd serve\n  WARM_IP_TARGET=8 ipamd serve --socket /tmp/ipamd.sock --database /tmp/ipamd.db\n  ipamd status --output json\n\nExit codes: 0 done; 1 could not do it, the text on stderr says why; 2 wrong arguments or settings."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Runs the daemon until SIGTERM or SIGINT.
+    #[command(after_help = settings::reference::as_help())]
+    Serve(Places),
+    /// Puts the CNI plugin where the container runtime looks for it (HOST_CNI_BIN_PATH).
+    #[command(after_help = INSTALL_HELP)]
+    Install {
+        /// The plugin; absent: the `eni-cni` beside this program.
+        #[arg(long)]
+        plugin: Option<PathBuf>,
+    },
+    /// Takes plugin, CNI configuration, rules, routes and nf_tables table off this node. The daemon must not run.
+    Uninstall {
+        /// Also when pods are still there; they lose their network.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Shows how the pool of the running daemon stands.
+    Status {
+        #[command(flatten)]
+        places: Places,
+        /// For people or for machines.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Holds every lease against database, kernel and EC2; says what is wrong, why it matters and how to mend it.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        #[command(flatten)]
+        places: Places,
+        /// Leaves EC2 out: one call less, and quick where EC2 is away.
+        #[arg(long)]
+        no_ec2: bool,
+        /// For people, or one JSON object.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Shows the way of a pod's packets, and everything that leads to it.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain {
+        #[command(flatten)]
+        places: Places,
+        /// NAMESPACE/NAME of a pod, or its address.
+        subject: String,
+        /// For people, or one JSON object for each interface.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Checks the settings, or shows all that there are.
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Tells which pod held an address when, from the database; needs no running daemon.
+    #[command(after_help = HISTORY_HELP)]
+    History {
+        #[command(flatten)]
+        places: Places,
+        #[command(flatten)]
+        question: history::Question,
+        /// For people, or one JSON object a line.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+/// What can be done with settings.
+#[derive(Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Reads the settings as `serve` would, and shows each with who set it; mistakes and names without effect on stderr.
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        #[command(flatten)]
+        places: Places,
+        /// For people, or one JSON object.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Shows every setting there is: name, what it accepts, default, meaning.
+    #[command(after_help = REFERENCE_HELP)]
+    Reference {
+        /// A Markdown page, or one JSON object with a schema for each setting.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+const CHECK_HELP: &str = "Examples:
+  ipamd config check
+  ipamd config check --config /etc/eni-cni/ipamd.toml --set WARM_IP_TARGET=8 --output json
+
+Starts and changes nothing. Exit codes: 0 the daemon would start with them, with warnings perhaps; 2 something is wrong.";
+
+const REFERENCE_HELP: &str = "Examples:
+  ipamd config reference > SETTINGS.md
+  ipamd config reference --output json | jq '.settings[] | {(.name): .schema}'";
+
+const INSTALL_HELP: &str = "Example:
+  HOST_CNI_BIN_PATH=/host/opt/cni/bin ipamd install
+
+The plugin is run once before it is put in place. The former one stays beside it as eni-cni.previous.
+The CNI configuration is written later, by the daemon, once it can serve.";
+
+const DOCTOR_HELP: &str = "Examples:
+  ipamd doctor
+  ipamd doctor --no-ec2 --output json
+
+Changes nothing. Exit codes: 0 all is well; 1 something is wrong; 3 nothing wrong was found, but not everything could be checked.";
+
+const EXPLAIN_HELP: &str = "Examples:
+  ipamd explain web/shop-7d9f
+  ipamd explain 10.0.3.7 --output json";
+
+const HISTORY_HELP: &str = "Examples:
+  ipamd history --ip 10.0.3.7 --at 2026-11-20T14:02Z
+  ipamd history --pod web/shop-7d9f
+  ipamd history --output json
+
+A record of a VPC flow log belongs to the JSON line with the same interface-id and pkt-srcaddr whose time from start to end
+(seconds since 1970; end is null while the pod lives) overlaps the record's. IPAMD_HISTORY_DAYS and IPAMD_HISTORY_ROWS bound what is kept.";
+
+#[derive(clap::Args, Default)]
+pub(crate) struct Places {
+    /// TOML file with settings; goes before IPAMD_CONFIG.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// A setting; goes before the environment and the file. May be given again.
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// Socket that the plugin talks to; goes before IPAMD_SOCKET.
+    #[arg(long)]
+    socket: Option<PathBuf>,
+    /// Lease database; goes before IPAMD_DATABASE.
+    #[arg(long)]
+    database: Option<PathBuf>,
+    /// Folder of release notes; goes before IPAMD_RELEASED_DIR.
+    #[arg(long)]
+    released_dir: Option<PathBuf>,
+}
+
+/// Form of what is printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Lines for people.
+    Table,
+    /// JSON.
+    Json,
+}
+
+impl Places {
+    /// Everything that is set, wherever it is; else the exit code, after saying why.
+    pub(crate) fn sources(&self) -> Result<Sources, ExitCode> {
+        let paths = [
+            ("IPAMD_CONFIG", &self.config),
+            ("IPAMD_SOCKET", &self.socket),
+            ("IPAMD_DATABASE", &self.database),
+            ("IPAMD_RELEASED_DIR", &self.released_dir),
+        ];
+        let paths =
+            paths.into_iter().filter_map(|(name, path)| Some((name.to_owned(), path.as_ref()?.display().to_string())));
+        let command_line = self.set.iter().cloned().chain(paths).collect();
+        let text = |text: OsString| text.into_string().ok();
+        let environment = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+        Sources::gather(command_line, environment).map_err(|mistakes| wrong(&mistakes))
+    }
+
+    /// The settings; else the exit code, after saying why.
+    pub(crate) fn settings(&self) -> Result<Settings, ExitCode> {
+        Settings::of(&self.sources()?).map_err(|mistakes| wrong(&mistakes))
+    }
+}
+
+/// Tells of mistakes.
+pub(crate) fn wrong(mistakes: &Mistakes) -> ExitCode {
+    complain(&mistakes.to_string());
+    ExitCode::from(WRONG_SETTINGS)
+}
+
+/// Exit code of wrong arguments and settings.
+pub(crate) const WRONG_SETTINGS: u8 = 2;
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("give NAME=VALUE, as WARM_IP_TARGET=8")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
+}

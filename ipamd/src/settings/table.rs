@@ -1,0 +1,262 @@
+//! Every setting of the daemon, in this one file: name, form with unit and range, default, what its absence means, whose name it is.
+//!
+//! All else is derived from here: what [`super::Settings`] accepts, `--help`, `ipamd config reference` (SETTINGS.md, and the chart's
+//! schema from its JSON). A name that the AWS CNI has too means the same, so that a values file carries over.
+//!
+//! To add a setting: a row here, a field in [`super::Settings`], and
+//! `cargo run -p ipamd -- config reference > ipamd/SETTINGS.md`. One of the AWS CNI's that was ignored leaves `ignored.rs`.
+
+use eni_proto::numbers;
+
+/// One setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// Its name, in the environment, in the file and on the command line.
+    pub(crate) name: &'static str,
+    /// What it accepts.
+    pub(crate) form: Form,
+    /// What counts when it is not set.
+    pub(crate) unset: Unset,
+    /// Whether the AWS CNI has it too, by this name and with this meaning.
+    pub(crate) of_aws_cni: bool,
+    /// What it does, for people.
+    pub(crate) meaning: &'static str,
+}
+
+/// What a setting accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// true or false.
+    Switch,
+    /// A whole number from `least` to `most`.
+    Number {
+        least: u64,
+        most: u64,
+        /// What is counted. Empty: things that the meaning names.
+        unit: &'static str,
+    },
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// An absolute path.
+    Path,
+    /// Something else, for people: what it looks like.
+    Text(&'static str),
+}
+
+/// What counts when a setting is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unset {
+    /// This text.
+    Default(&'static str),
+    /// Nothing is assumed; what then happens, for people.
+    Means(&'static str),
+}
+
+const fn aws(name: &'static str, form: Form, unset: Unset, meaning: &'static str) -> Setting {
+    Setting { name, form, unset, of_aws_cni: true, meaning }
+}
+
+const fn ours(name: &'static str, form: Form, unset: Unset, meaning: &'static str) -> Setting {
+    Setting { name, form, unset, of_aws_cni: false, meaning }
+}
+
+const fn number(least: u64, most: u64, unit: &'static str) -> Form {
+    Form::Number { least, most, unit }
+}
+
+use Form::{Path, Switch, Text, Word};
+use Unset::{Default, Means};
+
+const CIDRS: Form = Text("IPv4 networks like 192.168.0.0/16, separated by commas");
+
+/// The settings by topic, as the reference shows them.
+pub(crate) const TOPICS: &[(&str, &[Setting])] = &[
+    ("How large the pool is", POOL),
+    ("Where addresses come from", PLACEMENT),
+    ("What may be asked of EC2", EC2),
+    ("The way of packets", PACKETS),
+    ("The container runtime", RUNTIME),
+    ("Files of the daemon", FILES),
+    ("Logs", LOGS),
+];
+
+const POOL: &[Setting] = &[
+    aws(
+        "WARM_ENI_TARGET",
+        number(0, 15, "ENIs"),
+        Default("1"),
+        "whole ENIs to keep free; ignored when an address target is set, and with prefix delegation",
+    ),
+    aws("WARM_IP_TARGET", number(0, 1000, "addresses"), Default("0"), "free addresses to keep; 0: not set"),
+    aws(
+        "MINIMUM_IP_TARGET",
+        number(0, 1000, "addresses"),
+        Default("0"),
+        "addresses to hold at least, free or not; 0: not set",
+    ),
+    aws(
+        "WARM_PREFIX_TARGET",
+        number(0, 60, "prefixes"),
+        Default("1"),
+        "whole /28 prefixes to keep free; only with prefix delegation, and ignored when an address target is set",
+    ),
+    ours(
+        "WARM_TARGET",
+        Word(&["auto"]),
+        Means("the warm targets above hold"),
+        "auto: as many free addresses as recent demand needed, instead of the other warm targets",
+    ),
+    aws("MAX_ENI", number(1, 24, "ENIs"), Means("what the instance type allows"), "most ENIs, the primary included"),
+    ours(
+        "MAX_PODS",
+        number(1, 2000, "pods"),
+        Means("no such bound"),
+        "the node's max pods: never more addresses than they can use",
+    ),
+    aws(
+        "IP_COOLDOWN_PERIOD",
+        number(5, 3600, "seconds"),
+        Default("30"),
+        "how long a released address rests before it is given to another pod",
+    ),
+    ours(
+        "ADD_WAIT_SECONDS",
+        number(0, 200, "seconds"),
+        Default("20"),
+        "how long an ADD waits for an address that is on its way",
+    ),
+];
+
+const PLACEMENT: &[Setting] = &[
+    aws(
+        "ENABLE_PREFIX_DELEGATION",
+        Switch,
+        Default("false"),
+        "true: hold addresses as /28 prefixes, singly where a subnet has no free /28",
+    ),
+    aws(
+        "ENABLE_SUBNET_DISCOVERY",
+        Switch,
+        Default("true"),
+        "true: use subnets of the zone tagged kubernetes.io/role/cni beside the node's own",
+    ),
+    aws(
+        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
+        Switch,
+        Default("false"),
+        "true: pods live in ENI_CONFIG_SUBNET instead of the node's subnet",
+    ),
+    ours("ENI_CONFIG_SUBNET", Text("a subnet's id"), Means("custom networking is off"), "subnet of custom networking"),
+    ours(
+        "ENI_CONFIG_SECURITY_GROUPS",
+        Text("security groups' ids, separated by commas"),
+        Means("the primary ENI's security groups"),
+        "security groups of custom networking",
+    ),
+    aws("CLUSTER_NAME", Text("a name"), Means("no such tag"), "value of the cluster tag on ENIs"),
+    aws(
+        "ADDITIONAL_ENI_TAGS",
+        Text("a JSON object of texts"),
+        Means("no further tags"),
+        "tags for new ENIs; keys with k8s.amazonaws.com are left out",
+    ),
+];
+
+const EC2: &[Setting] = &[
+    aws(
+        "DISABLE_NETWORK_RESOURCE_PROVISIONING",
+        Switch,
+        Default("false"),
+        "true: change nothing at EC2; somebody else attaches ENIs and gives them addresses",
+    ),
+    aws(
+        "ENABLE_IMDS_ONLY_MODE",
+        Switch,
+        Default("false"),
+        "true: never call EC2; ENIs are read from the metadata service",
+    ),
+    ours(
+        "IPAMD_METADATA_SECONDS",
+        number(1, 3600, "seconds"),
+        Default("60"),
+        "time between looks at the metadata service for new security groups and networks",
+    ),
+    ours(
+        "IPAMD_START_JITTER_SECONDS",
+        number(0, 300, "seconds"),
+        Default("0"),
+        "a restarted daemon asks EC2 up to so much later, so that not all nodes do at once; pods are served meanwhile",
+    ),
+];
+
+const PACKETS: &[Setting] = &[
+    aws(
+        "AWS_VPC_K8S_CNI_VETHPREFIX",
+        Text("1 to 4 characters, not eth, lo or vlan"),
+        Default("eni"),
+        "first characters of host interfaces' names",
+    ),
+    aws("AWS_VPC_ENI_MTU", number(576, 9001, "bytes"), Default("9001"), "MTU of ENIs and pods"),
+    aws(
+        "AWS_VPC_K8S_CNI_EXTERNALSNAT",
+        Switch,
+        Default("false"),
+        "true: somebody else translates traffic that leaves the VPC",
+    ),
+    aws("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", CIDRS, Means("none"), "networks that pods reach untranslated"),
+    aws("AWS_EXTERNAL_SERVICE_CIDRS", CIDRS, Means("none"), "networks that pods reach by the node's main routes"),
+    aws(
+        "AWS_VPC_K8S_CNI_RANDOMIZESNAT",
+        Word(&["prng", "hashrandom", "none"]),
+        Default("prng"),
+        "how the source ports of translated connections are chosen",
+    ),
+];
+
+const RUNTIME: &[Setting] = &[
+    aws("HOST_CNI_BIN_PATH", Path, Default("/opt/cni/bin"), "folder of the CNI plugins"),
+    aws("HOST_CNI_CONFDIR_PATH", Path, Means("no CNI configuration is written"), "folder for the CNI configuration"),
+    ours(
+        "CRI_SOCKET",
+        Path,
+        Means("the runtime is not asked"),
+        "socket of the container runtime, to find lost sandboxes",
+    ),
+    ours(
+        "UNLISTED_SANDBOX_SECONDS",
+        number(2, 86_400, "seconds"),
+        Default("300"),
+        "how long the runtime must not know a sandbox before that is lost",
+    ),
+];
+
+const FILES: &[Setting] = &[
+    ours("IPAMD_CONFIG", Path, Means("no file is read"), "TOML file with further settings; not in that file itself"),
+    ours("IPAMD_SOCKET", Path, Default(numbers::DEFAULT_SOCKET), "socket that the CNI plugin talks to"),
+    ours("IPAMD_DATABASE", Path, Default(numbers::DEFAULT_DATABASE), "lease database (SQLite)"),
+    ours(
+        "IPAMD_RELEASED_DIR",
+        Path,
+        Default(numbers::DEFAULT_RELEASED_DIR),
+        "release notes of a plugin that found no daemon",
+    ),
+    ours("IPAMD_HISTORY_DAYS", number(1, 3650, "days"), Default("30"), "how long ended leases can be looked up"),
+    ours("IPAMD_HISTORY_ROWS", number(0, 10_000_000, "leases"), Default("100000"), "most ended leases that are kept"),
+];
+
+const LOGS: &[Setting] = &[aws(
+    "AWS_VPC_K8S_CNI_LOGLEVEL",
+    Word(&["error", "warn", "info", "debug", "trace", "fatal"]),
+    Default("info"),
+    "least severe level that is logged; fatal is taken for error",
+)];
+
+/// All settings, in the order of the reference.
+pub(crate) fn all() -> impl Iterator<Item = &'static Setting> {
+    TOPICS.iter().flat_map(|(_, settings)| settings.iter())
+}
+
+/// The setting of a name.
+pub(crate) fn find(name: &str) -> Option<&'static Setting> {
+    all().find(|setting| setting.name == name)
+}

@@ -9,7 +9,7 @@ IPAMD  := $(CARGO_TARGET_DIR)/debug/ipamd
 CLOUD  ?= sim
 SAY    := @printf '\n== %s\n'
 
-.PHONY: help demo test bench soak fuzz checklist setup lint unit build plugin simulate size clean
+.PHONY: help demo test bench soak fuzz checklist setup setup-ship lint unit build plugin simulate charts size clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ demo: setup build plugin ## Two nodes, 80 pods, pings, a table, and nothing left
 	$(SAY) "demo on $(CLOUD): two nodes, 80 pods"
 	@$(CARGO_TARGET_DIR)/debug/demo --cloud $(CLOUD) $(if $(KEEP),--keep) --ipamd $(IPAMD) --plugin $(PLUGIN)
 
-test: setup lint build plugin unit ## Everything that CI runs.
+test: setup lint build plugin charts unit ## Everything that CI runs.
 	$(SAY) "demo on the simulator"
 	@$(CARGO_TARGET_DIR)/debug/demo --cloud sim --ipamd $(IPAMD) --plugin $(PLUGIN)
 	$(SAY) "demo on LocalStack"
@@ -42,6 +42,13 @@ build:
 plugin:
 	$(SAY) "building the CNI plugin: static, optimised for size"
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile plugin -p eni-cni --target $(HOST)
+
+charts: setup-ship ## The Helm chart: lint, schemas of six versions of Kubernetes, golden files, policies. WRITE=1 renews the golden files.
+	$(SAY) "the Helm chart"
+	@test/ship/charts.sh $(if $(WRITE),--write) $(if $(wildcard $(IPAMD)),--ipamd $(IPAMD))
+
+setup-ship:
+	@test/ship/setup.sh
 
 bench: setup plugin ## Measures against the floor; writes target/bench/report.json.
 	$(SAY) "building the daemon for speed (the first time: about 20 minutes on 2 cores)"
@@ -94,4 +101,4 @@ setup: ## Installs what a Debian machine needs: packages, and LocalStack in a vi
 
 clean:
 	cargo clean
-	rm -rf target/venv-localstack target/localstack target/bench
+	rm -rf target/venv-* target/providers target/localstack target/bench

@@ -1,0 +1,77 @@
+{{- define "eni-cni.fullname" -}}
+{{- .Values.fullnameOverride | default .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "eni-cni.labels" -}}
+{{ include "eni-cni.selector" . }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- define "eni-cni.selector" -}}
+app.kubernetes.io/name: {{ .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "eni-cni.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (include "eni-cni.fullname" .) -}}
+{{- end -}}
+
+{{- define "eni-cni.image" -}}
+{{- with .Values.image -}}
+{{- if .override -}}{{ .override }}
+{{- else -}}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ with .digest }}@{{ . }}{{ end }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What no container needs, and the two things that each of them has. */ -}}
+{{- define "eni-cni.security" -}}
+runAsUser: 0
+runAsNonRoot: false
+privileged: false
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+{{- end -}}
+
+{{- /* Settings as a container gets them: those of the chart, then those of `env`, in one order. */ -}}
+{{- define "eni-cni.env" -}}
+{{- $env := dict "HOST_CNI_BIN_PATH" "/host/opt/cni/bin" "HOST_CNI_CONFDIR_PATH" "/host/etc/cni/net.d" -}}
+{{- if .Values.cri.hostPath }}{{ $_ := set $env "CRI_SOCKET" .Values.cri.hostPath }}{{ end -}}
+{{- range $name, $value := .Values.env }}{{ if not (kindIs "invalid" $value) }}{{ $_ := set $env $name ($value | toString) }}{{ end }}{{ end -}}
+{{- range $name := keys $env | sortAlpha }}
+- name: {{ $name }}
+  value: {{ get $env $name | quote }}
+{{- end }}
+- name: MY_NODE_NAME
+  valueFrom: { fieldRef: { fieldPath: spec.nodeName } }
+- name: MY_POD_NAME
+  valueFrom: { fieldRef: { fieldPath: metadata.name } }
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* Mistakes that a schema cannot see: what contradicts something else. */ -}}
+{{- define "eni-cni.check" -}}
+{{- $env := .Values.env -}}
+{{- $custom := eq "true" (toString (get $env "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG")) -}}
+{{- if and $custom (not (get $env "ENI_CONFIG_SUBNET")) (not .Values.eniConfig.create) (not (get $env "ENI_CONFIG_LABEL_DEF")) -}}
+{{- fail "env.AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG is true, but nothing says where pods live: set eniConfig.create and eniConfig.subnets, or env.ENI_CONFIG_SUBNET, or env.ENI_CONFIG_LABEL_DEF for ENIConfigs of your own" -}}
+{{- end -}}
+{{- if and .Values.eniConfig.create (not .Values.eniConfig.subnets) -}}
+{{- fail "eniConfig.create is true, but eniConfig.subnets is empty: give one entry for each availability zone, as eu-west-1a: {id: subnet-0123abcd}" -}}
+{{- end -}}
+{{- if and .Values.eniConfig.create (not $custom) -}}
+{{- fail "eniConfig.create makes objects that ipamd reads only with env.AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: \"true\"; set it, or eniConfig.create: false" -}}
+{{- end -}}
+{{- range tuple "HOST_CNI_BIN_PATH" "HOST_CNI_CONFDIR_PATH" "CRI_SOCKET" "IPAMD_SOCKET" "IPAMD_DATABASE" "IPAMD_RELEASED_DIR" -}}
+{{- if hasKey $env . -}}
+{{- fail (printf "env.%s is a path inside the container that the chart's mounts decide; leave it out (for the runtime's socket set cri.hostPath)" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
+{{- fail "serviceAccount.create is false, so serviceAccount.name has to name the one that is there" -}}
+{{- end -}}
+{{- end -}}

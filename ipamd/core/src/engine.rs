@@ -8,6 +8,7 @@
 
 mod cloud;
 mod descriptions;
+mod disputes;
 mod guard;
 mod leasing;
 mod looks;
@@ -19,6 +20,7 @@ mod returning;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
+use disputes::Disputes;
 use eni_proto::{Pod, PodKey};
 use guard::Kernel;
 use looks::Looks;
@@ -118,6 +120,8 @@ pub struct Engine {
     unassigned: BTreeMap<Ipv4Addr, Moment>,
     /// What EC2 said that cannot be, by ENI, for people.
     odd: BTreeMap<EniId, String>,
+    /// What EC2 lists where it cannot be.
+    disputes: Disputes,
     last_error: Option<(Ec2Error, Moment)>,
     /// Since when there is more than wanted.
     surplus_since: Option<Moment>,
@@ -174,6 +178,7 @@ impl Engine {
             released: BTreeMap::new(),
             unassigned: BTreeMap::new(),
             odd: BTreeMap::new(),
+            disputes: Disputes::new(),
             last_error: None,
             surplus_since: None,
             need_since: None,
@@ -206,6 +211,7 @@ impl Engine {
         self.plan(now, &mut commands);
         self.refuse(now, &mut commands);
         self.watch_kernel(now, &mut commands);
+        self.review_disputes(now);
         self.look(now, &mut commands);
         commands
     }

@@ -99,15 +99,18 @@ async fn restart_again_and_again(
     }
 }
 
-/// Somebody else at work on the same account.
-async fn meddle(cluster: Arc<Cluster>, pause: Duration, storm_is_over: Arc<AtomicBool>, seed: u64) -> u64 {
+/// Somebody else at work on the same account. They stop before the restarts do: at rest a daemon asks EC2 nothing, so only
+/// one that begins after their last deed can be expected to know of it.
+async fn meddle(cluster: Arc<Cluster>, pause: Duration, nobody_meddles: Arc<AtomicBool>, seed: u64) -> u64 {
     let (mut dice, mut meddler, mut deeds) = (Dice(seed), Meddler::new(seed), 0);
-    while !storm_is_over.load(Ordering::Relaxed) {
+    loop {
         tokio::time::sleep(dice.about(pause)).await;
+        if nobody_meddles.load(Ordering::Relaxed) {
+            return deeds;
+        }
         let deed = cluster.cloud.sim().unwrap().with(|world, now| meddler.act(world, now));
         deeds += u64::from(deed.is_some());
     }
-    deeds
 }
 
 /// What is not in order: ENIs that nobody looks after, and addresses that EC2 has given but the daemon does not count.
@@ -172,11 +175,16 @@ async fn rage(cluster: &Arc<Cluster>, storm: &Storm, crowds: &[Arc<Pods>], soak:
             stirred.restarts.fetch_add(restarts, Ordering::Relaxed);
         });
     }
-    let (everywhere, ended, counted) = (Arc::clone(cluster), Arc::clone(&over), Arc::clone(&stirred));
+    let left_alone = Arc::new(AtomicBool::new(false));
+    let (everywhere, ended, counted) = (Arc::clone(cluster), Arc::clone(&left_alone), Arc::clone(&stirred));
     stirring.spawn(async move {
         counted.deeds.fetch_add(meddle(everywhere, pause, ended, 9).await, Ordering::Relaxed);
     });
-    tokio::time::sleep(soak.lasts).await;
+    // Two restarts are at most one and a half times `restart` apart.
+    let without_meddling = restart * 2;
+    tokio::time::sleep(soak.lasts.saturating_sub(without_meddling)).await;
+    left_alone.store(true, Ordering::Relaxed);
+    tokio::time::sleep(without_meddling).await;
     over.store(true, Ordering::Relaxed);
     storm.calm();
     stirring.join_all().await;

@@ -228,6 +228,7 @@ impl Engine {
         self.awaited.remove(eni);
         self.host_trouble.remove(eni);
         self.odd.remove(eni);
+        self.disputes.remove(eni);
     }
 
     /// The ENI is not changed again before EC2 has shown what became of it. If it lists so many `slots`, it has.

@@ -28,10 +28,6 @@ const METADATA_PERIOD: Duration = Duration::from_secs(30);
 /// The same while pods wait.
 const READ_ONLY_HURRY: Duration = Duration::from_secs(5);
 
-/// What people are told of addresses that cannot be where EC2 says.
-const DISPUTED: &str =
-    "EC2 lists addresses on it that are on another interface, or twice, or in no /28; they are not used";
-
 impl Engine {
     pub(super) fn look(&mut self, now: Moment, commands: &mut Vec<Command>) {
         if self.scan_at.is_some_and(|at| at <= now) {
@@ -226,36 +222,6 @@ impl Engine {
         interface.attachment.is_none()
             && self.pool.eni(&interface.id).is_none()
             && self.intents.values().any(|action| matches!(action, Action::Create { .. }))
-    }
-
-    /// An address belongs to one ENI only. EC2 keeps to that, if not always at the same time; some of its stand-ins do not
-    /// at all. It stays where it was known first until that is looked at again, and people are told. Returns how many
-    /// places are disputed.
-    pub(super) fn drop_doubles(&mut self, now: Moment, interface: &mut Interface) -> usize {
-        let others: BTreeSet<Ipv4Addr> = self
-            .pool
-            .enis()
-            .filter(|eni| eni.interface.id != interface.id)
-            .flat_map(|eni| eni.interface.addresses().chain([eni.interface.primary]))
-            .collect();
-        let before = interface.secondary.len() + interface.prefixes.len();
-        let primary = interface.primary;
-        interface.secondary.retain(|address| *address != primary && !others.contains(address));
-        let singles = interface.secondary.clone();
-        let clear = |address: Ipv4Addr| {
-            address != primary && !others.contains(&address) && singles.binary_search(&address).is_err()
-        };
-        interface.secondary.dedup();
-        interface.prefixes.dedup();
-        interface.prefixes.retain(|prefix| prefix.prefix == 28 && prefix.addresses().all(clear));
-        let disputed = before - interface.secondary.len() - interface.prefixes.len();
-        if disputed == 0 {
-            self.odd.remove(&interface.id);
-        } else if self.odd.insert(interface.id.clone(), DISPUTED.to_owned()).is_none() {
-            self.looks.at(Scope::Attached, now.after(SETTLING));
-            self.arm_scan(now);
-        }
-        disputed
     }
 
     /// Leaves out what we gave back a moment ago. Returns how many places that may take all the same: EC2 may have granted

@@ -109,6 +109,7 @@ impl Engine {
         let mut waiting = self.last_plan.waiting.clone();
         waiting.extend(self.intents.iter().map(|(intent, action)| format!("{intent}: {action:?}")));
         waiting.extend(self.odd.iter().map(|(eni, what)| format!("{eni}: {what}")));
+        waiting.extend(self.disputes.iter().map(|(eni, dispute)| format!("{eni}: {}", dispute.in_words())));
         let strays = self.pool.strays().map(|address| {
             format!("{address}: the kernel has it for a pod that nobody knows; it is neither given out nor given back")
         });

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
-use eni_proto::{EniMark, Pod, PodKey};
+use eni_proto::{EniMark, Pod, PodKey, numbers};
 use ipam_core::{
     Action, Command, Event, IntentId, Lease, Moment, Ticket,
     pool::Phase,
@@ -15,21 +15,29 @@ use crate::node::Node;
 pub(crate) struct Truths {
     pub(crate) ec2: Option<Vec<Interface>>,
     pub(crate) kernel: Option<BTreeSet<Ipv4Addr>>,
+    /// How often EC2 was asked for a description.
+    pub(crate) looks: usize,
 }
 
 impl Truths {
     pub(crate) fn new(ec2: &[Interface], kernel: &[Ipv4Addr]) -> Self {
-        Self { ec2: Some(ec2.to_vec()), kernel: Some(kernel.iter().copied().collect()) }
+        Self { ec2: Some(ec2.to_vec()), kernel: Some(kernel.iter().copied().collect()), looks: 0 }
     }
 
     /// Lets time pass, in which every question is answered, also those that are open. EC2 does nothing of what it is asked
     /// to do. Returns what that was.
     pub(crate) fn live(&mut self, node: &mut Node, from: Moment, until: Moment) -> Vec<Action> {
-        let (mut now, mut actions) = (from, Vec::new());
         let open = [Command::Observe { scope: Scope::Attached }, Command::ObserveKernel];
-        let mut events: Vec<_> = open.into_iter().filter_map(|command| self.answer(now, command)).collect();
+        let mut events: Vec<_> = open.into_iter().filter_map(|command| self.answer(from, command)).collect();
         let preparing = node.engine.pool().enis().filter(|eni| eni.phase == Phase::Preparing);
         events.extend(preparing.map(|eni| Event::HostReady { eni: eni.interface.id.clone() }));
+        self.pass(node, from, until, events)
+    }
+
+    /// Lets time pass after these events, in which every question is answered that the node asks. Returns what EC2 was
+    /// asked to do.
+    pub(crate) fn pass(&mut self, node: &mut Node, from: Moment, until: Moment, mut events: Vec<Event>) -> Vec<Action> {
+        let (mut now, mut actions) = (from, Vec::new());
         loop {
             while let Some(event) = events.pop() {
                 let commands = node.tell(now, event);
@@ -44,12 +52,15 @@ impl Truths {
         }
     }
 
-    fn answer(&self, now: Moment, command: Command) -> Option<Event> {
+    fn answer(&mut self, now: Moment, command: Command) -> Option<Event> {
         match command {
-            Command::Observe { scope } => Some(match &self.ec2 {
-                Some(enis) => Event::Observed { asked_at: now, scope, interfaces: select(enis, scope) },
-                None => Event::ObserveFailed { error: slow_down() },
-            }),
+            Command::Observe { scope } => {
+                self.looks += 1;
+                Some(match &self.ec2 {
+                    Some(enis) => Event::Observed { asked_at: now, scope, interfaces: select(enis, scope) },
+                    None => Event::ObserveFailed { error: slow_down() },
+                })
+            }
             Command::ObserveKernel => {
                 let holds = self.kernel.clone().ok_or_else(|| "it cannot be read".to_owned());
                 Some(Event::Kernel { asked_at: now, holds })
@@ -63,8 +74,11 @@ impl Truths {
 }
 
 fn select(enis: &[Interface], scope: Scope) -> Vec<Interface> {
-    let attached = |eni: &&Interface| scope == Scope::Tagged || eni.attachment.is_some();
-    enis.iter().filter(attached).cloned().collect()
+    let listed = |eni: &&Interface| match scope {
+        Scope::Attached => eni.attachment.is_some(),
+        Scope::Tagged => eni.tags.contains_key(numbers::TAG_INSTANCE),
+    };
+    enis.iter().filter(listed).cloned().collect()
 }
 
 fn slow_down() -> Ec2Error {

@@ -190,13 +190,16 @@ impl HostNet {
 /// One event for each thing that somebody else had changed.
 fn tell(repair: &datapath::Repair) {
     let milliseconds = u64::try_from(repair.took.as_millis()).unwrap_or(u64::MAX);
+    let kind = repair.kind.name();
     match &repair.outcome {
-        datapath::Outcome::Mended => tracing::warn!(what = repair.what, milliseconds, "drift mended"),
+        datapath::Outcome::Mended => tracing::warn!(kind, what = repair.what, milliseconds, "drift mended"),
+        datapath::Outcome::Taken => tracing::warn!(kind, what = repair.what, "somebody else uses what is ours"),
         datapath::Outcome::Refused(why) => {
-            tracing::error!(what = repair.what, milliseconds, error = why, "drift cannot be mended");
+            tracing::error!(kind, what = repair.what, milliseconds, error = why, "drift cannot be mended");
         }
         datapath::Outcome::LeftAlone(pause) => {
             tracing::error!(
+                kind,
                 what = repair.what,
                 seconds = pause.as_secs(),
                 "somebody else changes it again and again; left alone"

@@ -8,6 +8,7 @@
 //! [`LOOK_INTERVAL`].
 
 mod compare;
+mod drift;
 mod keeper;
 mod listen;
 mod patience;
@@ -32,6 +33,8 @@ use crate::{
 };
 use keeper::Keeper;
 
+pub use drift::{Drift, Kind, TOOK_SECONDS, Tally};
+
 /// At least this often everything is compared, also when nothing was heard.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// So many times as long as a look takes there is none, so that comparing costs a tenth of the time.
@@ -46,6 +49,8 @@ const ATTEMPTS: usize = 8;
 /// Something that was wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
+    /// What kind of thing it is.
+    pub kind: Kind,
     /// What mends it, as `add route 0.0.0.0/0 via 10.0.0.1 on link 3 in table 2 (protocol 142)`.
     pub what: String,
     /// What became of it.
@@ -63,6 +68,8 @@ pub enum Outcome {
     Refused(String),
     /// Somebody breaks it again and again; it is left as it is for this long.
     LeftAlone(Duration),
+    /// Something of somebody else's is in the place of ours, or comes before it. It is not ours to remove, and told once.
+    Taken,
 }
 
 impl fmt::Display for Repair {
@@ -73,6 +80,7 @@ impl fmt::Display for Repair {
             Outcome::LeftAlone(pause) => {
                 write!(f, "somebody changes the network again and again; in {} s: {}", pause.as_secs(), self.what)
             }
+            Outcome::Taken => write!(f, "somebody else uses what is ours: {}", self.what),
         }
     }
 }
@@ -82,6 +90,8 @@ impl fmt::Display for Repair {
 struct Wanted {
     /// With the index of the link that was prepared.
     host: Option<(HostPlan, u32)>,
+    /// The primary ENI's link as our table of each family names it.
+    names: [String; 2],
     enis: BTreeMap<MacAddress, (EniPlan, u32)>,
     /// How our tables looked when we had changed them last.
     pictures: Pictures,
@@ -101,6 +111,7 @@ enum Kick {
 #[derive(Debug)]
 pub struct Guard {
     wanted: Arc<Mutex<Wanted>>,
+    drift: Arc<Mutex<Drift>>,
     kicks: mpsc::Sender<Kick>,
     stopped: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -113,12 +124,18 @@ impl Guard {
     /// When the kernel's notifications cannot be heard.
     pub fn start(prefix: &VethPrefix, report: impl Fn(&Repair) + Send + 'static) -> io::Result<Self> {
         let (kicks, inbox) = mpsc::channel();
-        let (wanted, stopped) = (Arc::default(), Arc::default());
-        let mut keeper = Keeper::new(prefix, Box::new(report))?;
-        listen::start(keeper.interest(), &kicks, &stopped)?;
+        let (wanted, stopped, drift) = (Arc::default(), Arc::default(), Arc::default());
+        let mut keeper = Keeper::new(prefix, Box::new(report), Arc::clone(&drift))?;
+        listen::start(&listen::Shared::new(keeper.interest(), &drift, &stopped), &kicks)?;
         let own = Arc::clone(&wanted);
         let thread = thread::Builder::new().name("guard".to_owned()).spawn(move || watch(&own, &mut keeper, &inbox))?;
-        Ok(Self { wanted, kicks, stopped, thread: Some(thread) })
+        Ok(Self { wanted, drift, kicks, stopped, thread: Some(thread) })
+    }
+
+    /// Returns what there was to mend since the start.
+    #[must_use]
+    pub fn drift(&self) -> Drift {
+        self.drift.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// As [`crate::prepare_host`], and keeps the node's base so from then on.
@@ -129,6 +146,7 @@ impl Guard {
         let mut wanted = self.wanted();
         let (link, pictures) = settled(|| host::prepare(plan))?;
         (wanted.host, wanted.pictures) = (Some((plan.clone(), link.index)), pictures);
+        wanted.names = [(); 2].map(|()| link.name.clone());
         self.look();
         Ok(link.name)
     }

@@ -33,7 +33,7 @@ pub mod watch;
 pub use clean::{clean_host, leftovers, pod_leftovers};
 pub use connections::{ConnectionsError, forget_connections};
 pub use eni::{EniError, EniPlan, forget_eni, prepare_eni};
-pub use guard::{Guard, Outcome, Repair};
+pub use guard::{Drift, Guard, Kind, Outcome, Repair, TOOK_SECONDS, Tally};
 pub use host::{HostError, HostPlan, SourcePorts, prepare_host};
 pub use net::{Cidr, Family, InvalidNet, MacAddress};
 pub use netns::{Netns, NetnsError};

@@ -82,6 +82,8 @@ pub(crate) struct HostState {
     pub(crate) routes: Vec<Route>,
     /// Ours only.
     pub(crate) rules: Vec<Rule>,
+    /// Everybody else's.
+    pub(crate) foreign_rules: Vec<Rule>,
     /// Permanent ones.
     pub(crate) neighbours: Vec<Neighbour>,
 }
@@ -128,7 +130,9 @@ pub(crate) fn observe_host(socket: &mut NetlinkSocket) -> Result<HostState, Obse
         if family == Family::V4 || sysctl::has_ipv6() {
             state.addresses.extend(addresses(socket, family)?);
             state.routes.extend(routes(socket, family, None)?);
-            state.rules.extend(rules(socket, family)?);
+            for (rule, ours) in all_rules(socket, family)? {
+                if ours { &mut state.rules } else { &mut state.foreign_rules }.push(rule);
+            }
             state.neighbours.extend(neighbours(socket, family)?);
         }
     }
@@ -177,7 +181,21 @@ pub(crate) fn addresses(socket: &mut NetlinkSocket, family: Family) -> Result<Ve
 
 /// Ours only.
 pub(crate) fn rules(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<Rule>, ObserveError> {
+    Ok(all_rules(socket, family)?.into_iter().filter_map(|(rule, ours)| ours.then_some(rule)).collect())
+}
+
+/// With whether each is stamped as ours.
+fn all_rules(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<(Rule, bool)>, ObserveError> {
     dump(socket, "rules", &route::all_rules(family), route::read_rule)
+}
+
+/// Routes in a table of ours that somebody else made.
+pub(crate) fn foreign_routes(
+    socket: &mut NetlinkSocket,
+    family: Family,
+    table: u32,
+) -> Result<Vec<Route>, ObserveError> {
+    dump(socket, "routes", &route::routes_of_table(family, table), route::read_foreign_route)
 }
 
 /// Permanent ones only.

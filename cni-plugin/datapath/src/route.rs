@@ -22,7 +22,7 @@ use crate::{
     socket::Message,
 };
 
-pub(crate) use read::{read_address, read_link, read_neighbour, read_route, read_rule};
+pub(crate) use read::{read_address, read_foreign_route, read_link, read_neighbour, read_route, read_rule};
 
 // Source: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
 const AF_INET: u16 = 2;
@@ -104,6 +104,14 @@ fn object_message(object: Object, add: bool) -> RouteNetlinkMessage {
         (Object::Rule(it), true) => RouteNetlinkMessage::NewRule(rule_message(it)),
         (Object::Rule(it), false) => RouteNetlinkMessage::DelRule(rule_message(it)),
     }
+}
+
+/// Gives a link another name; works while the link is up since Linux 6.2.
+pub(crate) fn rename_link(index: u32, name: &str) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    encode(&RouteNetlinkMessage::SetLink(message), 0)
 }
 
 /// Creates both ends where they belong: the host end here and up, the pod end in the namespace of `pod_netns`.
@@ -208,6 +216,14 @@ pub(crate) fn our_routes(family: Family, table: Option<u32>) -> RouteNetlinkMess
     message.header.address_family = code(family);
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
     message.attributes.extend(table.map(RouteAttribute::Table));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// Whoever made them.
+pub(crate) fn routes_of_table(family: Family, table: u32) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = code(family);
+    message.attributes.push(RouteAttribute::Table(table));
     RouteNetlinkMessage::GetRoute(message)
 }
 

@@ -6,14 +6,17 @@ use std::{
     net::IpAddr,
 };
 
-use eni_proto::{EniMark, LinkAlias, numbers::TABLE_PODS};
+use eni_proto::{
+    EniMark, LinkAlias, VethPrefix,
+    numbers::{RULE_ENI_MARK, RULE_FROM_ENI, RULE_PRIMARY_MARK, RULE_TO_POD, TABLE_PODS, eni_table},
+};
 
-use super::Wanted;
+use super::{Kind, Wanted};
 use crate::{
     Family, eni, host,
     nft::PodMap,
     observe::HostState,
-    ops::{Ipv4Setting, Object, Op, Setting},
+    ops::{Ipv4Setting, Object, Op, Route, Setting},
     pod::{ended_alias, host_mac, pod_neighbour},
     route::{Link, pod_route},
 };
@@ -24,6 +27,8 @@ pub(super) enum Remedy {
     Op(Op),
     /// A pod's element in the map.
     Pod(Element),
+    /// A pod's link has lost its name, by whose first characters our table knows pods. Its index.
+    Name(u32),
     /// The whole table of a family but its map.
     Table(Family),
     /// The node's own settings: it forwards.
@@ -50,6 +55,60 @@ pub(super) struct Deviation {
     pub(super) passing: bool,
 }
 
+/// Something of somebody else's in a place that is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Taken {
+    /// A rule of one of our priorities, and the table that it leads to. Which of two is asked first depends on which was there first.
+    Priority { family: Family, priority: u32, table: u32 },
+    /// A route in a table of ours that goes before our own.
+    Route(Route),
+}
+
+impl Taken {
+    pub(super) const fn kind(self) -> Kind {
+        match self {
+            Self::Priority { .. } => Kind::Rule,
+            Self::Route(_) => Kind::Route,
+        }
+    }
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Priority { family, priority, table } => {
+                let option = if *family == Family::V6 { "-6 " } else { "" };
+                write!(
+                    f,
+                    "a rule of priority {priority} to table {table}; see `ip {option}rule show priority {priority}`"
+                )
+            }
+            Self::Route(Route { destination, table, link, .. }) => {
+                write!(f, "a route to {destination} on link {link} in table {table}; see `ip route show table {table}`")
+            }
+        }
+    }
+}
+
+impl Remedy {
+    pub(super) const fn kind(self) -> Kind {
+        match self {
+            Self::Op(Op::Set { to: Setting::Ipv4(..), .. }) | Self::Settings | Self::ReversePathOfAll => Kind::Setting,
+            Self::Op(Op::Set { to: Setting::Up(_) | Setting::Mtu(_) | Setting::Mac(_), .. }) | Self::Name(_) => {
+                Kind::Link
+            }
+            Self::Op(Op::Add(object) | Op::Remove(object)) => match object {
+                Object::Address(_) => Kind::Address,
+                Object::Route(_) => Kind::Route,
+                Object::Neighbour(_) => Kind::Neighbour,
+                Object::Rule(_) => Kind::Rule,
+            },
+            Self::Pod(_) => Kind::Element,
+            Self::Table(_) => Kind::Table,
+        }
+    }
+}
+
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -58,6 +117,7 @@ impl fmt::Display for Remedy {
                 write!(f, "set map element {address} to ENI {}", mark.value())
             }
             Self::Pod(Element { address, mark: None, .. }) => write!(f, "remove map element {address}"),
+            Self::Name(link) => write!(f, "give link {link} its name back"),
             Self::Table(Family::V4) => f.write_str("write the nf_tables table"),
             Self::Table(Family::V6) => f.write_str("write the nf_tables table for IPv6"),
             Self::Settings => f.write_str("let the node forward"),
@@ -67,7 +127,7 @@ impl fmt::Display for Remedy {
 }
 
 /// Everything that is wrong with links, addresses, routes, rules and the pods' map, in an order in which it can be mended.
-pub(super) fn deviations(wanted: &Wanted, state: &HostState, map: &PodMap) -> Vec<Deviation> {
+pub(super) fn deviations(wanted: &Wanted, state: &HostState, map: &PodMap, prefix: &VethPrefix) -> Vec<Deviation> {
     let mut ops = Vec::new();
     if let Some((plan, link)) =
         wanted.host.as_ref().and_then(|(plan, index)| Some((plan, find(state, plan.primary_mac, *index)?)))
@@ -81,7 +141,26 @@ pub(super) fn deviations(wanted: &Wanted, state: &HostState, map: &PodMap) -> Ve
         ops.extend(eni::steps(plan, link, state));
     }
     let base = ops.into_iter().map(|op| Deviation { remedy: Remedy::Op(whatever_it_is(op)), passing: false });
-    base.chain(pods(state, map)).collect()
+    base.chain(pods(state, map, prefix)).collect()
+}
+
+/// What of somebody else's is in our places; of each priority and family one rule. `routes` are others' in our tables.
+pub(super) fn taken(state: &HostState, routes: &[Route]) -> BTreeSet<Taken> {
+    const OURS: [u32; 4] = [RULE_TO_POD, RULE_PRIMARY_MARK, RULE_ENI_MARK, RULE_FROM_ENI];
+    let mut rules = BTreeMap::new();
+    for rule in state.foreign_rules.iter().filter(|rule| OURS.contains(&rule.priority)) {
+        rules.entry((rule.family, rule.priority)).or_insert(rule.table);
+    }
+    let priority = |((family, priority), table)| Taken::Priority { family, priority, table };
+    // Where we have a route to the same place, ours takes it (as to everywhere) or refuses the ADD (as to a pod).
+    let nearer = routes.iter().filter(|route| route.table != TABLE_PODS && route.destination.prefix() > 0);
+    rules.into_iter().map(priority).chain(nearer.copied().map(Taken::Route)).collect()
+}
+
+/// The tables of secondary ENIs.
+pub(super) fn tables(wanted: &Wanted) -> impl Iterator<Item = u32> {
+    let secondary = wanted.enis.values().filter(|(plan, _)| !plan.mark.is_primary());
+    secondary.map(|(plan, _)| eni_table(plan.card, plan.device_index))
 }
 
 /// A setting is the same thing to mend whatever somebody made it.
@@ -119,7 +198,7 @@ fn addresses(alias: &LinkAlias) -> impl Iterator<Item = IpAddr> + use<> {
 }
 
 /// What pods' links say of themselves is what is wanted. Where two say the same address, the route decides.
-fn pods(state: &HostState, map: &PodMap) -> Vec<Deviation> {
+fn pods(state: &HostState, map: &PodMap, prefix: &VethPrefix) -> Vec<Deviation> {
     let routes: BTreeMap<IpAddr, u32> = state
         .routes
         .iter()
@@ -129,6 +208,7 @@ fn pods(state: &HostState, map: &PodMap) -> Vec<Deviation> {
     let mut remedies = Vec::new();
     let mut known = BTreeMap::new();
     for (link, alias) in labelled(state) {
+        remedies.extend((!link.name.starts_with(prefix.as_str())).then_some(Remedy::Name(link.index)));
         remedies.extend(on_link(link, &alias).map(whatever_it_is).map(Remedy::Op));
         remedies.extend(neighbour(state, link, &alias).map(Remedy::Op));
         for address in addresses(&alias) {
@@ -189,7 +269,16 @@ mod tests {
         let alias = LinkAlias { key, address: ADDRESS, ipv6: None, eni_mark: mark }.to_string();
         let mut ipv4 = vec![0; 4 * 40];
         ipv4[4 * (Ipv4Setting::ReversePath as usize - 1)] = 1;
-        Link { index, mac, alias, up: true, kind: "veth".to_owned(), ipv4, ..Link::default() }
+        Link {
+            index,
+            name: format!("eni{index}"),
+            mac,
+            alias,
+            up: true,
+            kind: "veth".to_owned(),
+            ipv4,
+            ..Link::default()
+        }
     }
 
     fn found(links: Vec<Link>, routes: &[u32], map: &[(Ipv4Addr, EniMark)]) -> Vec<String> {
@@ -199,6 +288,7 @@ mod tests {
             &Wanted::default(),
             &state,
             &map.iter().map(|(address, mark)| (IpAddr::V4(*address), *mark)).collect(),
+            &VethPrefix::default(),
         );
         assert!(deviations.iter().all(|deviation| deviation.passing));
         deviations.iter().map(|deviation| deviation.remedy.to_string()).collect()
@@ -222,6 +312,30 @@ mod tests {
         assert_eq!(
             found(vec![link()], &[7], &[(ADDRESS, EniMark::of_device(2))]),
             ["set map element 10.0.1.7 to ENI 2"]
+        );
+    }
+
+    #[test]
+    fn a_pod_whose_link_is_named_like_no_pods_gets_its_name_back() {
+        let mark = EniMark::of_device(1);
+        let link = Link { name: "veth9".to_owned(), ..pod_link(7, "c1", mark) };
+        assert_eq!(found(vec![link], &[7], &[(ADDRESS, mark)]), ["give link 7 its name back"]);
+    }
+
+    #[test]
+    fn others_are_told_of_our_priorities_and_tables_once_each() {
+        let rule = |priority, table| crate::ops::Rule { family: Family::V4, priority, from: None, mark: None, table };
+        let foreign_rules = vec![rule(0, 255), rule(512, 77), rule(512, 78), rule(700, 77), rule(32766, 254)];
+        let state = HostState { foreign_rules, ..HostState::default() };
+        let route = |text: &str, table| Route { table, destination: text.parse().unwrap(), gateway: None, link: 4 };
+        let routes = [route("10.9.0.0/16", 2), route("0.0.0.0/0", 2), route("10.0.1.7/32", TABLE_PODS)];
+        let told: Vec<String> = taken(&state, &routes).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "a rule of priority 512 to table 77; see `ip rule show priority 512`",
+                "a route to 10.9.0.0/16 on link 4 in table 2; see `ip route show table 2`",
+            ]
         );
     }
 

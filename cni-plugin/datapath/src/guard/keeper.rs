@@ -3,16 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use eni_proto::{EniMark, VethPrefix};
+use eni_proto::{EniMark, Pod, VethPrefix, host_link_name};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
-    LOOK_INTERVAL, Outcome, Repair, Wanted,
-    compare::{self, Deviation, Element, Remedy},
+    Drift, LOOK_INTERVAL, Outcome, Repair, Wanted,
+    compare::{self, Deviation, Element, Remedy, Taken},
     listen::Interest,
     patience::Patience,
 };
@@ -25,8 +25,8 @@ use crate::{
         Nft, Picture, PodMap,
         encode::{Change, Step},
     },
-    observe::{HostState, observe_host},
-    ops::Op,
+    observe::{HostState, foreign_routes, observe_host},
+    ops::{Op, Route},
     route::{self, Link},
     socket::NetlinkSocket,
     sysctl,
@@ -59,7 +59,13 @@ pub(super) struct Keeper {
     socket: NetlinkSocket,
     nft: Nft,
     interest: Arc<Mutex<Interest>>,
+    drift: Arc<Mutex<Drift>>,
     report: Report,
+    prefix: VethPrefix,
+    /// What of somebody else's was told already.
+    told: BTreeSet<Taken>,
+    /// Of pods' links by index, so that a renamed one gets its own name back.
+    names: BTreeMap<u32, String>,
     /// Of each thing that was mended lately.
     patience: BTreeMap<Remedy, Patience>,
     /// Things that an ADD or DEL may be at work on, and since when they are wrong.
@@ -76,14 +82,18 @@ struct Seen {
 }
 
 impl Keeper {
-    pub(super) fn new(prefix: &VethPrefix, report: Report) -> io::Result<Self> {
-        let interest = Interest { prefix: prefix.as_str().to_owned(), links: BTreeSet::new() };
+    pub(super) fn new(prefix: &VethPrefix, report: Report, drift: Arc<Mutex<Drift>>) -> io::Result<Self> {
+        let interest = Interest { prefix: prefix.as_str().to_owned(), ..Interest::default() };
         let nft = Nft::open().map_err(io::Error::other)?;
         Ok(Self {
             socket: NetlinkSocket::open(NETLINK_ROUTE)?,
             nft,
             interest: Arc::new(Mutex::new(interest)),
+            drift,
             report,
+            prefix: prefix.clone(),
+            told: BTreeSet::new(),
+            names: BTreeMap::new(),
             patience: BTreeMap::new(),
             pending: BTreeMap::new(),
             seen: None,
@@ -99,11 +109,16 @@ impl Keeper {
         if wanted.host.is_none() {
             return LOOK_INTERVAL;
         }
-        let Ok((state, seen)) = self.look() else { return AGAIN };
-        self.note_links(wanted, &state);
         let now = Instant::now();
-        let found = deviations(wanted, &state, &seen);
+        let looked = self.look(wanted);
+        self.count_look(now.elapsed(), looked.is_ok());
+        let Ok((state, seen, routes)) = looked else { return AGAIN };
+        self.note_links(wanted, &state);
+        self.tell_taken(compare::taken(&state, &routes), noticed);
+        let now = Instant::now();
+        let found = deviations(wanted, &state, &seen, &self.prefix);
         let (due, next) = self.due(&found, now, noticed);
+        self.count_resting(&found);
         if due.is_empty() {
             return next;
         }
@@ -114,27 +129,75 @@ impl Keeper {
                 Some(NotDone::Refused(why)) => Outcome::Refused(why.clone()),
                 Some(NotDone::Meanwhile) | None => Outcome::Mended,
             };
-            (self.report)(&Repair { what: remedy.to_string(), outcome, took: noticed.elapsed() });
+            self.tell(remedy, outcome, noticed);
         }
         AGAIN
     }
 
+    fn tell(&self, remedy: Remedy, outcome: Outcome, noticed: Instant) {
+        self.pass_on(&Repair { kind: remedy.kind(), what: remedy.to_string(), outcome, took: noticed.elapsed() });
+    }
+
+    fn pass_on(&self, repair: &Repair) {
+        self.drift().count(repair);
+        (self.report)(repair);
+    }
+
+    fn tell_taken(&mut self, taken: BTreeSet<Taken>, noticed: Instant) {
+        for new in taken.difference(&self.told) {
+            let (what, took) = (new.to_string(), noticed.elapsed());
+            self.pass_on(&Repair { kind: new.kind(), what, outcome: Outcome::Taken, took });
+        }
+        self.told = taken;
+    }
+
+    fn drift(&self) -> MutexGuard<'_, Drift> {
+        self.drift.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_look(&self, took: Duration, done: bool) {
+        let mut drift = self.drift();
+        drift.looks += 1;
+        drift.failed_looks += u64::from(!done);
+        drift.looking += took;
+    }
+
+    fn count_resting(&self, found: &[Deviation]) {
+        let rests = |it: &&Deviation| self.patience.get(&it.remedy).is_some_and(Patience::is_waiting);
+        self.drift().rest(found.iter().filter(rests).map(|it| it.remedy.kind()));
+    }
+
     /// The number of the last transaction is read first: what is changed on this view is refused when anybody changed it since.
-    fn look(&mut self) -> Result<(HostState, Seen), HostError> {
+    fn look(&mut self, wanted: &Wanted) -> Result<(HostState, Seen, Vec<Route>), HostError> {
         let generation = self.nft.generation()?;
         let state = observe_host(&mut self.socket)?;
+        let mut routes = Vec::new();
+        for table in compare::tables(wanted) {
+            routes.extend(foreign_routes(&mut self.socket, Family::V4, table)?);
+        }
         let seen = match self.seen.take().filter(|seen| seen.generation == generation) {
             Some(seen) => seen,
             None => Seen { generation, map: self.nft.pods()?.unwrap_or_default(), pictures: self.nft.pictures()? },
         };
         self.seen = Some(seen.clone());
-        Ok((state, seen))
+        Ok((state, seen, routes))
     }
 
-    fn note_links(&self, wanted: &Wanted, state: &HostState) {
-        let enis = wanted.enis.values().map(|(_, index)| *index).chain(wanted.host.iter().map(|(_, index)| *index));
+    fn note_links(&mut self, wanted: &Wanted, state: &HostState) {
+        let named = compare::labelled(state).filter(|(link, _)| link.name.starts_with(self.prefix.as_str()));
+        let mut names: BTreeMap<u32, String> = named.map(|(link, _)| (link.index, link.name.clone())).collect();
+        for (link, _) in compare::labelled(state) {
+            if let Some(name) = self.names.remove(&link.index) {
+                names.entry(link.index).or_insert(name);
+            }
+        }
+        self.names = names;
+        let host = wanted.host.iter();
+        let enis = wanted.enis.values().map(|(_, index)| *index).chain(host.clone().map(|(_, index)| *index));
+        let macs = wanted.enis.keys().copied().chain(host.map(|(plan, _)| plan.primary_mac)).collect();
         let links = enis.chain(compare::labelled(state).map(|(link, _)| link.index)).collect();
-        self.interest.lock().unwrap_or_else(PoisonError::into_inner).links = links;
+        let mut interest = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
+        (interest.links, interest.enis) = (links, macs);
     }
 
     /// What is to be mended now, and how long the rest can wait.
@@ -161,8 +224,7 @@ impl Keeper {
             }
             next = next.min(pause);
             if !known {
-                let outcome = Outcome::LeftAlone(pause);
-                (self.report)(&Repair { what: remedy.to_string(), outcome, took: noticed.elapsed() });
+                self.tell(*remedy, Outcome::LeftAlone(pause), noticed);
             }
         }
         (due, next)
@@ -189,6 +251,7 @@ impl Keeper {
                     pods.push(*element);
                     continue;
                 }
+                Remedy::Name(link) => self.rename(*link, state),
                 Remedy::Table(family) => self.mend_table(*family, wanted, state, seen),
                 Remedy::Settings => set_up(wanted, state).map_err(NotDone::from),
                 Remedy::ReversePathOfAll => relax(wanted).map_err(NotDone::from),
@@ -237,6 +300,14 @@ impl Keeper {
         pods.iter().filter_map(one).collect()
     }
 
+    /// The name that we saw, or after a restart the one that a pod without a name has.
+    fn rename(&mut self, index: u32, state: &HostState) -> Result<(), NotDone> {
+        let Some((_, alias)) = compare::labelled(state).find(|(link, _)| link.index == index) else { return Ok(()) };
+        let unnamed = || host_link_name(&self.prefix, &alias.key, &Pod::default());
+        let name = self.names.get(&index).cloned().unwrap_or_else(unnamed);
+        self.socket.ask(route::rename_link(index, &name))?.result.map_err(NotDone::from)
+    }
+
     fn mend_table(
         &mut self,
         family: Family,
@@ -245,6 +316,7 @@ impl Keeper {
         seen: &Seen,
     ) -> Result<(), NotDone> {
         let Some((plan, link)) = primary(wanted, state) else { return Ok(()) };
+        let prepared = link.clone();
         let enis = wanted.enis.values().map(|(plan, _)| plan);
         let enis = enis.filter(|plan| !plan.mark.is_primary() && families(plan.ipv6).contains(&family));
         let marks: Vec<EniMark> = enis.map(|plan| plan.mark).collect();
@@ -253,7 +325,10 @@ impl Keeper {
         if !host::mend_table(&mut self.nft, seen.generation, &shape, &marks, pods.as_ref())? {
             return Err(NotDone::Meanwhile);
         }
-        wanted.pictures = self.nft.pictures()?;
+        // The tables of both families are found wrong by a new name; each is written by itself.
+        let pictures = self.nft.pictures()?;
+        wanted.pictures[at(family)].clone_from(&pictures[at(family)]);
+        wanted.names[at(family)] = prepared.name;
         Ok(())
     }
 }
@@ -271,7 +346,7 @@ fn set_up(wanted: &Wanted, state: &HostState) -> Result<(), SysctlError> {
     primary(wanted, state).map_or(Ok(()), |(plan, link)| host::ensure_settings(plan, &link.name))
 }
 
-fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen) -> Vec<Deviation> {
+fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen, prefix: &VethPrefix) -> Vec<Deviation> {
     let mut found = Vec::new();
     let mut at_once = |wrong: bool, remedy| {
         if wrong {
@@ -282,16 +357,17 @@ fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen) -> Vec<Deviation>
         let differs = |(name, value): &(String, u32)| sysctl::read(name) != Some(*value);
         at_once(host::settings(plan, &link.name).iter().any(differs), Remedy::Settings);
         for family in families(plan.ipv6) {
-            at_once(seen.pictures[at(*family)] != wanted.pictures[at(*family)], Remedy::Table(*family));
+            let renamed = link.name != wanted.names[at(*family)];
+            at_once(renamed || seen.pictures[at(*family)] != wanted.pictures[at(*family)], Remedy::Table(*family));
         }
     }
     at_once(sysctl::read("ipv4/conf/all/rp_filter") == Some(2), Remedy::ReversePathOfAll);
-    let others = compare::deviations(wanted, state, &seen.map);
+    let others = compare::deviations(wanted, state, &seen.map, prefix);
     // A table that is made anew has all pods.
     let there = |address| !seen.pictures[at(Family::of(address))].is_empty();
     found.extend(others.into_iter().filter(|found| match found.remedy {
         Remedy::Pod(Element { address, .. }) => there(address),
-        Remedy::Op(_) | Remedy::Table(_) | Remedy::Settings | Remedy::ReversePathOfAll => true,
+        Remedy::Op(_) | Remedy::Name(_) | Remedy::Table(_) | Remedy::Settings | Remedy::ReversePathOfAll => true,
     }));
     found
 }

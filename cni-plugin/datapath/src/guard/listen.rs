@@ -22,8 +22,8 @@ use nix::sys::{
     time::{TimeVal, TimeValLike},
 };
 
-use super::Kick;
-use crate::attributes;
+use super::{Drift, Kick};
+use crate::{MacAddress, attributes};
 
 // Groups and kinds of messages. Source: linux/rtnetlink.h and linux/netfilter/nfnetlink.h.
 /// Links; and of both families addresses, routes, rules, settings.
@@ -55,22 +55,35 @@ pub(super) struct Interest {
     pub(super) prefix: String,
     /// Indexes of the links that were looked at.
     pub(super) links: BTreeSet<u32>,
+    /// Hardware addresses of the ENIs, whose links may come back.
+    pub(super) enis: BTreeSet<MacAddress>,
 }
 
-/// Starts to listen, in the network namespace of the calling thread, until `stopped`.
-pub(super) fn start(
-    interest: &Arc<Mutex<Interest>>,
-    kicks: &mpsc::Sender<Kick>,
-    stopped: &Arc<AtomicBool>,
-) -> io::Result<()> {
+/// What a listener shares with the guard.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    interest: Arc<Mutex<Interest>>,
+    drift: Arc<Mutex<Drift>>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Shared {
+    pub(super) fn new(interest: &Arc<Mutex<Interest>>, drift: &Arc<Mutex<Drift>>, stopped: &Arc<AtomicBool>) -> Self {
+        Self { interest: Arc::clone(interest), drift: Arc::clone(drift), stopped: Arc::clone(stopped) }
+    }
+}
+
+/// Starts to listen, in the network namespace of the calling thread, until it is stopped.
+pub(super) fn start(shared: &Shared, kicks: &mpsc::Sender<Kick>) -> io::Result<()> {
     for (protocol, groups) in [(NETLINK_ROUTE, &GROUPS_ROUTE[..]), (NETLINK_NETFILTER, &GROUPS_NFTABLES)] {
         let socket = open(protocol, groups)?;
-        let (interest, kicks, stopped) = (Arc::clone(interest), kicks.clone(), Arc::clone(stopped));
+        let (shared, kicks) = (shared.clone(), kicks.clone());
+        let interest = Arc::clone(&shared.interest);
         let concerns = move |kind: u16, payload: &[u8]| match protocol {
             NETLINK_ROUTE => concerns(&interest.lock().unwrap_or_else(PoisonError::into_inner), kind, payload),
             _ => concerns_table(kind, payload),
         };
-        thread::Builder::new().name("listen".to_owned()).spawn(move || listen(&socket, &concerns, &kicks, &stopped))?;
+        thread::Builder::new().name("listen".to_owned()).spawn(move || listen(&socket, &concerns, &kicks, &shared))?;
     }
     Ok(())
 }
@@ -84,15 +97,18 @@ fn open(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listen(socket: &Socket, concerns: &dyn Fn(u16, &[u8]) -> bool, kicks: &mpsc::Sender<Kick>, stopped: &AtomicBool) {
+fn listen(socket: &Socket, concerns: &dyn Fn(u16, &[u8]) -> bool, kicks: &mpsc::Sender<Kick>, shared: &Shared) {
     let mut buffer = Vec::with_capacity(64 * 1024);
-    while !stopped.load(Ordering::Relaxed) {
+    while !shared.stopped.load(Ordering::Relaxed) {
         buffer.clear();
         let concerned = match socket.recv(&mut buffer, 0) {
             Ok(_) => messages(&buffer).any(|(kind, payload)| concerns(kind, payload)),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
             // Messages were lost (ENOBUFS): any of them may have concerned us.
-            Err(_) => true,
+            Err(_) => {
+                shared.drift.lock().unwrap_or_else(PoisonError::into_inner).overruns += 1;
+                true
+            }
         };
         if concerned && kicks.send(Kick::Look(Instant::now())).is_err() {
             return;
@@ -115,8 +131,10 @@ fn concerns(interest: &Interest, kind: u16, payload: &[u8]) -> bool {
     let known = |link: Option<u32>| link.is_none_or(|link| interest.links.contains(&link));
     let word = |at: usize| payload.get(at..).and_then(attributes::as_ne32);
     if LINK.contains(&kind) {
-        let name = payload.get(LINK_HEADER..).and_then(|rest| attributes::find(rest, 3)).map(attributes::as_text);
-        return known(word(4)) || name.is_none_or(|name| name.starts_with(&interest.prefix));
+        let attribute = |kind| payload.get(LINK_HEADER..).and_then(|rest| attributes::find(rest, kind));
+        let is_pods = attribute(3).map(attributes::as_text).is_none_or(|name| name.starts_with(&interest.prefix));
+        let mac = attribute(1).and_then(|bytes| bytes.try_into().ok()).map(MacAddress);
+        return known(word(4)) || is_pods || mac.is_some_and(|mac| interest.enis.contains(&mac));
     }
     if ADDRESS.contains(&kind) {
         return known(word(4));
@@ -158,11 +176,15 @@ mod tests {
 
     #[test]
     fn only_what_may_be_ours_is_looked_at() {
-        let interest = Interest { prefix: "eni".to_owned(), links: BTreeSet::from([2, 3]) };
+        let eni = MacAddress([2, 0, 0, 0, 0, 9]);
+        let (links, enis) = (BTreeSet::from([2, 3]), BTreeSet::from([eni]));
+        let interest = Interest { prefix: "eni".to_owned(), links, enis };
+        let back = [link(9, "ens7"), attributes::Attributes::new().bytes(1, &eni.0).into_bytes()].concat();
         for (kind, payload, wanted) in [
             (LINK[0], link(2, "eth0"), true),
             (LINK[1], link(9, "eni0123"), true),
             (LINK[0], link(9, "docker0"), false),
+            (LINK[0], back, true),
             (ADDRESS[1], link(3, ""), true),
             (ADDRESS[1], link(9, ""), false),
             (ROUTE[1], route(2, 4), true),

@@ -10,7 +10,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressProtocol},
     link::LinkFlags,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteProtocol, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
     rule::RuleAttribute,
 };
 
@@ -80,12 +80,21 @@ pub(crate) fn read_address(kind: u16, payload: &[u8]) -> Option<(Address, bool)>
 }
 
 /// A unicast route of ours; nothing for any other.
-#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
 pub(crate) fn read_route(kind: u16, payload: &[u8]) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = decode(kind, payload)? else { return None };
-    if message.header.protocol != RouteProtocol::Other(ROUTE_PROTOCOL) || message.header.kind != RouteType::Unicast {
-        return None;
-    }
+    let is_ours = message.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL);
+    (is_ours && message.header.kind == RouteType::Unicast).then(|| route(message)).flatten()
+}
+
+/// A route that somebody else made, of whatever kind, as far as we have words for it; nothing for ours and the kernel's own.
+pub(crate) fn read_foreign_route(kind: u16, payload: &[u8]) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = decode(kind, payload)? else { return None };
+    let known = [RouteProtocol::Other(ROUTE_PROTOCOL), RouteProtocol::Kernel];
+    (!known.contains(&message.header.protocol)).then(|| route(message)).flatten()
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+fn route(message: RouteMessage) -> Option<Route> {
     let destination = match family(message.header.address_family)? {
         Family::V4 => Cidr::ANY,
         Family::V6 => Cidr::ANY_V6,
@@ -131,13 +140,11 @@ pub(crate) fn read_neighbour(kind: u16, payload: &[u8]) -> Option<Neighbour> {
     permanent.then_some(Neighbour { link: message.header.ifindex, address: address?, mac: mac? })
 }
 
-/// A rule of ours; nothing for any other.
+/// A rule, as far as we have words for it, and whether it is stamped as ours.
 #[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
-pub(crate) fn read_rule(kind: u16, payload: &[u8]) -> Option<Rule> {
+pub(crate) fn read_rule(kind: u16, payload: &[u8]) -> Option<(Rule, bool)> {
     let RouteNetlinkMessage::NewRule(message) = decode(kind, payload)? else { return None };
-    if !message.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL))) {
-        return None;
-    }
+    let ours = message.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL)));
     let family = family(message.header.family)?;
     let mut rule = Rule { family, priority: 0, from: None, mark: None, table: message.header.table.into() };
     let (mut value, mut mask) = (None, u32::MAX);
@@ -152,5 +159,5 @@ pub(crate) fn read_rule(kind: u16, payload: &[u8]) -> Option<Rule> {
         }
     }
     rule.mark = value.map(|value| (value, mask));
-    Some(rule)
+    Some((rule, ours))
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part, and fails here")]
 
+pub mod guarded;
+
 use std::{
     net::Ipv4Addr,
     os::fd::{AsFd, AsRawFd},

@@ -1,0 +1,85 @@
+//! A node that a guard keeps right.
+
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use eni_datapath::{Guard, Netns, PodWiring, Repair, add_pod};
+use eni_proto::{EniMark, VethPrefix};
+
+use super::{MARK, World, eni_plan, host_plan, snapshot, wiring};
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node with two pods that a guard keeps right.
+pub struct Guarded {
+    pub guard: Guard,
+    pub repairs: Arc<Mutex<Vec<Repair>>>,
+    pub pods: [PodWiring; 2],
+    pub world: World,
+    _netns: [Netns; 2],
+}
+
+impl Guarded {
+    pub fn new() -> Self {
+        Self::on(World::new())
+    }
+
+    pub fn on(world: World) -> Self {
+        let netns = [(); 2].map(|()| Netns::fresh().unwrap());
+        let repairs = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&repairs);
+        let pods = [
+            wiring("c1", "web-1", [10, 0, 1, 1], EniMark::PRIMARY, &netns[0]),
+            wiring("c2", "web-2", [10, 0, 1, 2], MARK, &netns[1]),
+        ];
+        let guard = world.on_node(|| {
+            let report = move |repair: &Repair| told.lock().unwrap().push(repair.clone());
+            let guard = Guard::start(&VethPrefix::default(), report).unwrap();
+            guard.prepare_host(&host_plan()).unwrap();
+            guard.prepare_eni(&eni_plan()).unwrap();
+            for pod in &pods {
+                add_pod(pod).unwrap();
+            }
+            guard
+        });
+        Self { guard, repairs, pods, world, _netns: netns }
+    }
+
+    pub fn repairs(&self) -> Vec<Repair> {
+        self.repairs.lock().unwrap().clone()
+    }
+
+    /// Waits until the node is as it was, in any order.
+    pub fn wait_for(&self, wanted: &str, after: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.world.on_node(settled);
+            if found == wanted {
+                return;
+            }
+            let repairs = self.repairs();
+            assert!(Instant::now() < deadline, "after {after}: {repairs:#?}\nfound {found}\nwanted {wanted}");
+            thread::yield_now();
+        }
+    }
+}
+
+/// The node's state; in which order the kernel tells it does not matter.
+pub fn settled() -> String {
+    let mut lines: Vec<String> = snapshot().lines().map(str::to_owned).collect();
+    let names: Vec<String> = super::ip_json("link")
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|link| link["ifname"].as_str().unwrap().to_owned())
+        .collect();
+    let settings = names.iter().map(|name| format!("ipv4/conf/{name}/rp_filter"));
+    for setting in settings.chain(["ipv4/ip_forward".to_owned(), "ipv4/conf/all/rp_filter".to_owned()]) {
+        lines.push(format!("{setting} = {}", std::fs::read_to_string(format!("/proc/sys/net/{setting}")).unwrap()));
+    }
+    lines.sort();
+    lines.join("\n")
+}

@@ -77,12 +77,11 @@ impl<'a> Way<'a> {
             Some(Err(reason)) => vec![format!("not looked at: {reason}")],
             None => Vec::new(),
         };
-        // The mark is 1 + the device index, and 0 on the primary.
-        let device = u8::try_from(lease.eni_mark.value()).unwrap_or(0).saturating_sub(1);
+        let (card, device) = lease.eni_mark.slot();
         Self {
             lease,
             host_link: own.map_or_else(planned, |link| link.name.clone()),
-            table: eni_table(0, device),
+            table: eni_table(card, device),
             owner,
             external_snat: settings.external_snat,
             trouble,

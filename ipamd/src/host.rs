@@ -70,6 +70,9 @@ pub(crate) enum KernelError {
     /// EC2 describes the ENI as attached to nothing.
     #[error("the interface is not attached")]
     NotAttached,
+    /// The ENI hangs where no mark is left for its packets; the pool does not use such.
+    #[error("device index {index} of network card {card} has no mark")]
+    NoMark { card: u8, index: u8 },
     /// The thread has ended.
     #[error("the kernel thread has ended")]
     Ended,
@@ -139,7 +142,7 @@ impl HostNet {
             subnet: network(subnet)?,
             device_index: attachment.device_index,
             card: attachment.card,
-            mark: EniMark::of_device(attachment.device_index),
+            mark: mark(attachment)?,
             mtu: settings.mtu,
             ipv6: false,
         };
@@ -149,9 +152,9 @@ impl HostNet {
 
     /// Takes an ENI out of the kernel. Repeatable.
     pub(crate) async fn forget_eni(&self, attachment: &Attachment) -> Result<(), KernelError> {
-        let (card, index) = (attachment.card, attachment.device_index);
+        let (card, index, mark) = (attachment.card, attachment.device_index, mark(attachment)?);
         let guard = Arc::clone(&self.guard);
-        self.run(move || guard.forget_eni(card, index, EniMark::of_device(index))).await
+        self.run(move || guard.forget_eni(card, index, mark)).await
     }
 
     /// Removes the interface of a lease's pod and all that leads to it. Repeatable.
@@ -210,6 +213,11 @@ fn tell(repair: &datapath::Repair) {
 
 fn mac(mac: MacAddress) -> datapath::MacAddress {
     datapath::MacAddress(mac.0)
+}
+
+fn mark(attachment: &Attachment) -> Result<EniMark, KernelError> {
+    let Attachment { card, device_index: index, .. } = *attachment;
+    EniMark::of_slot(card, index).ok_or(KernelError::NoMark { card, index })
 }
 
 fn network(cidr: Cidr4) -> Result<datapath::Cidr, datapath::InvalidNet> {

@@ -76,7 +76,7 @@ impl Handle {
     ) -> Result<AddAnswer, Stopped> {
         let ticket = self.ticket();
         let (reply, answer) = oneshot::channel();
-        let event = Event::Add { ticket, key, pod, netns, deadline };
+        let event = Event::Add { ticket, key, pod, netns, card: 0, deadline };
         self.messages.send(Message::Add { event, ticket, reply }).map_err(|_| Stopped)?;
         let guard = CancelOnDrop { handle: self, ticket };
         let answer = answer.await.map_err(|_| Stopped);

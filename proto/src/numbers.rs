@@ -14,6 +14,9 @@ pub const ENI_MARK_MASK: u32 = 0x7f;
 /// The bit of mark and connection mark that says: leave by the primary ENI.
 pub const PRIMARY_MARK: u32 = 0x80;
 
+/// How many ENIs of each network card above 0 have a mark: those at the device indexes below.
+pub const ENIS_PER_FURTHER_CARD: u8 = 3;
+
 /// Kernel route table `main`, which also serves the primary ENI.
 pub const TABLE_MAIN: u32 = 254;
 /// Route table with one /32 route for each local pod.

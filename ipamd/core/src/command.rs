@@ -26,7 +26,7 @@ impl fmt::Display for IntentId {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A pod wants an address and waits for it until `deadline`.
+    /// A pod wants an address of a network card and waits for it until `deadline`.
     Add {
         /// Who to answer.
         ticket: Ticket,
@@ -36,6 +36,8 @@ pub enum Event {
         pod: Pod,
         /// The sandbox's network namespace.
         netns: String,
+        /// The network card; 0 for all but pods with interfaces on several.
+        card: u8,
         /// When to give up.
         deadline: Moment,
     },

@@ -48,6 +48,7 @@ struct Waiter {
     key: PodKey,
     pod: Pod,
     netns: String,
+    card: u8,
     deadline: Moment,
     /// How long it was ready to wait.
     patience: Duration,
@@ -133,6 +134,10 @@ pub struct Engine {
     gone: BTreeMap<EniId, Moment>,
     host_trouble: BTreeMap<EniId, String>,
     last_plan: Plan,
+    /// The last plan of each network card above 0, and since when there is more on it than wanted.
+    further: BTreeMap<u8, (Plan, Option<Moment>)>,
+    /// For which network card above 0 each ENI is made that EC2 is asked for.
+    made_for: BTreeMap<IntentId, u8>,
     started_at: Moment,
     /// When the last event was handled: what was due by then has been done or waits for something else.
     handled_at: Moment,
@@ -144,7 +149,7 @@ impl Engine {
     pub fn new(start: Start, now: Moment) -> Self {
         let Start { node, policy, limits, leases, cooling, intent_prefix, intents_open } = start;
         let forecast = Forecast::new(now, !leases.is_empty());
-        let mut pool = Pool::default();
+        let mut pool = Pool::new(policy.further_cards);
         let latest = now.after(policy.cool_down);
         for cool_down in cooling {
             // One that seems to last longer was written by a clock that ran ahead; it begins anew.
@@ -186,6 +191,8 @@ impl Engine {
             gone: BTreeMap::new(),
             host_trouble: BTreeMap::new(),
             last_plan: Plan::default(),
+            further: BTreeMap::new(),
+            made_for: BTreeMap::new(),
             started_at: now,
             handled_at: now,
         };
@@ -202,10 +209,10 @@ impl Engine {
         self.pool.warm_up(now);
         self.released.retain(|_, at| now.since(*at) < RELEASE_MEMORY);
         self.returning.forget_old(now);
-        let came = matches!(event, Event::Add { .. });
+        let came = matches!(event, Event::Add { card: 0, .. });
         self.take(now, event, &mut commands);
         self.serve(now, &mut commands);
-        if came && self.observed && !self.queue.is_empty() {
+        if came && self.observed && self.queue.iter().any(|waiter| waiter.card == 0) {
             self.forecast.missed(now);
         }
         self.plan(now, &mut commands);
@@ -237,7 +244,9 @@ impl Engine {
     #[must_use]
     pub fn next_wake(&self) -> Option<Moment> {
         let looks = self.looks.next().into_iter().chain(self.scan_at).chain(self.gather_until);
-        let plan = self.last_plan.next_step_at.into_iter().chain(self.subnets.ends()).chain(self.pauses.ends());
+        let further = self.further.values().filter_map(|(plan, _)| plan.next_step_at);
+        let plan =
+            self.last_plan.next_step_at.into_iter().chain(further).chain(self.subnets.ends()).chain(self.pauses.ends());
         let fades = if self.policy.warm_auto { self.forecast.changes_at(self.handled_at) } else { None };
         let due = plan.chain(fades).chain(self.next_kernel_watch()).chain(self.returning.next_end());
         let deadlines = self.queue.iter().map(|waiter| waiter.deadline);
@@ -249,18 +258,18 @@ impl Engine {
 
     fn take(&mut self, now: Moment, event: Event, commands: &mut Vec<Command>) {
         match event {
-            Event::Add { ticket, key, pod, netns, deadline } => match self.pool.lease(&key) {
+            Event::Add { ticket, key, pod, netns, card, deadline } => match self.pool.lease(&key) {
                 Some(lease) => {
                     commands.push(Command::Grant { ticket, lease: lease.clone(), fresh: false });
                     self.answered_again.insert(key, now);
                 }
                 None => {
-                    let is_back = self.returning.is_back(&key, &pod);
+                    let is_back = card > 0 || self.returning.is_back(&key, &pod);
                     if !is_back && !self.queue.iter().any(|waiter| waiter.key == key) {
                         self.forecast.arrived(now);
                     }
                     let patience = deadline.since(now);
-                    self.queue.push(Waiter { ticket, key, pod, netns, deadline, patience });
+                    self.queue.push(Waiter { ticket, key, pod, netns, card, deadline, patience });
                 }
             },
             Event::Cancel { ticket } => self.queue.retain(|waiter| waiter.ticket != ticket),

@@ -1,5 +1,7 @@
 //! What each instance type can carry, from a table that EC2 publishes.
 
+use eni_proto::numbers::ENIS_PER_FURTHER_CARD;
+
 use crate::{Limits, policy::MAX_CARDS};
 
 /// One row for each instance type. Source: EC2 `DescribeInstanceTypes`; its header names the columns.
@@ -16,6 +18,20 @@ impl Limits {
     #[must_use]
     pub fn capacity(self) -> usize {
         usize::from(self.addresses_per_eni.saturating_sub(1))
+    }
+
+    /// How many ENIs a network card carries for us: on a further one no more than have a mark.
+    #[must_use]
+    pub fn enis_on(self, card: u8) -> u8 {
+        match card {
+            0 => self.max_enis,
+            card => self.other_cards.get(usize::from(card)).map_or(0, |most| ENIS_PER_FURTHER_CARD.min(*most)),
+        }
+    }
+
+    /// The network cards above 0 that the instance type has.
+    pub fn further_cards(self) -> impl Iterator<Item = u8> {
+        (1..).zip(self.other_cards.into_iter().skip(1)).filter(|(_, most)| *most > 0).map(|(card, _)| card)
     }
 }
 

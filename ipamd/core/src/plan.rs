@@ -98,6 +98,8 @@ pub struct Question<'a> {
     pub policy: &'a Policy,
     /// What the instance allows.
     pub limits: Limits,
+    /// The network card that is planned for.
+    pub card: u8,
     /// What is there.
     pub pool: &'a Pool,
     /// What is known of the subnets.
@@ -156,8 +158,13 @@ impl Planner<'_> {
         self.q.limits.capacity()
     }
 
+    /// The ENIs of the card that we may use.
+    fn managed(&self) -> impl Iterator<Item = &Eni> {
+        self.q.pool.managed().filter(|eni| eni.card() == self.q.card)
+    }
+
     fn max_enis(&self) -> usize {
-        let allowed = self.q.limits.max_enis;
+        let allowed = self.q.limits.enis_on(self.q.card);
         usize::from(self.q.policy.max_enis.map_or(allowed, |wanted| wanted.min(allowed)))
     }
 
@@ -179,7 +186,7 @@ impl Planner<'_> {
     /// ENIs whose addresses pods have or will have.
     fn usable(&self) -> impl Iterator<Item = &Eni> {
         let here = |eni: &&Eni| !matches!(eni.phase, Phase::Leaving | Phase::Unattached) && !eni.is_missing(self.q.now);
-        self.q.pool.managed().filter(here).filter(|eni| carries_pods(eni, self.q.policy, self.q.subnets))
+        self.managed().filter(here).filter(|eni| carries_pods(eni, self.q.policy, self.q.subnets))
     }
 
     /// Whether the mode wants prefixes and this ENI's subnet can give them, as far as known.
@@ -205,7 +212,7 @@ impl Planner<'_> {
     }
 
     fn held(&self) -> usize {
-        self.q.pool.leases().count()
+        self.q.pool.held_on_card(self.q.card)
     }
 
     fn total(&self) -> usize {

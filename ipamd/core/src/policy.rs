@@ -32,6 +32,8 @@ pub struct Policy {
     pub placement: Placement,
     /// `CLUSTER_NAME`: subnets that are tagged for other clusters only are left alone. Empty: not set, any tag will do.
     pub cluster: String,
+    /// `ENABLE_MULTI_NIC`: whether ENIs on network cards above 0 are used, for pods that want an address of each card.
+    pub further_cards: bool,
     /// What may be asked of EC2.
     pub access: Access,
     /// `IP_COOLDOWN_PERIOD`: how long a released address rests.
@@ -96,6 +98,7 @@ impl Default for Policy {
             mode: Mode::default(),
             placement: Placement::default(),
             cluster: String::new(),
+            further_cards: false,
             access: Access::default(),
             cool_down: Duration::from_secs(numbers::DEFAULT_COOL_DOWN_SECONDS.into()),
         }
@@ -114,8 +117,8 @@ pub struct Limits {
     pub addresses_per_eni: u16,
     /// Whether its ENIs can have prefixes: Nitro and bare metal do, Xen does not.
     pub prefixes: bool,
-    /// ENIs on each further network card, which are known but not managed; 0: there is no such card. The default card's
-    /// place holds 0.
+    /// ENIs on each further network card, managed only with [`Policy::further_cards`]; 0: there is no such card. The default
+    /// card's place holds 0.
     pub other_cards: [u8; MAX_CARDS],
 }
 

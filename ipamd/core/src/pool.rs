@@ -51,6 +51,8 @@ pub struct Eni {
     pub disputed: usize,
     /// Since when EC2 does not list it any more. Absent: it does.
     pub unlisted_since: Option<Moment>,
+    /// The network card that it was made for; counts while it hangs on no instance.
+    pub meant_for: u8,
 }
 
 impl Eni {
@@ -60,25 +62,25 @@ impl Eni {
         self.interface.attachment.as_ref().map(|attachment| attachment.device_index)
     }
 
+    /// The network card on which it takes, or will take, a place.
+    #[must_use]
+    pub fn card(&self) -> u8 {
+        self.interface.attachment.as_ref().map_or(self.meant_for, |attachment| attachment.card)
+    }
+
     /// Whether it is the node's primary ENI, which never leaves.
     #[must_use]
     pub fn is_primary(&self) -> bool {
-        self.device_index() == Some(0)
+        self.card() == 0 && self.device_index() == Some(0)
     }
 
-    /// Whether we may use and change it: an operator can forbid it by a tag; and only ordinary ENIs on the default
-    /// network card are for us.
-    #[must_use]
-    pub fn is_managed(&self) -> bool {
+    /// Whether we could use and change it: an operator can forbid it by a tag, ordinary ENIs only are for us (on further
+    /// cards also those with an Elastic Fabric Adapter), and only where there is a mark for its packets.
+    fn is_for_us(&self) -> bool {
+        let efa = self.interface.kind == InterfaceKind::Efa && self.card() > 0;
         self.interface.tags.get(numbers::TAG_NO_MANAGE).map(String::as_str) != Some("true")
-            && (self.is_primary() || self.interface.kind == InterfaceKind::Plain)
-            && self.is_on_default_card()
-    }
-
-    /// Whether it takes, or will take, a place on the default network card.
-    #[must_use]
-    pub fn is_on_default_card(&self) -> bool {
-        self.interface.attachment.as_ref().is_none_or(|attachment| attachment.card == 0)
+            && (self.is_primary() || self.interface.kind == InterfaceKind::Plain || efa)
+            && self.device_index().is_none_or(|index| EniMark::of_slot(self.card(), index).is_some())
     }
 
     /// Whether EC2 has not listed it for so long that no further pod should rely on it.
@@ -96,13 +98,15 @@ impl Eni {
     /// The mark that selects its route table.
     #[must_use]
     pub fn mark(&self) -> EniMark {
-        self.device_index().map_or(EniMark::PRIMARY, EniMark::of_device)
+        self.device_index().and_then(|index| EniMark::of_slot(self.card(), index)).unwrap_or(EniMark::PRIMARY)
     }
 }
 
 /// All ENIs, leases and cool-downs of the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pool {
+    /// Whether ENIs on network cards above 0 are ours to use.
+    further_cards: bool,
     enis: BTreeMap<EniId, Eni>,
     leases: BTreeMap<PodKey, Lease>,
     held: BTreeMap<Ipv4Addr, PodKey>,
@@ -116,6 +120,12 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Returns an empty pool.
+    #[must_use]
+    pub(crate) fn new(further_cards: bool) -> Self {
+        Self { further_cards, ..Self::default() }
+    }
+
     /// The ENIs, by id.
     pub fn enis(&self) -> impl Iterator<Item = &Eni> {
         self.enis.values()
@@ -142,6 +152,15 @@ impl Pool {
     /// The leases, by key.
     pub fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values()
+    }
+
+    /// How many addresses of a network card pods hold.
+    #[must_use]
+    pub fn held_on_card(&self, card: u8) -> usize {
+        if !self.further_cards {
+            return if card == 0 { self.leases.len() } else { 0 };
+        }
+        self.leases.values().filter(|lease| self.enis.get(&lease.eni).map_or(0, Eni::card) == card).count()
     }
 
     /// The lease of a key.
@@ -252,10 +271,10 @@ impl Pool {
         self.cooling.iter().map(|(address, until)| (*address, *until))
     }
 
-    /// When each resting address of a ready ENI may be given out again, earliest first.
+    /// When each resting address of a card's ready ENI may be given out again, earliest first.
     #[must_use]
-    pub fn cooling_on_ready(&self) -> Vec<Moment> {
-        let ready = self.managed().filter(|eni| eni.phase == Phase::Ready);
+    pub fn cooling_on_ready(&self, card: u8) -> Vec<Moment> {
+        let ready = self.managed().filter(|eni| eni.phase == Phase::Ready && eni.card() == card);
         let mut ends: Vec<_> = ready
             .flat_map(|eni| self.cooling_on(eni))
             .filter_map(|address| self.cooling.get(&address).copied())
@@ -276,7 +295,13 @@ impl Pool {
 
     /// ENIs that we may use.
     pub fn managed(&self) -> impl Iterator<Item = &Eni> {
-        self.enis.values().filter(|eni| eni.is_managed())
+        self.enis.values().filter(|eni| self.is_managed(eni))
+    }
+
+    /// Whether we may use and change an ENI.
+    #[must_use]
+    pub fn is_managed(&self, eni: &Eni) -> bool {
+        (eni.card() == 0 || self.further_cards) && eni.is_for_us()
     }
 
     /// Picks the address for the next pod, on a ready ENI that `carries` pods: of the kind that is wanted, so that the

@@ -173,7 +173,14 @@ impl Scene {
 
     fn add(&mut self, pod: u64, patience: Duration) {
         let (key, deadline) = (Self::key(pod), self.now.after(patience));
-        self.tell(Event::Add { ticket: Ticket(pod), key, pod: Pod::default(), netns: String::new(), deadline });
+        self.tell(Event::Add {
+            ticket: Ticket(pod),
+            key,
+            pod: Pod::default(),
+            netns: String::new(),
+            card: 0,
+            deadline,
+        });
     }
 
     fn del(&mut self, pod: u64) {

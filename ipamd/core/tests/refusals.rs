@@ -41,7 +41,7 @@ fn key(pod: &str) -> PodKey {
 fn add(node: &mut Node, now: u64, pod: &str, patience: u64) -> Vec<Command> {
     let named = Pod { namespace: "web".to_owned(), name: pod.to_owned(), uid: String::new() };
     let (ticket, deadline) = (Ticket(now), at(now).after(Duration::from_secs(patience)));
-    node.tell(at(now), Event::Add { ticket, key: key(pod), pod: named, netns: "/n".to_owned(), deadline })
+    node.tell(at(now), Event::Add { ticket, key: key(pod), pod: named, netns: "/n".to_owned(), card: 0, deadline })
 }
 
 fn del(node: &mut Node, now: u64, pod: &str) -> Vec<Command> {

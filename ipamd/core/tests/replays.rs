@@ -305,7 +305,10 @@ fn c9_pods_that_come_again_and_again_do_not_make_more_interfaces() {
         let (pod, deadline) = (eni_proto::Pod::default(), at(second + 20));
         let again = format!("p{}", second % 5);
         commands.extend(
-            node.tell(at(second), Event::Add { ticket, key: key(&again), pod, netns: "/n".to_owned(), deadline }),
+            node.tell(
+                at(second),
+                Event::Add { ticket, key: key(&again), pod, netns: "/n".to_owned(), card: 0, deadline },
+            ),
         );
         commands.extend(node.tell(at(second), Event::Cancel { ticket }));
     }

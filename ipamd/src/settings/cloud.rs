@@ -26,6 +26,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             mode: if self.switch("ENABLE_PREFIX_DELEGATION") { Mode::Prefixes } else { Mode::Addresses },
             placement: self.placement(),
             cluster: self.text("CLUSTER_NAME").unwrap_or_default(),
+            further_cards: self.switch("ENABLE_MULTI_NIC"),
             access: self.access(),
             cool_down: Duration::from_secs(self.number("IP_COOLDOWN_PERIOD")),
         }

@@ -56,7 +56,6 @@ pub(crate) const IGNORED: &[Ignored] = &[
     ignored("ENABLE_BANDWIDTH_PLUGIN", OFF, "chain the bandwidth plugin in a CNI configuration of your own"),
     ignored("ENABLE_IPv4", ON, "pods get IPv4 addresses"),
     ignored("ENABLE_IPv6", OFF, "pods get no IPv6 addresses yet"),
-    ignored("ENABLE_MULTI_NIC", OFF, "only the default network card is managed"),
     ignored("ENABLE_NFTABLES", &[], "nf_tables is always used; it was without effect"),
     ignored("ENABLE_POD_ENI", OFF, "security groups for pods (trunk and branch ENIs) are not supported"),
     ignored("ENABLE_V4_EGRESS", ON, "it concerns IPv6 clusters only"),

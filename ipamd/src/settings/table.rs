@@ -141,6 +141,12 @@ const PLACEMENT: &[Setting] = &[
         "true: use subnets of the zone tagged kubernetes.io/role/cni beside the node's own",
     ),
     aws(
+        "ENABLE_MULTI_NIC",
+        Switch,
+        Default("false"),
+        "true: use all network cards; a pod annotated k8s.amazonaws.com/nicConfig=multi-nic-attachment gets an interface on each",
+    ),
+    aws(
         "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
         Switch,
         Default("false"),

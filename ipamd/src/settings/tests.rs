@@ -47,6 +47,7 @@ fn modes_have_the_names_of_the_aws_cni() {
     assert_eq!(policy(&[("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true")]).access, Access::ReadOnly);
     assert_eq!(policy(&[("ENABLE_IMDS_ONLY_MODE", "TRUE")]).access, Access::MetadataOnly);
     assert!(policy(&[("WARM_TARGET", "auto")]).warm_auto);
+    assert!(policy(&[("ENABLE_MULTI_NIC", "true")]).further_cards);
     assert_eq!(policy(&[("MAX_PODS", "110")]).max_pods, Some(110));
     let custom = [
         ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true"),

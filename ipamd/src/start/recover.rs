@@ -193,8 +193,8 @@ const fn says(yes: bool) -> Says {
 fn owner(pod: &KernelPod, enis: &[Interface]) -> Option<EniId> {
     let by_address = enis.iter().find(|eni| eni.addresses().any(|own| own == pod.alias.address));
     let marked = |eni: &&Interface| {
-        let index = eni.attachment.as_ref().filter(|attachment| attachment.card == 0).map(|a| a.device_index);
-        index.is_some_and(|index| eni_proto::EniMark::of_device(index) == pod.alias.eni_mark)
+        let mark = eni.attachment.as_ref().and_then(|at| eni_proto::EniMark::of_slot(at.card, at.device_index));
+        mark == Some(pod.alias.eni_mark)
     };
     by_address.or_else(|| enis.iter().find(marked)).map(|eni| eni.id.clone())
 }

@@ -46,6 +46,7 @@ impl Ours {
             key: key(pod, attempt),
             pod: Pod { name: format!("p{pod}"), ..Pod::default() },
             netns: String::new(),
+            card: 0,
             deadline: now.after(ADD_WAIT),
         };
         self.tell(event, now, outside);

@@ -21,7 +21,7 @@ const YOUNG: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Names the intent and puts it on its way.
-    pub(super) fn start(&mut self, now: Moment, action: Action, commands: &mut Vec<Command>) {
+    pub(super) fn start(&mut self, now: Moment, action: Action, commands: &mut Vec<Command>) -> IntentId {
         self.intent_count += 1;
         let intent = IntentId(format!("{}-{}", self.intent_prefix, self.intent_count));
         match &action {
@@ -38,7 +38,8 @@ impl Engine {
             | Action::Delete { .. } => {}
         }
         self.intents.insert(intent.clone(), action.clone());
-        commands.push(Command::Start { intent, action });
+        commands.push(Command::Start { intent: intent.clone(), action });
+        intent
     }
 
     pub(super) fn set_phase(&mut self, eni: &EniId, phase: Phase, now: Moment) {
@@ -56,6 +57,7 @@ impl Engine {
         commands: &mut Vec<Command>,
     ) {
         let Some(action) = self.intents.remove(intent) else { return };
+        let made_for = self.made_for.remove(intent).unwrap_or(0);
         match outcome {
             Ok(done) => {
                 self.pauses.succeeded(Call::of(&action));
@@ -64,7 +66,11 @@ impl Engine {
                 }
                 // However long EC2 took to show what was changed before: this is a new change.
                 self.looks.calm();
+                let made = if let Done::Created(interface) = &done { Some(interface.id.clone()) } else { None };
                 self.done(now, action, done, commands);
+                if let Some(eni) = made.and_then(|id| self.pool.eni_mut(&id)) {
+                    eni.meant_for = made_for;
+                }
             }
             Err(error) => self.failed(now, action, error, commands),
         }
@@ -220,7 +226,17 @@ impl Engine {
 
     pub(super) fn add(&mut self, now: Moment, interface: Interface, phase: Phase, disputed: usize) {
         let (described_at, unlisted_since) = (None, None);
-        self.pool.insert(Eni { interface, phase, since: now, changed_at: now, described_at, disputed, unlisted_since });
+        let meant_for = interface.attachment.as_ref().map_or(0, |attachment| attachment.card);
+        self.pool.insert(Eni {
+            interface,
+            phase,
+            since: now,
+            changed_at: now,
+            described_at,
+            disputed,
+            unlisted_since,
+            meant_for,
+        });
     }
 
     pub(super) fn forget(&mut self, eni: &EniId) {
@@ -367,7 +383,7 @@ impl Engine {
     }
 
     pub(super) fn prepare(&self, id: &EniId, commands: &mut Vec<Command>) {
-        let Some(eni) = self.pool.eni(id).filter(|eni| eni.is_managed()) else { return };
+        let Some(eni) = self.pool.eni(id).filter(|eni| self.pool.is_managed(eni)) else { return };
         commands.push(Command::PrepareHost { interface: eni.interface.clone() });
     }
 }

@@ -175,6 +175,9 @@ impl Engine {
                 // Not shown yet; its place is taken all the same.
                 interface.attachment = eni.interface.attachment.take();
             }
+            if interface.attachment.is_none() {
+                eni.meant_for = eni.card();
+            }
             eni.interface = interface;
             eni.phase = phase;
             eni.described_at = Some(asked_at);
@@ -284,6 +287,7 @@ impl Engine {
     fn detached(&mut self, id: &EniId) {
         if let Some(eni) = self.pool.eni_mut(id).filter(|_| !self.awaited.contains_key(id)) {
             eni.phase = Phase::Unattached;
+            eni.meant_for = eni.card();
             eni.interface.attachment = None;
         }
     }

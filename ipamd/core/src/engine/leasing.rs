@@ -1,9 +1,11 @@
 //! Pods' leases: who gets an address, and what ends a lease.
 
+use std::collections::BTreeSet;
+
 use eni_proto::PodKey;
 
 use super::{Engine, refusal};
-use crate::{Command, CoolDown, Lease, Moment, Ticket, plan};
+use crate::{Command, CoolDown, Lease, Moment, Ticket, plan, pool::Eni};
 
 impl Engine {
     /// Takes back a lease that could not be stored, unless a later answer for the key may have been.
@@ -43,10 +45,10 @@ impl Engine {
         first.max(self.answered_again.get(key).copied()).is_some_and(|last| last >= moment)
     }
 
-    /// Gives free addresses to waiting pods, first come first served.
+    /// Gives free addresses to waiting pods, for each network card first come first served.
     pub(super) fn serve(&mut self, now: Moment, commands: &mut Vec<Command>) {
-        let mut waiting = std::mem::take(&mut self.queue).into_iter();
-        for waiter in waiting.by_ref() {
+        let mut empty = BTreeSet::new();
+        for waiter in std::mem::take(&mut self.queue) {
             // A repeated ADD may have been served by the one before it.
             if let Some(lease) = self.pool.lease(&waiter.key) {
                 commands.push(Command::Grant { ticket: waiter.ticket, lease: lease.clone(), fresh: false });
@@ -54,9 +56,12 @@ impl Engine {
                 continue;
             }
             let prefixes_first = plan::wants_prefixes(&self.policy, self.limits);
-            let Some((eni, address)) = self.pool.pick(prefixes_first, |eni| self.carries(now, eni)) else {
+            let carries = |eni: &Eni| eni.card() == waiter.card && self.carries(now, eni);
+            let picked = if empty.contains(&waiter.card) { None } else { self.pool.pick(prefixes_first, carries) };
+            let Some((eni, address)) = picked else {
+                empty.insert(waiter.card);
                 self.queue.push(waiter);
-                break;
+                continue;
             };
             let lease = Lease {
                 eni: eni.interface.id.clone(),
@@ -73,6 +78,5 @@ impl Engine {
             self.pool.hold(lease.clone());
             commands.push(Command::Grant { ticket: waiter.ticket, lease, fresh: true });
         }
-        self.queue.extend(waiting);
     }
 }

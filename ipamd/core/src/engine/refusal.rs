@@ -1,5 +1,7 @@
 //! Says no: when it is certain, at once; otherwise at the deadline. Always with numbers and advice.
 
+use std::collections::BTreeMap;
+
 use eni_proto::{Refusal, RefusalCode};
 
 use super::{Engine, Waiter};
@@ -15,12 +17,16 @@ impl Engine {
     /// Refuses every waiting pod whose deadline has come, or for which no address can come before it.
     pub(super) fn refuse(&mut self, now: Moment, commands: &mut Vec<Command>) {
         let hopeful = self.may_grow(now);
-        let mut cooled = self.pool.cooling_on_ready();
-        cooled.reverse();
+        let mut cooled: BTreeMap<u8, Vec<Moment>> = BTreeMap::new();
         let mut kept: Vec<Waiter> = Vec::new();
         let waiting = self.queue.len();
         for waiter in std::mem::take(&mut self.queue) {
             let shares = kept.iter().any(|other| other.key == waiter.key);
+            let cooled = cooled.entry(waiter.card).or_insert_with(|| {
+                let mut ends = self.pool.cooling_on_ready(waiter.card);
+                ends.reverse();
+                ends
+            });
             let in_time = cooled.last().is_some_and(|until| *until <= waiter.deadline);
             if waiter.deadline > now && (hopeful || shares || in_time) {
                 // Each resting address serves one of them.
@@ -30,7 +36,9 @@ impl Engine {
                 kept.push(waiter);
             } else {
                 let refusal = self.refusal(now, &waiter, waiting);
-                self.returning.refused(&waiter.key, &waiter.pod, now);
+                if waiter.card == 0 {
+                    self.returning.refused(&waiter.key, &waiter.pod, now);
+                }
                 commands.push(Command::Refuse { ticket: waiter.ticket, refusal });
             }
         }
@@ -56,32 +64,37 @@ impl Engine {
             "{} of {all} addresses are held by pods, {resting} {}{}, {} {} on the way, {waiting} {}",
             status.leased,
             if resting == 1 { "rests" } else { "rest" },
-            self.first_cool_down_ends(now),
+            self.first_cool_down_ends(waiter.card, now),
             status.in_flight,
             if status.in_flight == 1 { "is" } else { "are" },
             if waiting == 1 { "pod waits" } else { "pods wait" },
         );
         let (code, what, advice) = self.reason(now, waiter);
+        let on_card = if waiter.card == 0 { String::new() } else { format!(" on network card {}", waiter.card) };
         let last = self
             .last_error
             .as_ref()
             .map_or(String::new(), |(error, at)| format!("; {} s ago {error}", now.since(*at).as_secs()));
         Refusal {
             code,
-            message: format!("no address for {}: {what}: {facts}{last}", name(waiter)),
+            message: format!("no address for {}{on_card}: {what}: {facts}{last}", name(waiter)),
             advice,
             try_again: true,
         }
     }
 
-    fn first_cool_down_ends(&self, now: Moment) -> String {
-        let first = self.pool.cooling_on_ready().into_iter().next();
+    fn first_cool_down_ends(&self, card: u8, now: Moment) -> String {
+        let first = self.pool.cooling_on_ready(card).into_iter().next();
         first.map_or(String::new(), |until| format!(" (the first is free in {} s)", until.since(now).as_secs().max(1)))
     }
 
     fn reason(&self, now: Moment, waiter: &Waiter) -> (RefusalCode, String, String) {
         let again = "Kubernetes will try again.";
-        if let Some(Blocked::SubnetsFull(subnets)) = &self.last_plan.blocked {
+        let blocked = match waiter.card {
+            0 => self.last_plan.blocked.as_ref(),
+            card => self.further.get(&card).and_then(|(plan, _)| plan.blocked.as_ref()),
+        };
+        if let Some(Blocked::SubnetsFull(subnets)) = blocked {
             let names: Vec<_> = subnets.iter().map(ToString::to_string).collect();
             let names = if names.is_empty() { "no subnet may be used and none".to_owned() } else { names.join(", ") };
             let what = format!("{names} has no free address");
@@ -95,8 +108,8 @@ impl Engine {
                 format!("{again} Mend what EC2 names; ipamd asks again by itself."),
             ),
             // While addresses are on their way, this pod may have been too early for one, not too late.
-            _ if self.last_plan.blocked == Some(Blocked::NodeFull) && self.status(now).in_flight == 0 => {
-                self.full(again)
+            _ if blocked == Some(&Blocked::NodeFull) && self.status(now).in_flight == 0 => {
+                self.full(waiter.card, again)
             }
             _ if !self.observed => (
                 RefusalCode::NotReady,
@@ -119,8 +132,9 @@ impl Engine {
     }
 
     /// Says which limit is reached: the operator's or the instance type's.
-    fn full(&self, again: &str) -> (RefusalCode, String, String) {
-        let (count, kind, carries) = (self.pool.enis().count(), &self.node.instance_type, self.limits.max_enis);
+    fn full(&self, card: u8, again: &str) -> (RefusalCode, String, String) {
+        let count = self.pool.enis().filter(|eni| eni.card() == card || !self.policy.further_cards).count();
+        let (kind, carries) = (&self.node.instance_type, self.limits.enis_on(card));
         let wanted = self.policy.max_enis.filter(|wanted| *wanted < carries);
         let all = if count == 1 { "the only interface is".to_owned() } else { format!("all {count} interfaces are") };
         let what = match wanted {

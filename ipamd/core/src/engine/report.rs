@@ -23,7 +23,7 @@ pub struct EngineStatus {
     pub in_flight: u32,
     /// Pods that wait.
     pub queued: u32,
-    /// The ENIs, by device index; those that hang on no instance last.
+    /// The ENIs, by network card and device index; those that hang on no instance last.
     pub enis: Vec<EniStatus>,
     /// What is being waited for, for people. Empty: nothing.
     pub waiting: Vec<String>,
@@ -36,6 +36,8 @@ pub struct EngineStatus {
 pub struct EniStatus {
     /// The ENI.
     pub id: EniId,
+    /// The network card on which it takes, or will take, a place.
+    pub card: u8,
     /// Device index; absent while it hangs on no instance.
     pub device_index: Option<u8>,
     /// Where it stands.
@@ -64,7 +66,7 @@ impl Engine {
     #[must_use]
     pub fn status(&self, now: Moment) -> EngineStatus {
         let mut enis: Vec<_> = self.pool.enis().map(|eni| self.eni_status(eni, now)).collect();
-        enis.sort_by_key(|eni| (eni.device_index.is_none(), eni.device_index));
+        enis.sort_by_key(|eni| (eni.device_index.is_none(), eni.card, eni.device_index));
         let free_in = |ready: bool| {
             self.pool
                 .managed()
@@ -72,12 +74,13 @@ impl Engine {
                 .map(|eni| self.pool.free(eni).count())
                 .sum::<usize>()
         };
-        let asked = self.in_flight();
+        let asked: Vec<_> = self.cards().map(|card| self.in_flight(card)).collect();
+        let asked: usize = asked.iter().map(|asked| asked.assigning + asked.creating.iter().sum::<usize>()).sum();
         EngineStatus {
             free: count(free_in(true)),
             leased: count(self.pool.leases().count()),
             cooling: count(self.pool.cooling_here()),
-            in_flight: count(free_in(false) + asked.assigning + asked.creating.iter().sum::<usize>()),
+            in_flight: count(free_in(false) + asked),
             queued: count(self.queue.len()),
             enis,
             waiting: self.waiting(now),
@@ -97,9 +100,10 @@ impl Engine {
         };
         EniStatus {
             id: eni.interface.id.clone(),
+            card: eni.card(),
             device_index: eni.device_index(),
             phase: eni.phase,
-            managed: eni.is_managed(),
+            managed: self.pool.is_managed(eni),
             primary: eni.interface.primary,
             addresses: eni.interface.addresses().map(|address| (address, state(&address))).collect(),
         }
@@ -107,6 +111,9 @@ impl Engine {
 
     fn waiting(&self, now: Moment) -> Vec<String> {
         let mut waiting = self.last_plan.waiting.clone();
+        let further =
+            self.further.iter().flat_map(|(card, (plan, _))| plan.waiting.iter().map(move |what| (card, what)));
+        waiting.extend(further.map(|(card, what)| format!("network card {card}: {what}")));
         waiting.extend(self.intents.iter().map(|(intent, action)| format!("{intent}: {action:?}")));
         waiting.extend(self.odd.iter().map(|(eni, what)| format!("{eni}: {what}")));
         waiting.extend(self.disputes.iter().map(|(eni, dispute)| format!("{eni}: {}", dispute.in_words())));

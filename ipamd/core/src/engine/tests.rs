@@ -118,6 +118,7 @@ fn add(ticket: u64, name: &str, deadline: u64) -> Event {
         key: key(name),
         pod: Pod::default(),
         netns: "/n".to_owned(),
+        card: 0,
         deadline: at(deadline),
     }
 }
@@ -300,7 +301,9 @@ fn what_nobody_waits_for_leaves_the_budget_to_other_nodes() {
 fn what_a_refused_pod_needs_is_asked_for_before_it_comes_again() {
     let pod = |name: &str| Pod { name: name.to_owned(), ..Pod::default() };
     let ask = |ticket, name, sandbox, deadline| match add(ticket, sandbox, deadline) {
-        Event::Add { ticket, key, netns, deadline, .. } => Event::Add { ticket, key, pod: pod(name), netns, deadline },
+        Event::Add { ticket, key, netns, card, deadline, .. } => {
+            Event::Add { ticket, key, pod: pod(name), netns, card, deadline }
+        }
         other => other,
     };
     let mut engine = ready(warm(1), &[eni(0, 1)]);

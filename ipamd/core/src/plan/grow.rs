@@ -1,5 +1,7 @@
 //! What is missing: fills ENIs that have room, attaches spare ones, makes new ones. As few calls as possible, side by side.
 
+use eni_proto::numbers::ENIS_PER_FURTHER_CARD;
+
 use super::{Blocked, Plan, Planner};
 use crate::{
     Action, Placement, SecurityGroupId, SubnetId,
@@ -63,7 +65,7 @@ impl Planner<'_> {
             // What is being changed will be attached then.
             if !self.is_busy(eni) {
                 let Some(device_index) = indexes.next() else { break };
-                plan.actions.push(Action::Attach { eni: eni.interface.id.clone(), card: 0, device_index });
+                plan.actions.push(Action::Attach { eni: eni.interface.id.clone(), card: self.q.card, device_index });
             }
             missing = missing.saturating_sub(self.counted_on(eni).max(1));
         }
@@ -112,25 +114,27 @@ impl Planner<'_> {
         }
     }
 
-    /// ENIs that take a place on the default card, or will.
+    /// ENIs that take a place on the card, or will.
     pub(super) fn enis_counted(&self) -> usize {
-        let here = self.q.pool.enis().filter(|eni| eni.is_on_default_card()).count();
+        let here = self.q.pool.enis().filter(|eni| eni.card() == self.q.card).count();
         here + self.q.in_flight.creating.len()
     }
 
     /// ENIs of ours that hang on no instance.
     pub(super) fn spares(&self) -> impl Iterator<Item = &Eni> {
-        self.q.pool.managed().filter(|eni| eni.phase == Phase::Unattached && self.is_ours(eni))
+        self.managed().filter(|eni| eni.phase == Phase::Unattached && self.is_ours(eni))
     }
 
-    /// Device indexes at which ENIs could be attached now, lowest first.
+    /// Device indexes of the card at which ENIs could be attached now, in the order in which to take them.
     pub(super) fn free_device_indexes(&self) -> impl Iterator<Item = u8> {
-        let on_card = self.q.pool.enis().filter(|eni| eni.is_on_default_card());
+        let on_card = self.q.pool.enis().filter(|eni| eni.card() == self.q.card);
         let attached = on_card.filter(|eni| eni.interface.attachment.is_some());
         let used: std::collections::BTreeSet<_> =
             attached.filter_map(Eni::device_index).chain(self.q.in_flight.device_indexes.iter().copied()).collect();
         let free = self.max_enis().saturating_sub(used.len());
-        (1..100).filter(move |index| !used.contains(index)).take(free)
+        // Index 0 of a further card is free for others as long as there is a choice.
+        let (from, last) = if self.q.card == 0 { (1..100, None) } else { (1..ENIS_PER_FURTHER_CARD, Some(0)) };
+        from.chain(last).filter(move |index| !used.contains(index)).take(free)
     }
 }
 

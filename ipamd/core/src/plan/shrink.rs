@@ -76,7 +76,7 @@ impl Planner<'_> {
 
     /// Lets whole ENIs go that nobody uses; those that are still too young keep what they have until then.
     fn detach_empty(&self, over: &mut usize, since: Moment, plan: &mut Plan, leaving: &mut BTreeSet<EniId>) {
-        let closed = self.q.pool.managed().filter(|eni| !carries_pods(eni, self.q.policy, self.q.subnets));
+        let closed = self.managed().filter(|eni| !carries_pods(eni, self.q.policy, self.q.subnets));
         let closed = closed.filter(|eni| eni.phase == Phase::Ready && !self.is_busy(eni)).map(|eni| (eni, 0));
         let open = self.givers(plan, leaving).into_iter().map(|eni| (eni, self.counted_on(eni)));
         let mut places = self.places();

@@ -48,6 +48,7 @@ fn pool(enis: &[(u8, u8)]) -> Pool {
             described_at: None,
             disputed: 0,
             unlisted_since: None,
+            meant_for: 0,
         });
         for n in 0..*held {
             pool.hold(Lease {
@@ -98,6 +99,7 @@ fn planned(policy: &Policy, pool: &Pool, demand: usize) -> Vec<String> {
         node: &node(),
         policy,
         limits: LIMITS,
+        card: 0,
         pool,
         in_flight: &in_flight,
         demand,
@@ -188,6 +190,7 @@ fn nothing_in_use_is_given_back() {
             node: &node(),
             policy: &policy,
             limits: LIMITS,
+            card: 0,
             pool: &pool,
             in_flight: &in_flight,
             demand: 0,
@@ -223,6 +226,7 @@ fn while_something_is_on_its_way_it_is_not_asked_for_twice() {
         node: &node(),
         policy: &policy,
         limits: LIMITS,
+        card: 0,
         pool: &pool,
         in_flight: &in_flight,
         demand: 0,

@@ -14,7 +14,7 @@ impl Planner<'_> {
     pub(super) fn clean_up(&self, short: usize, plan: &mut Plan) {
         let needed = (short > 0 || self.lacks_places()) && self.free_device_indexes().next().is_some();
         let mut leftovers: Vec<_> = if needed { vec![] } else { self.spares().collect() };
-        let left = self.q.pool.managed().filter(|eni| eni.phase == Phase::Leaving && self.is_ours(eni));
+        let left = self.managed().filter(|eni| eni.phase == Phase::Leaving && self.is_ours(eni));
         leftovers
             .extend(left.filter(|eni| !self.is_busy(eni)).filter(|eni| self.waited(eni.changed_at, DETACH_TIME, plan)));
         for eni in leftovers {
@@ -26,7 +26,7 @@ impl Planner<'_> {
 
     /// Makes attached ENIs of ours go away together with the instance.
     pub(super) fn tie_to_instance(&self, plan: &mut Plan) {
-        for eni in self.q.pool.managed() {
+        for eni in self.managed() {
             let up = matches!(eni.phase, Phase::Preparing | Phase::Ready);
             if let Some(attachment) = &eni.interface.attachment
                 && up
@@ -47,7 +47,7 @@ impl Planner<'_> {
         if matches!(self.q.policy.placement, Placement::Custom(_)) || wanted.is_empty() {
             return;
         }
-        for eni in self.q.pool.managed() {
+        for eni in self.managed() {
             let up = matches!(eni.phase, Phase::Preparing | Phase::Ready);
             let differs = eni.interface.security_groups != *wanted;
             if up && differs && self.is_ours(eni) && !Self::has_action(plan, eni) && !self.is_busy(eni) {

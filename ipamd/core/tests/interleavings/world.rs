@@ -192,7 +192,7 @@ impl World {
         self.waiting.insert(ticket, pod);
         let key = self.key(pod);
         let deadline = self.now.after(PATIENCE);
-        self.tell(Event::Add { ticket, key, pod: Pod::default(), netns: "/n".to_owned(), deadline });
+        self.tell(Event::Add { ticket, key, pod: Pod::default(), netns: "/n".to_owned(), card: 0, deadline });
     }
 
     fn del(&mut self, pod: usize) {

@@ -117,7 +117,7 @@ pub(crate) fn lease(pod: &str, address: Ipv4Addr, device: u8) -> Lease {
 /// An ADD that waits for two minutes.
 pub(crate) fn add(node: &mut Node, now: Moment, pod: &str) -> Vec<Command> {
     let (ticket, deadline) = (Ticket(now.as_millis()), now.after(Duration::from_secs(120)));
-    let event = Event::Add { ticket, key: key(pod), pod: Pod::default(), netns: "/n".to_owned(), deadline };
+    let event = Event::Add { ticket, key: key(pod), pod: Pod::default(), netns: "/n".to_owned(), card: 0, deadline };
     node.tell(now, event)
 }
 

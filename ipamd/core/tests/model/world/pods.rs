@@ -22,7 +22,7 @@ impl World {
     pub(crate) fn add_pod(&mut self, pod: u32, deadline: Moment) {
         let (ticket, key) = (self.ticket(), key(pod));
         self.waiting.insert(ticket, (key.clone(), deadline));
-        self.tell(Event::Add { ticket, key, pod: Pod::default(), netns: "/n".to_owned(), deadline });
+        self.tell(Event::Add { ticket, key, pod: Pod::default(), netns: "/n".to_owned(), card: 0, deadline });
     }
 
     /// A pod gives its address back; sometimes that is only noticed by what it left behind.

@@ -98,7 +98,7 @@ impl World {
         let (pool, policy) = (self.engine.pool(), &self.policy);
         let status = self.engine.status(self.now);
         let free = usize::try_from(status.free).unwrap();
-        assert!(pool.enis().all(|eni| !eni.is_managed() || eni.phase == Phase::Ready), "{status:?}");
+        assert!(pool.enis().all(|eni| !pool.is_managed(eni) || eni.phase == Phase::Ready), "{status:?}");
         let by_prefix = ipam_core::plan::wants_prefixes(policy, self.cloud.limits);
         let by_address = policy.warm_auto || policy.warm_addresses > 0 || policy.minimum_addresses > 0;
         let capacity = self.cloud.limits.capacity();
@@ -143,7 +143,8 @@ impl World {
         let most = self.policy.max_enis.unwrap_or(u8::MAX).min(self.cloud.limits.max_enis);
         let enis: Vec<_> = self.engine.pool().enis().collect();
         let custom = matches!(self.policy.placement, Placement::Custom(_));
-        let full = |eni: &&Eni| !eni.is_managed() || (custom && eni.is_primary()) || eni.slots() >= capacity;
+        let full =
+            |eni: &&Eni| !self.engine.pool().is_managed(eni) || (custom && eni.is_primary()) || eni.slots() >= capacity;
         enis.len() >= usize::from(most) && enis.iter().all(full)
     }
 

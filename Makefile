@@ -73,8 +73,8 @@ soak: setup plugin ## Long runs: 100 restarts of the daemon under load; 100,000 
 	SOAK_SEEDS=$(SOAK_SEEDS) cargo test --release -p ipam-core --test model -- --nocapture every_promise
 	$(SAY) "60 s of somebody who breaks the node's network under traffic"
 	CHAOS_SECONDS=60 cargo test -p lab --test flows chaos -- --nocapture
-	$(SAY) "10000 pods come and go beside 500 foreign link events a second"
-	WIRINGS=$(or $(WIRINGS),10000) cargo test -p eni-datapath --test churn -- --nocapture
+	$(SAY) "100000 pods come and go beside 500 foreign link events a second"
+	WIRINGS=$(or $(WIRINGS),100000) cargo test -p eni-datapath --test churn -- --nocapture
 	$(SAY) "$(SOAK_MINUTES) minutes of a storm between two nodes and EC2"
 	SOAK_MINUTES=$(SOAK_MINUTES) E2E_IPAMD=$(CARGO_TARGET_DIR)/release/ipamd E2E_PLUGIN=$(PLUGIN) cargo test -p e2e --test soak -- --nocapture
 

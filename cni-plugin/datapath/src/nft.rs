@@ -6,7 +6,11 @@ pub(crate) mod encode;
 mod picture;
 pub(crate) mod table;
 
-use std::{collections::BTreeMap, io, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use eni_proto::{
     EniMark,
@@ -44,6 +48,9 @@ pub enum NftError {
 }
 
 pub(crate) use picture::Picture;
+
+/// Changes in one transaction: the answers must fit into the socket's receive buffer.
+const BATCH: usize = 64;
 
 /// Which pod address leaves by which ENI.
 pub(crate) type PodMap = BTreeMap<IpAddr, EniMark>;
@@ -133,6 +140,27 @@ impl Nft {
     pub(crate) fn remove_pod(&mut self, address: impl Into<IpAddr>) -> Result<bool, NftError> {
         let address = address.into();
         self.commit_removal(&[(Family::of(address), Change::RemovePod { address })])
+    }
+
+    /// Forgets the pods' addresses, 64 in one transaction unless somebody else forgets one meanwhile. Returns which were known.
+    pub(crate) fn remove_pods(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> Result<BTreeSet<Ipv4Addr>, NftError> {
+        let removal = |address: &Ipv4Addr| (Family::V4, Change::RemovePod { address: (*address).into() });
+        let map = if addresses.len() > 1 { self.pods()? } else { None };
+        let there = |address: &Ipv4Addr| map.as_ref().is_none_or(|map| map.contains_key(&IpAddr::V4(*address)));
+        let listed: Vec<Ipv4Addr> = addresses.iter().copied().filter(there).collect();
+        let mut known = BTreeSet::new();
+        for part in listed.chunks(BATCH) {
+            if self.commit_removal(&part.iter().map(removal).collect::<Vec<_>>())? {
+                known.extend(part);
+                continue;
+            }
+            for address in part {
+                if self.remove_pod(*address)? {
+                    known.insert(*address);
+                }
+            }
+        }
+        Ok(known)
     }
 
     /// Returns the elements of both families' maps; nothing when there is no map.

@@ -1,6 +1,7 @@
 //! Pods come and go while others change links all the time: none fails, none asks for a list, and nothing is left.
 //!
-//! `WIRINGS=100000` makes it long.
+//! Most pods end as with a daemon: the plugin cuts them off, and the links of all that ended meanwhile are deleted together. The others
+//! end as without one. `WIRINGS=100000` makes it long.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -8,6 +9,7 @@ mod world;
 
 use std::{
     io::Write,
+    net::Ipv4Addr,
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -18,15 +20,24 @@ use std::{
     time::Duration,
 };
 
-use eni_datapath::{Guard, Netns, Outcome, Repair, add_pod, del_pod, lists_asked, pod_leftovers};
+use eni_datapath::{
+    Guard, Netns, Outcome, Repair, add_pod, del_pod, delete_ended, end_pod, forget_addresses, lists_asked,
+    pod_leftovers,
+};
 use eni_proto::{EniMark, VethPrefix};
 use world::{MARK, World, eni_plan, host_plan, ip, wiring};
 
-/// Wirings in the short form.
-const FEW: u64 = 400;
+/// Wirings in the short form: about 50 s on two busy cores.
+const FEW: u64 = 10_000;
 const AT_ONCE: u8 = 8;
+/// Pods that are there or not quite gone.
+const NAMESPACES: usize = 200;
+/// Of so many pods one ends without a daemon.
+const ALONE: u64 = 10;
 /// Ten events each: 500 a second.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long the daemon gathers links of ended pods.
+const GATHERING: Duration = Duration::from_millis(50);
 
 /// Changes a link that is nobody's until `over`, and returns how often.
 fn disturb(over: &AtomicBool) -> u64 {
@@ -48,20 +59,42 @@ fn disturb(over: &AtomicBool) -> u64 {
     events
 }
 
+/// A pod that was cut off, and the namespace that the next one gets when its link is gone.
+struct Ended(Ipv4Addr, Netns);
+
 /// Wires and takes back one pod after the other, until all are done; returns how many lists the ADDs asked for.
-fn churn(worker: u8, left: &AtomicU64) -> u64 {
-    let netns = Netns::fresh().unwrap();
+fn churn(worker: u8, left: &AtomicU64, empty: &Mutex<mpsc::Receiver<Netns>>, ended: &mpsc::Sender<Ended>) -> u64 {
     let mut lists = 0;
     while let Ok(number) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
         let mark = if number % 2 == 0 { MARK } else { EniMark::PRIMARY };
-        let last = u8::try_from(number % 250).unwrap();
-        let pod = wiring(&format!("c{number}"), &format!("web-{worker}"), [10, 0, worker, last], mark, &netns);
+        let netns = empty.lock().unwrap().recv().unwrap();
+        // The daemon gives an address again only when it has forgotten the last pod's.
+        let [.., high, low] = number.to_be_bytes();
+        let pod = wiring(&format!("c{number}"), &format!("web-{number}"), [10, worker, high, low], mark, &netns);
         let before = lists_asked();
         add_pod(&pod).unwrap_or_else(|error| panic!("{number}: {error:?}"));
         lists += lists_asked() - before;
-        del_pod(&VethPrefix::default(), &pod.key, &pod.pod, None).unwrap();
+        if number % ALONE == 0 {
+            del_pod(&VethPrefix::default(), &pod.key, &pod.pod, None).unwrap();
+        } else {
+            assert!(end_pod(&VethPrefix::default(), &pod.key, &pod.pod).unwrap().is_some(), "{number}");
+        }
+        ended.send(Ended(pod.network.ipv4, netns)).unwrap();
     }
     lists
+}
+
+/// What the daemon does after its answers, until nobody is left to ask.
+fn clear_up(ended: &mpsc::Receiver<Ended>, empty: &mpsc::Sender<Netns>) {
+    while let Ok(first) = ended.recv() {
+        let (_never, pause) = mpsc::channel::<()>();
+        let _ = pause.recv_timeout(GATHERING);
+        let all: Vec<Ended> = std::iter::once(first).chain(ended.try_iter()).collect();
+        forget_addresses(&all.iter().map(|Ended(address, _)| *address).collect()).unwrap();
+        delete_ended().unwrap();
+        // In the end nobody wants them any more.
+        all.into_iter().for_each(|Ended(_, netns)| drop(empty.send(netns)));
+    }
 }
 
 #[test]
@@ -79,15 +112,22 @@ fn pods_come_and_go_while_others_change_links_all_the_time() {
         guard
     });
     let (left, over) = (AtomicU64::new(wirings), AtomicBool::new(false));
+    let (give, empty) = mpsc::channel();
+    (0..NAMESPACES).for_each(|_| give.send(Netns::fresh().unwrap()).unwrap());
+    let empty = &Mutex::new(empty);
     let (lists, events) = thread::scope(|scope| {
         let disturbing = scope.spawn(|| world.on_node(|| disturb(&over)));
+        let (tell, ended) = mpsc::channel();
+        let daemon = scope.spawn(|| world.on_node(move || clear_up(&ended, &give)));
         let workers: Vec<_> = (1..=AT_ONCE)
             .map(|worker| {
-                let (world, left) = (&world, &left);
-                scope.spawn(move || world.on_node(|| churn(worker, left)))
+                let (world, left, tell) = (&world, &left, tell.clone());
+                scope.spawn(move || world.on_node(|| churn(worker, left, empty, &tell)))
             })
             .collect();
+        drop(tell);
         let lists: u64 = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
+        daemon.join().unwrap();
         over.store(true, Ordering::Relaxed);
         (lists, disturbing.join().unwrap())
     });

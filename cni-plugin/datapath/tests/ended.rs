@@ -5,7 +5,7 @@
 mod world;
 
 use eni_datapath::{
-    Netns, PodWiring, add_pod, del_pod, delete_ended, end_pod, find_pod, forget_address, observe_pods, remove_ended,
+    Netns, PodWiring, add_pod, del_pod, delete_ended, end_pod, find_pod, forget_addresses, observe_pods, remove_ended,
 };
 use eni_proto::VethPrefix;
 use world::{MARK, World, ip, snapshot, try_run, wiring};
@@ -39,9 +39,10 @@ fn an_ended_pod_is_cut_off_at_once_and_its_link_goes_with_all_others() {
     assert!(!answers(&pods[0]) && answers(&pods[2]));
     world.on_node(|| ip("address delete 10.0.0.77/32 dev lo"));
 
-    for wiring in &wirings[..2] {
-        assert!(world.on_node(|| forget_address(wiring.network.ipv4)).unwrap());
-    }
+    // One that nobody has does not keep the others.
+    let addresses = [wirings[0].network.ipv4, wirings[1].network.ipv4, [10, 0, 9, 9].into()].into();
+    assert_eq!(world.on_node(|| forget_addresses(&addresses)).unwrap(), 2);
+    assert_eq!(world.on_node(|| forget_addresses(&addresses)).unwrap(), 0);
     world.on_node(delete_ended).unwrap();
     world.on_node(delete_ended).unwrap();
     for pod in &pods[..2] {

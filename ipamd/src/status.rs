@@ -10,7 +10,7 @@ pub(crate) fn reply(status: &EngineStatus) -> wire::StatusReply {
     wire::StatusReply {
         // A full node is ready: it works, and telling the runtime otherwise would make Kubernetes move its pods away.
         ready: status.free + status.in_flight + status.leased + status.cooling > 0,
-        waiting_for: status.waiting.join("; "),
+        waiting_for: status.waiting.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         free: status.free,
         leased: status.leased,
         cooling: status.cooling,

@@ -279,3 +279,29 @@ impl Action {
         }
     }
 }
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create { subnet, amount, .. } => write!(f, "make an interface with {amount} in {subnet}"),
+            Self::Attach { eni, card: 0, device_index } => write!(f, "attach {eni} at device index {device_index}"),
+            Self::Attach { eni, card, device_index } => {
+                write!(f, "attach {eni} at device index {device_index} of network card {card}")
+            }
+            Self::DeleteOnTermination { eni, .. } => write!(f, "let {eni} go with the instance"),
+            Self::SecurityGroups { eni, security_groups } => {
+                write!(f, "give {eni} the security groups")?;
+                security_groups.iter().try_for_each(|group| write!(f, " {group}"))
+            }
+            Self::Assign { eni, amount } => write!(f, "ask for {amount} on {eni}"),
+            Self::Unassign { eni, holdings } => {
+                let (addresses, prefixes) = (holdings.addresses.len(), holdings.prefixes.len());
+                let amount =
+                    if prefixes > 0 { format!("{prefixes} prefixes") } else { format!("{addresses} addresses") };
+                write!(f, "give {amount} of {eni} back")
+            }
+            Self::Detach { eni, .. } => write!(f, "detach {eni}"),
+            Self::Delete { eni } => write!(f, "delete {eni}"),
+        }
+    }
+}

@@ -36,7 +36,7 @@ use crate::{
     subnets::Subnets,
 };
 
-pub use report::{AddressState, EngineStatus, EniStatus};
+pub use report::{AddressState, EngineStatus, EniStatus, PlanStatus, SubnetStatus, Waiting, WaitingFor};
 
 /// How long after a release a failed write may still be that of the released lease.
 const RELEASE_MEMORY: Duration = Duration::from_secs(30);

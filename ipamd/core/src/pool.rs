@@ -202,6 +202,18 @@ impl Pool {
         self.held.contains_key(&address)
     }
 
+    /// Whose the address is. Absent: no pod holds it.
+    #[must_use]
+    pub fn holder(&self, address: Ipv4Addr) -> Option<&PodKey> {
+        self.held.get(&address)
+    }
+
+    /// Until when the address rests. Absent: it does not.
+    #[must_use]
+    pub fn rests_until(&self, address: Ipv4Addr) -> Option<Moment> {
+        self.cooling.get(&address).copied()
+    }
+
     /// Whether a pod holds the address, or it still rests, or the kernel has it for somebody.
     #[must_use]
     pub fn is_taken(&self, address: Ipv4Addr) -> bool {

@@ -132,6 +132,15 @@ pub enum Amount {
     Prefixes(u16),
 }
 
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addresses(count) => write!(f, "{count} addresses"),
+            Self::Prefixes(count) => write!(f, "{count} prefixes"),
+        }
+    }
+}
+
 impl Amount {
     /// How many places of an ENI that takes.
     #[must_use]

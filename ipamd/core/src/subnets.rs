@@ -73,6 +73,11 @@ impl Subnets {
         }
     }
 
+    /// The subnets as EC2 described them last.
+    pub fn known(&self) -> impl Iterator<Item = &Subnet> {
+        self.known.iter()
+    }
+
     /// Whether EC2 should be asked before an ENI is made.
     #[must_use]
     pub fn is_stale(&self, now: Moment) -> bool {

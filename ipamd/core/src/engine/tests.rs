@@ -2,6 +2,7 @@
 
 mod believing;
 mod neighbours;
+mod reporting;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

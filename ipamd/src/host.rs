@@ -145,6 +145,7 @@ impl HostNet {
             mark: mark(attachment)?,
             mtu: settings.mtu,
             ipv6: false,
+            primary_v6: None,
         };
         let guard = Arc::clone(&self.guard);
         self.run(move || guard.prepare_eni(&plan)).await.map(drop)

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use eni_proto::{
@@ -20,6 +20,7 @@ use crate::{
     ops::{Address, Ipv4Setting, Object, Op, Route, Rule, Setting},
     route::Link,
     socket::NetlinkSocket,
+    sysctl,
 };
 
 /// An attached ENI and how it shall be.
@@ -41,6 +42,9 @@ pub struct EniPlan {
     pub mtu: u16,
     /// Whether its pods have IPv6 addresses too. The router is the VPC's link-local one.
     pub ipv6: bool,
+    /// Its own IPv6 address, which no pod has: as whom the node leaves by this ENI where it translates a pod's packets, as kube-proxy
+    /// makes it for services. Absent: those packets have another ENI's address, and the VPC drops them.
+    pub primary_v6: Option<Ipv6Addr>,
 }
 
 /// Why an ENI could not be prepared or forgotten.
@@ -67,6 +71,9 @@ pub enum EniError {
     /// nf_tables could not be changed.
     #[error("cannot change the ENI's chain")]
     Nft(#[from] NftError),
+    /// A kernel setting could not be written.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::SysctlError),
     /// There is no talking to the kernel.
     #[error("netlink socket failed")]
     Socket(#[from] io::Error),
@@ -88,6 +95,11 @@ pub(crate) fn prepare(plan: &EniPlan) -> Result<Link, EniError> {
     let state = observe_host(&mut socket)?;
     let link = state.link_of(plan.mac).ok_or(EniError::LinkMissing { mac: plan.mac })?;
     let steps = steps(plan, link, &state);
+    if plan.ipv6 && !plan.mark.is_primary() {
+        // Without a link-local address of its own nobody asks for the router, and the link that comes up now would get one a second
+        // later: the kernel would first look whether somebody else has it.
+        sysctl::write_if_present(&format!("ipv6/conf/{}/accept_dad", link.name), 0)?;
+    }
     apply_on(&mut socket, &steps, Already::Fine)?;
     if !plan.mark.is_primary() {
         let families = families(plan.ipv6);
@@ -144,18 +156,22 @@ pub(crate) fn steps(plan: &EniPlan, link: &Link, state: &HostState) -> Vec<Op> {
         return steps;
     }
     let table = eni_table(plan.card, plan.device_index);
-    let address = Address { link: link.index, address: plan.primary.into() };
-    let stale = state.addresses.iter().filter(|(found, ours)| *ours && found.link == link.index && *found != address);
-    steps.extend(stale.map(|(found, _)| Op::Remove(Object::Address(*found))));
-    if !state.addresses.iter().any(|(found, _)| *found == address) {
-        steps.push(Op::Add(Object::Address(address)));
-    }
+    let wanted: Vec<Address> = own(plan).map(|address| Address { link: link.index, address }).collect();
+    let on_link = |(found, ours): &&(Address, bool)| *ours && found.link == link.index && !wanted.contains(found);
+    steps.extend(state.addresses.iter().filter(on_link).map(|(found, _)| Op::Remove(Object::Address(*found))));
+    let missing = |address: &&Address| !state.addresses.iter().any(|(found, _)| found == *address);
+    steps.extend(wanted.iter().filter(missing).map(|address| Op::Add(Object::Address(*address))));
     let routes = state.routes.iter().filter(|route| route.table == table).copied().map(Object::Route).collect();
     steps.extend(difference(routes, wanted_routes(plan, table, link.index)));
     let concerns = |rule: &&Rule| rule.table == table || rule.mark == Some((plan.mark.value(), ENI_MARK_MASK));
     let rules = state.rules.iter().filter(concerns).copied().map(Object::Rule).collect();
     steps.extend(difference(rules, wanted_rules(plan, table)));
     steps
+}
+
+/// The ENI's own addresses.
+fn own(plan: &EniPlan) -> impl Iterator<Item = IpAddr> {
+    [Some(plan.primary.into()), plan.primary_v6.map(IpAddr::V6)].into_iter().flatten()
 }
 
 /// Link settings of every ENI.
@@ -202,9 +218,11 @@ fn wanted_routes(plan: &EniPlan, table: u32, link: u32) -> Vec<Object> {
 fn wanted_rules(plan: &EniPlan, table: u32) -> Vec<Object> {
     let mark = Some((plan.mark.value(), ENI_MARK_MASK));
     let by_mark = |family| Object::Rule(Rule { family, priority: RULE_ENI_MARK, from: None, mark, table });
-    let from = Some(plan.primary.into());
     let mut rules: Vec<Object> = families(plan.ipv6).iter().copied().map(by_mark).collect();
-    rules.push(Object::Rule(Rule { family: Family::V4, priority: RULE_FROM_ENI, from, mark: None, table }));
+    rules.extend(own(plan).map(|address| {
+        let (family, from) = (Family::of(address), Some(address));
+        Object::Rule(Rule { family, priority: RULE_FROM_ENI, from, mark: None, table })
+    }));
     rules
 }
 
@@ -242,6 +260,7 @@ mod tests {
             mark: EniMark::of_device(1),
             mtu: 9001,
             ipv6: false,
+            primary_v6: None,
         }
     }
 
@@ -290,15 +309,18 @@ mod tests {
     fn with_ipv6_an_eni_has_a_rule_and_a_router_of_that_family_too() {
         let link = Link { index: 3, ..Link::default() };
         let state = carried_out(&steps(&plan(), &link, &HostState::default()), HostState::default());
-        let more: Vec<Op> = steps(&EniPlan { ipv6: true, ..plan() }, &link, &state)
+        let primary_v6 = Some(Ipv6Addr::new(0x2600, 0x1f00, 0, 0, 0xb, 0, 0, 0));
+        let more: Vec<Op> = steps(&EniPlan { ipv6: true, primary_v6, ..plan() }, &link, &state)
             .into_iter()
             .filter(|step| !matches!(step, Op::Set { .. }))
             .collect();
         assert_eq!(
             texts(&more),
             [
+                "add address 2600:1f00:0:0:b::/128 on link 3",
                 "add route ::/0 via fe80:ec2::1 on link 3 in table 2 (protocol 142)",
                 "add IPv6 rule 1536: fwmark 0x2/0x7f lookup 2",
+                "add IPv6 rule 32765: from 2600:1f00:0:0:b:: lookup 2",
             ]
         );
     }

@@ -15,7 +15,7 @@ pub struct Address {
     pub address: IpAddr,
 }
 
-/// A unicast route, stamped with our protocol number.
+/// A route, stamped with our protocol number: unicast, or in the table 255 to the network's own address on the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     /// The table, 1 to 2^32 - 1.

@@ -31,6 +31,8 @@ const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 const RT_TABLE_COMPAT: u8 = 252;
+/// The table of a network's own addresses.
+pub(crate) const TABLE_LOCAL: u32 = 255;
 
 /// A veth pair before it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -288,7 +290,7 @@ fn route_message(route: Route) -> RouteMessage {
     message.header.table = u8::try_from(route.table).unwrap_or(RT_TABLE_COMPAT);
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
     message.header.scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
-    message.header.kind = RouteType::Unicast;
+    message.header.kind = if route.table == TABLE_LOCAL { RouteType::Local } else { RouteType::Unicast };
     message.attributes = vec![RouteAttribute::Table(route.table), RouteAttribute::Oif(route.link)];
     if route.destination.prefix() > 0 {
         message.attributes.push(RouteAttribute::Destination(route.destination.network().into()));

@@ -58,6 +58,7 @@ impl Pods {
             prepare_host(&plans().0).unwrap();
             prepare_eni(&plans().1).unwrap();
         });
+        world.activate();
         let netns = [(); 3].map(|()| Netns::fresh().unwrap());
         let pod = |n: usize, v6: &str, mark| {
             let last = u8::try_from(n).unwrap() + 1;
@@ -133,9 +134,33 @@ fn a_pods_first_packet_leaves_at_once_by_the_eni_that_owns_its_prefix() {
     let addresses = pods.netns[1].inside(|| ip("-6 address show dev eth0 scope global")).unwrap();
     assert!(addresses.contains(&format!("{ON_SECONDARY}/128")), "{addresses}");
     assert!(!addresses.contains("tentative"), "{addresses}");
+    // What comes for it is taken when the ADD is over, not when the kernel has caught up in the background.
+    let own = pods.netns[1].inside(|| ip("-6 route show table local proto 142")).unwrap();
+    assert!(own.contains(&format!("local {ON_SECONDARY} dev eth0")), "{own}");
     assert_eq!(pods.ask(1, REMOTE).as_deref(), Some(ON_SECONDARY));
     assert_eq!(pods.ask(0, REMOTE).as_deref(), Some(ON_PRIMARY));
     assert_eq!((pods.seen(ON_PRIMARY).as_str(), pods.seen(ON_SECONDARY).as_str()), ("f0", "f1"));
+}
+
+#[test]
+fn an_eni_that_has_just_come_can_ask_for_its_router_and_has_an_address_of_its_own() {
+    let world = World::new();
+    let own = "2600:1f00:0:0:b::";
+    world.on_node(|| {
+        prepare_host(&plans().0).unwrap();
+        let plan = EniPlan { primary_v6: own.parse().ok(), ..plans().1 };
+        prepare_eni(&plan).unwrap();
+        let addresses = ip("-6 address show dev eth1");
+        assert!(addresses.contains("fe80::") && addresses.contains(own), "{addresses}");
+        assert_eq!(run("sysctl", "-n net.ipv6.conf.eth1.accept_dad").trim(), "0", "the address is used without a look");
+        assert!(ip("-6 rule").contains(&format!("32765:\tfrom {own} lookup 2")), "{}", ip("-6 rule"));
+        let before = snapshot();
+        prepare_eni(&plan).unwrap();
+        assert_eq!(snapshot(), before);
+        eni_datapath::forget_eni(0, 1, MARK).unwrap();
+        assert!(!ip("-6 address").contains(own));
+        assert!(!ip("-6 rule").contains(own));
+    });
 }
 
 #[test]

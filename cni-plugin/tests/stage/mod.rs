@@ -127,6 +127,7 @@ fn eni_plan() -> EniPlan {
         mark: eni_proto::EniMark::of_device(1),
         mtu: 9001,
         ipv6: false,
+        primary_v6: None,
     }
 }
 

@@ -1,6 +1,11 @@
 //! The VPC: routes each address to the ENI that owns it, and drops and counts what a VPC would not carry.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use ipam_core::{EniId, InstanceId, ports::Interface};
 
@@ -17,7 +22,8 @@ use ports::Ports;
 pub(crate) use ports::Surroundings;
 pub use ways::{Carried, Direction};
 
-/// IPv6 is off so that a node's neighbour discovery makes no noise; proxy ARP answers for every address that has an owner.
+/// IPv6 is off on ports whose ENI has none, so that a node's neighbour discovery makes no noise; proxy ARP answers for every address
+/// that has an owner.
 const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/ip_forward", "1"),
     ("net/ipv4/conf/all/rp_filter", "0"),
@@ -25,8 +31,11 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/conf/all/send_redirects", "0"),
     ("net/ipv4/conf/default/send_redirects", "0"),
     ("net/ipv4/conf/default/proxy_arp", "1"),
-    ("net/ipv6/conf/all/disable_ipv6", "1"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    // The VPC's router has its address without asking.
+    ("net/ipv6/conf/all/accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
 ];
 
 const RULES: &str = "table ip fabric {
@@ -52,6 +61,17 @@ const RULES: &str = "table ip fabric {
     iifname \"igw\" ip daddr != @public update @no_public_address { ip daddr } drop
   }
 }
+table ip6 fabric {
+  set outside { type ifname; elements = { \"lo\", \"igw\" } }
+  set wrong_source { type ifname . ipv6_addr; size 65535; flags dynamic; counter; }
+  chain source_check {
+    type filter hook prerouting priority -300; policy accept;
+    iifname @outside accept
+    ip6 saddr { ::, fe80::/10 } accept
+    fib saddr . iif oif != 0 accept
+    update @wrong_source { iifname . ip6 saddr } drop
+  }
+}
 ";
 
 /// Packets that left an ENI with a source that this ENI did not own.
@@ -60,7 +80,7 @@ pub struct WrongSource {
     /// The ENI by which the packets came in.
     pub eni: EniId,
     /// The source that they claimed.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// How many.
     pub packets: u64,
 }
@@ -148,6 +168,10 @@ impl Fabric {
             let scripts = script::write(&self.ports, &next, &netns);
             self.namespace.nft(&scripts.nft)?;
             self.namespace.ip(&scripts.ip)?;
+            for port in &scripts.ipv6_ports {
+                self.namespace.sysctl(&[(&format!("net/ipv6/conf/{port}/disable_ipv6"), "0")])?;
+            }
+            self.namespace.ip(&scripts.ipv6)?;
             for (instance, boot) in &scripts.nodes {
                 nodes[instance].ip(boot)?;
             }
@@ -165,17 +189,19 @@ impl Fabric {
 
     pub(crate) fn drops(&self) -> Result<Drops, LabError> {
         let mut drops = Drops::default();
-        for (key, packets) in counters::read(&self.namespace, "fabric", "wrong_source")? {
-            let port = key.first().map_or("", String::as_str);
-            let eni = self
-                .history
-                .get(port)
-                .cloned()
-                .ok_or_else(|| LabError::Answer { what: "a port of the fabric", answer: port.to_owned() })?;
-            drops.wrong_source.push(WrongSource { eni, source: counters::address(&key, 1)?, packets });
+        for family in counters::FAMILIES {
+            for (key, packets) in counters::read(&self.namespace, family, "fabric", "wrong_source")? {
+                let port = key.first().map_or("", String::as_str);
+                let eni = self
+                    .history
+                    .get(port)
+                    .cloned()
+                    .ok_or_else(|| LabError::Answer { what: "a port of the fabric", answer: port.to_owned() })?;
+                drops.wrong_source.push(WrongSource { eni, source: counters::address(&key, 1)?, packets });
+            }
         }
         drops.wrong_source.sort_by(|a, b| (&a.eni, a.source).cmp(&(&b.eni, b.source)));
-        for (key, packets) in counters::read(&self.namespace, "fabric", "no_public_address")? {
+        for (key, packets) in counters::read(&self.namespace, "ip", "fabric", "no_public_address")? {
             drops.no_public_address.insert(counters::address(&key, 0)?, packets);
         }
         Ok(drops)

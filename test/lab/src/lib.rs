@@ -35,7 +35,7 @@ pub use error::LabError;
 pub use fabric::{Carried, Direction, Drops, NAT_GATEWAY, WrongSource};
 pub use follow::{Follower, Nudge};
 pub use forward::Ec2Gate;
-pub use internet::INTERNET_HOST;
+pub use internet::{INTERNET_HOST, INTERNET_HOST_V6};
 pub use machine::Machine;
 pub use namespace::Namespace;
 pub use node::{EC2_ADDRESS, IMDS_ADDRESS, Node};

@@ -1,6 +1,6 @@
 //! A pod's sandbox: an empty network that a CNI plugin is to fill.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process::Command, time::Duration};
 
 use crate::{LabError, Namespace};
 
@@ -44,7 +44,7 @@ impl Pod {
     ///
     /// # Errors
     /// [`LabError::Os`] when `ping` cannot be started.
-    pub fn ping(&self, target: Ipv4Addr, patience: Duration) -> Result<Ping, LabError> {
+    pub fn ping(&self, target: impl Into<IpAddr>, patience: Duration) -> Result<Ping, LabError> {
         self.namespace.ping(target, patience)
     }
 }
@@ -54,10 +54,10 @@ impl Namespace {
     ///
     /// # Errors
     /// [`LabError::Os`] when `ping` cannot be started.
-    pub fn ping(&self, target: Ipv4Addr, patience: Duration) -> Result<Ping, LabError> {
+    pub fn ping(&self, target: impl Into<IpAddr>, patience: Duration) -> Result<Ping, LabError> {
         let seconds = patience.as_millis().div_ceil(1000).max(1).to_string();
         let mut command = Command::new("ping");
-        command.args(["-n", "-c", "1", "-W", &seconds]).arg(target.to_string());
+        command.args(["-n", "-c", "1", "-W", &seconds]).arg(target.into().to_string());
         let output = self.output(&mut command, &[])?;
         let mut transcript = String::from_utf8_lossy(&output.stdout).into_owned();
         transcript.push_str(&String::from_utf8_lossy(&output.stderr));

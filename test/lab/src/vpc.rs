@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -63,6 +63,14 @@ impl Lab {
     /// Tells the lab of a subnet; ENIs in other subnets are ignored.
     pub fn add_subnet(&self, id: SubnetId, cidr: Cidr4) {
         self.lock().surroundings.subnets.insert(id, cidr);
+    }
+
+    /// Gives an ENI IPv6 networks, each as its first address and the length of its prefix, from the next [`Lab::sync`] on.
+    ///
+    /// The first of length 128 is the ENI's own: on a node's first ENI the operating system has it from the start. The other end of the
+    /// link is the VPC's router, which sends no advertisements.
+    pub fn give_ipv6(&self, eni: EniId, networks: impl IntoIterator<Item = (Ipv6Addr, u8)>) {
+        self.lock().surroundings.ipv6.insert(eni, networks.into_iter().collect());
     }
 
     /// Adds an instance. Its ENIs appear with the next [`Lab::sync`].
@@ -149,11 +157,19 @@ impl Lab {
         self.lock().fabric.add_outside_host(link, address, network)
     }
 
+    /// Gives a host of [`Lab::add_outside_host`] an IPv6 address too; its network is the /64 around it.
+    ///
+    /// # Errors
+    /// [`LabError::Tool`], [`LabError::Os`].
+    pub fn give_outside_host_ipv6(&self, host: &Namespace, link: &str, address: Ipv6Addr) -> Result<(), LabError> {
+        self.lock().fabric.give_outside_host_ipv6(host, link, address)
+    }
+
     /// Lets the internet reach `target` at `public` as through a load balancer that keeps the client's address.
     ///
     /// # Errors
     /// [`LabError::Tool`].
-    pub fn balance(&self, public: SocketAddrV4, target: SocketAddrV4) -> Result<(), LabError> {
+    pub fn balance(&self, public: SocketAddr, target: SocketAddr) -> Result<(), LabError> {
         self.lock().fabric.balance(public, target)
     }
 

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::Arc,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use ipam_core::ports::{Attachment, Cidr4, Interface, InterfaceKind};
-use lab::{INTERNET_HOST, Lab, Node};
+use lab::{INTERNET_HOST, INTERNET_HOST_V6, Lab, Node};
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -72,6 +72,42 @@ fn nodes_reach_each_other_and_the_internet_by_their_primary_addresses() {
     assert!(one.namespace().ping(INTERNET_HOST, PATIENCE).unwrap().answered);
     assert_eq!(lab.internet_saw().unwrap(), BTreeMap::from([(ip("10.0.0.11"), 1)]));
     assert_eq!(lab.drops().unwrap().to_string(), "none");
+}
+
+/// A node's own address, and a prefix for its pods.
+fn give_ipv6(lab: &Lab, eni: &str, host: u16) {
+    let networks = [(ip6(&format!("2600:1f00::{host:x}")), 128), (ip6(&format!("2600:1f00::{host:x}:0:0:0")), 80)];
+    lab.give_ipv6(eni.parse().unwrap(), networks);
+}
+
+fn ip6(text: &str) -> Ipv6Addr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn ipv6_networks_are_delivered_to_their_eni_and_other_sources_dropped() {
+    let (lab, one, two) = two_nodes();
+    give_ipv6(&lab, "eni-1", 0x11);
+    give_ipv6(&lab, "eni-2", 0x12);
+    lab.sync(&primaries()).unwrap();
+    for (node, address) in [(&one, "2600:1f00::11:0:0:7"), (&two, "2600:1f00::12:0:0:7"), (&two, "2600:1f00::dead")] {
+        node.namespace().ip(&format!("addr add {address}/128 dev lo nodad\n")).unwrap();
+    }
+
+    assert!(one.namespace().ping(INTERNET_HOST_V6, PATIENCE).unwrap().answered);
+    assert!(one.namespace().ping(ip6("2600:1f00::12"), PATIENCE).unwrap().answered);
+    assert!(ping_from(&two, "2600:1f00::12:0:0:7", "2600:1f00::11:0:0:7"));
+    assert_eq!(lab.drops().unwrap().to_string(), "none");
+
+    assert!(!ping_from(&two, "2600:1f00::dead", "2600:1f00::11"));
+    assert_eq!(lab.drops().unwrap().to_string(), "1 from 2600:1f00::dead by eni-2, which does not own it\n");
+
+    // The prefix moves to the other node's ENI.
+    lab.give_ipv6("eni-2".parse().unwrap(), [(ip6("2600:1f00::12"), 128)]);
+    lab.give_ipv6("eni-1".parse().unwrap(), [(ip6("2600:1f00::11"), 128), (ip6("2600:1f00::12:0:0:0"), 80)]);
+    lab.sync(&primaries()).unwrap();
+    assert!(!ping_from(&two, "2600:1f00::12:0:0:7", "2600:1f00::11"));
+    assert_eq!(lab.drops().unwrap().total(), 2);
 }
 
 #[test]

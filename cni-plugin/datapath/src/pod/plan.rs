@@ -12,7 +12,7 @@ use super::PodWiring;
 use crate::{
     Cidr, Family, MacAddress,
     ops::{Address, Neighbour, Object, Op, Route, Rule, Setting},
-    route::{Link, VethPair},
+    route::{Link, TABLE_LOCAL, VethPair},
 };
 
 /// Returns the pair to create.
@@ -92,6 +92,11 @@ pub(super) fn on_link(link: u32, addresses: Addresses, host_mac: MacAddress) -> 
         };
         steps.push(Op::Add(Object::Address(Address { link, address })));
         steps.push(Op::Add(Object::Neighbour(Neighbour { link, address: gateway, mac: host_mac })));
+        if address.is_ipv6() {
+            // The kernel makes an IPv6 address its own some time later, in the background, and drops what comes for it until then.
+            let (table, destination) = (TABLE_LOCAL, Cidr::host(address));
+            steps.push(Op::Add(Object::Route(Route { table, destination, gateway: None, link })));
+        }
     }
     steps
 }

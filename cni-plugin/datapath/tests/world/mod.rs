@@ -54,6 +54,12 @@ impl World {
         self.in_fabric(|| ip(&format!("link set {fabric_name} up")));
     }
 
+    /// Lets the kernel notice that the links are up; by itself it does so some time later, and drops packets until then.
+    pub fn activate(&self) {
+        self.on_node(|| ["eth0", "eth1"].map(|link| ip(&format!("link show dev {link}"))));
+        self.in_fabric(|| ["f0", "f1"].map(|link| ip(&format!("link show dev {link}"))));
+    }
+
     pub fn on_node<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.node.inside(work).unwrap()
     }
@@ -97,6 +103,7 @@ pub fn eni_plan() -> EniPlan {
         mark: MARK,
         mtu: 9001,
         ipv6: false,
+        primary_v6: None,
     }
 }
 

@@ -1,18 +1,26 @@
 //! Reads sets whose elements count packets.
 
-use std::net::Ipv4Addr;
+use std::str::FromStr;
 
 use serde_json::Value;
 
 use crate::{LabError, Namespace};
 
+/// Families of nf_tables: IPv4 and IPv6.
+pub(crate) const FAMILIES: [&str; 2] = ["ip", "ip6"];
+
 /// Returns each element of a set, as its parts, with the packets it counted.
-pub(crate) fn read(namespace: &Namespace, table: &str, set: &str) -> Result<Vec<(Vec<String>, u64)>, LabError> {
-    parse(&namespace.run(&["nft", "-j", "list", "set", "ip", table, set])?)
+pub(crate) fn read(
+    namespace: &Namespace,
+    family: &str,
+    table: &str,
+    set: &str,
+) -> Result<Vec<(Vec<String>, u64)>, LabError> {
+    parse(&namespace.run(&["nft", "-j", "list", "set", family, table, set])?)
 }
 
 /// The address at position `index` of an element's parts.
-pub(crate) fn address(key: &[String], index: usize) -> Result<Ipv4Addr, LabError> {
+pub(crate) fn address<T: FromStr>(key: &[String], index: usize) -> Result<T, LabError> {
     let text = key.get(index).map_or("", String::as_str);
     text.parse().map_err(|_| LabError::Answer { what: "an element of an nft set", answer: key.join(" . ") })
 }

@@ -1,6 +1,6 @@
 //! What hangs on the VPC without being an ENI: hosts of other networks, and load balancers.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipam_core::ports::Cidr4;
 
@@ -13,6 +13,13 @@ const BALANCER: &str = "table ip balancer {
   chain in {
     type nat hook prerouting priority dstnat; policy accept;
     iifname \"igw\" meta l4proto { tcp, udp } dnat ip to ip daddr . th dport map @targets
+  }
+}
+table ip6 balancer {
+  map targets { type ipv6_addr . inet_service : ipv6_addr . inet_service; }
+  chain in {
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname \"igw\" meta l4proto { tcp, udp } dnat ip6 to ip6 daddr . th dport map @targets
   }
 }
 add rule ip fabric balanced ct status dnat accept
@@ -60,13 +67,28 @@ add rule ip fabric translated ct status snat accept
         Ok(host)
     }
 
-    pub(crate) fn balance(&mut self, public: SocketAddrV4, target: SocketAddrV4) -> Result<(), LabError> {
+    pub(crate) fn give_outside_host_ipv6(
+        &self,
+        host: &Namespace,
+        link: &str,
+        address: Ipv6Addr,
+    ) -> Result<(), LabError> {
+        // The first address of the /64 is the router.
+        let router = Ipv6Addr::from_bits(address.to_bits() >> 64 << 64 | 1);
+        self.namespace.nft(&format!("add element ip6 fabric outside {{ \"{link}\" }}\n"))?;
+        self.namespace.sysctl(&[(&format!("net/ipv6/conf/{link}/disable_ipv6"), "0")])?;
+        self.namespace.ip(&format!("addr add fe80::1/64 dev {link} nodad\naddr add {router}/64 dev {link} nodad\n"))?;
+        host.ip(&format!("addr add {address}/64 dev {link} nodad\nroute add default via {router}\n")).map(drop)
+    }
+
+    pub(crate) fn balance(&mut self, public: SocketAddr, target: SocketAddr) -> Result<(), LabError> {
         if !std::mem::replace(&mut self.balances, true) {
             self.namespace.nft(BALANCER)?;
         }
-        let pair = |address: SocketAddrV4| format!("{} . {}", address.ip(), address.port());
+        let pair = |address: SocketAddr| format!("{} . {}", address.ip(), address.port());
+        let family = if public.is_ipv4() { "ip" } else { "ip6" };
         self.namespace
-            .nft(&format!("add element ip balancer targets {{ {} : {} }}\n", pair(public), pair(target)))
+            .nft(&format!("add element {family} balancer targets {{ {} : {} }}\n", pair(public), pair(target)))
             .map(drop)
     }
 }

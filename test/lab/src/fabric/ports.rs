@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 use ipam_core::{
@@ -25,9 +25,19 @@ pub(crate) struct Port {
     pub(crate) first: bool,
     /// Addresses that the fabric delivers here and takes from here.
     pub(crate) owns: BTreeSet<Ipv4Addr>,
+    /// The same in IPv6.
+    pub(crate) owns_v6: BTreeSet<Network6>,
 }
 
+/// An IPv6 network: its first address, and the length of its prefix.
+pub(crate) type Network6 = (Ipv6Addr, u8);
+
 impl Port {
+    /// The node's own IPv6 address on this link.
+    pub(crate) fn primary_v6(&self) -> Option<Ipv6Addr> {
+        self.owns_v6.iter().find(|(_, prefix)| *prefix == 128).map(|(address, _)| *address)
+    }
+
     /// Whether `self` is the same link as `other`, whatever its addresses.
     pub(crate) fn same_link(&self, other: &Self) -> bool {
         (&self.name, &self.link, &self.instance, self.mac) == (&other.name, &other.link, &other.instance, other.mac)
@@ -42,6 +52,8 @@ pub(crate) type Ports = BTreeMap<EniId, Port>;
 pub(crate) struct Surroundings {
     pub(crate) nodes: BTreeSet<InstanceId>,
     pub(crate) subnets: BTreeMap<SubnetId, Cidr4>,
+    /// What ENIs have of IPv6.
+    pub(crate) ipv6: BTreeMap<EniId, BTreeSet<Network6>>,
 }
 
 /// The router's address in a subnet: the network's address plus one.
@@ -80,7 +92,8 @@ pub(crate) fn arrange(
         }
         let known = now.get(&interface.id).filter(|port| port.instance == attachment.instance && port.link == link);
         let name = known.map_or_else(|| next_name(number), |port| port.name.clone());
-        wanted.insert(interface.id.clone(), port(interface, attachment, subnet, name, link));
+        let owns_v6 = surroundings.ipv6.get(&interface.id).cloned().unwrap_or_default();
+        wanted.insert(interface.id.clone(), Port { owns_v6, ..port(interface, attachment, subnet, name, link) });
     }
     settle_owners(now, &mut wanted, &mut odd);
     (wanted, odd)
@@ -96,6 +109,7 @@ fn port(interface: &Interface, attachment: &Attachment, subnet: Cidr4, name: Str
         primary: interface.primary,
         first: attachment.device_index == 0 && attachment.card == 0,
         owns: interface.addresses().chain([interface.primary]).collect(),
+        owns_v6: BTreeSet::new(),
     }
 }
 

@@ -4,16 +4,25 @@ use std::{collections::BTreeMap, fmt::Write, net::Ipv4Addr};
 
 use ipam_core::InstanceId;
 
-use super::ports::{Port, Ports, router};
+use super::ports::{Network6, Port, Ports, router};
+
+/// The ENI's own side of each link, seen from the router. No ENI announces it: the router's neighbour entry is permanent.
+const ENI_V6: &str = "fe80::e";
+/// The router's side. Source: VPC User Guide, "Subnet route tables".
+const ROUTER_V6: &str = "fe80:ec2::1";
 
 /// What has to be run, and where.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scripts {
     /// `ip -batch` in the fabric.
     pub(crate) ip: String,
+    /// Ports of the fabric that get IPv6, after `ip`.
+    pub(crate) ipv6_ports: Vec<String>,
+    /// `ip -batch` in the fabric, after that.
+    pub(crate) ipv6: String,
     /// `nft -f` in the fabric, before `ip`.
     pub(crate) nft: String,
-    /// `ip -batch` in nodes, after `ip`: what the operating system would do at boot.
+    /// `ip -batch` in nodes, after `ipv6`: what the operating system would do at boot.
     pub(crate) nodes: BTreeMap<InstanceId, String>,
     /// `ip -batch` in the fabric, after `nodes`.
     pub(crate) settle: String,
@@ -28,6 +37,9 @@ pub(crate) fn write(now: &Ports, next: &Ports, netns: &BTreeMap<InstanceId, Stri
         for address in port.owns.iter().filter(|address| !kept.is_some_and(|port| port.owns.contains(address))) {
             scripts.disown(port, *address, kept.is_some());
         }
+        for network in port.owns_v6.iter().filter(|network| kept.is_some_and(|port| !port.owns_v6.contains(network))) {
+            scripts.line(format_args!("route del {} dev {}", text(*network), port.name));
+        }
         if kept.is_none() {
             scripts.line(format_args!("link del {}", port.name));
         }
@@ -40,6 +52,7 @@ pub(crate) fn write(now: &Ports, next: &Ports, netns: &BTreeMap<InstanceId, Stri
         for address in port.owns.iter().filter(|address| !known.is_some_and(|port| port.owns.contains(address))) {
             scripts.own(port, *address);
         }
+        scripts.own_v6(port, known);
     }
     scripts
 }
@@ -51,6 +64,10 @@ pub(crate) fn activate(link: &str) -> String {
     format!("link show dev {link}\n")
 }
 
+fn text((network, prefix): Network6) -> String {
+    format!("{network}/{prefix}")
+}
+
 impl Scripts {
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         let _ = writeln!(self.ip, "{line}");
@@ -59,7 +76,7 @@ impl Scripts {
     fn plug(&mut self, eni: &str, port: &Port, netns: &str) {
         let Port { name, link, mac, .. } = port;
         self.line(format_args!("link add {name} mtu 9001 type veth peer name {link} address {mac} netns {netns}"));
-        self.line(format_args!("link set {name} up alias {eni}"));
+        self.line(format_args!("link set {name} up alias {eni} addrgenmode none"));
         // Proxy ARP would wait up to 0.8 s before it answers; only a device's own value can be set here.
         self.line(format_args!("ntable change name arp_cache dev {name} proxy_delay 0"));
         self.line(format_args!("addr replace {}/32 dev lo", router(port.subnet)));
@@ -84,6 +101,28 @@ impl Scripts {
         let _ = writeln!(self.nft, "add element ip fabric owned {{ \"{name}\" . {address} }}");
         if port.first && address == port.primary {
             let _ = writeln!(self.nft, "add element ip fabric public {{ {address} }}");
+        }
+    }
+
+    /// The first network brings the router with it.
+    fn own_v6(&mut self, port: &Port, known: Option<&Port>) {
+        let Port { name, mac, link, .. } = port;
+        let had = known.map(|known| &known.owns_v6).filter(|had| !had.is_empty());
+        if had.is_none() && !port.owns_v6.is_empty() {
+            self.ipv6_ports.push(name.clone());
+            let _ = write!(
+                self.ipv6,
+                "addr replace {ROUTER_V6}/64 dev {name} nodad\nneigh replace {ENI_V6} lladdr {mac} dev {name} nud permanent\n"
+            );
+            if let Some(address) = port.primary_v6().filter(|_| port.first) {
+                let _ = write!(
+                    self.nodes.entry(port.instance.clone()).or_default(),
+                    "addr replace {address}/128 dev {link} nodad\nroute replace default via {ROUTER_V6} dev {link}\n"
+                );
+            }
+        }
+        for network in port.owns_v6.iter().filter(|network| had.is_none_or(|had| !had.contains(network))) {
+            let _ = writeln!(self.ipv6, "route replace {} via {ENI_V6} dev {name}", text(*network));
         }
     }
 

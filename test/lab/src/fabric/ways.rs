@@ -1,6 +1,6 @@
 //! Which ENI carried which packets; counted only on request, because counting costs.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ipam_core::EniId;
 
@@ -19,6 +19,26 @@ table ip ways {
   chain to_node {
     type filter hook postrouting priority 300; policy accept;
     update @to_node { oifname . ip saddr . ip daddr }
+  }
+}
+table ip6 ways
+delete table ip6 ways
+table ip6 ways {
+  set from_node { type ifname . ipv6_addr . ipv6_addr; size 65535; flags dynamic; counter; }
+  set to_node { type ifname . ipv6_addr . ipv6_addr; size 65535; flags dynamic; counter; }
+  chain neighbours {
+    ip6 saddr { ::, fe80::/10 } accept
+    ip6 daddr { fe80::/10, ff00::/8 } accept
+  }
+  chain from_node {
+    type filter hook prerouting priority -290; policy accept;
+    jump neighbours
+    update @from_node { iifname . ip6 saddr . ip6 daddr }
+  }
+  chain to_node {
+    type filter hook postrouting priority 300; policy accept;
+    jump neighbours
+    update @to_node { oifname . ip6 saddr . ip6 daddr }
   }
 }
 ";
@@ -40,9 +60,9 @@ pub struct Carried {
     /// Whether they left the node or came to it.
     pub direction: Direction,
     /// Their source, as it was on the ENI's link.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Their destination, as it was on the ENI's link.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// How many, at least one.
     pub packets: u64,
 }
@@ -54,8 +74,11 @@ impl Fabric {
 
     pub(crate) fn ways(&self) -> Result<Vec<Carried>, LabError> {
         let mut ways = Vec::new();
-        for (set, direction) in [("from_node", Direction::FromNode), ("to_node", Direction::ToNode)] {
-            for (key, packets) in counters::read(&self.namespace, "ways", set)? {
+        let sets = [("from_node", Direction::FromNode), ("to_node", Direction::ToNode)];
+        for (family, (set, direction)) in
+            counters::FAMILIES.into_iter().flat_map(|family| sets.map(|set| (family, set)))
+        {
+            for (key, packets) in counters::read(&self.namespace, family, "ways", set)? {
                 // Links that are no ENI's lead out of the VPC.
                 let Some(eni) = key.first().and_then(|port| self.history.get(port)).cloned() else { continue };
                 let (source, destination) = (counters::address(&key, 1)?, counters::address(&key, 2)?);

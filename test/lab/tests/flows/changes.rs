@@ -1,16 +1,18 @@
 //! Settings that change while packets flow: a connection keeps the way and the address that it began with.
 
 use std::{
-    net::{SocketAddrV4, UdpSocket},
+    net::UdpSocket,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
+
+use eni_datapath::Family;
 
 use crate::{
     flow::{self, Setting},
     probe::{self, Answer, PATIENCE},
     proxy::Proxy,
-    world::World,
+    world::{Stack, World},
 };
 
 /// A connection that stays.
@@ -22,7 +24,7 @@ struct Session {
 
 impl Session {
     fn begin(world: &World, from: &str, to: &str) -> Self {
-        let (name, target): (_, SocketAddrV4) = (format!("{from} to {to}"), flow::target(to));
+        let (name, target) = (format!("{from} to {to}"), flow::target(to, Family::V4));
         let socket = world.place(from).inside(|| probe::session(target, PATIENCE).unwrap()).unwrap();
         let began_with = probe::ask_over(&socket).unwrap_or_else(|error| panic!("{name}: {error}"));
         Self { name, socket, began_with }
@@ -37,7 +39,7 @@ impl Session {
 
 #[test]
 fn an_established_connection_outlives_every_change_of_settings() {
-    let mut world = World::new();
+    let mut world = World::new(Stack::V4);
     world.with_proxy(Proxy::Nftables);
     world.keep_nat_gateway();
     let mut wrong = Vec::new();
@@ -59,7 +61,7 @@ fn an_established_connection_outlives_every_change_of_settings() {
 
 #[test]
 fn a_connection_that_begins_during_a_change_is_judged_once() {
-    let mut world = World::new();
+    let mut world = World::new(Stack::V4);
     world.keep_nat_gateway();
     let (from, to) = (["b", "d"], ["peer", "internet"]);
     let changing = AtomicBool::new(true);
@@ -74,7 +76,7 @@ fn a_connection_that_begins_during_a_change_is_judged_once() {
             }
         });
         let ask = |(from, to): (&str, &str)| {
-            let target = flow::target(to);
+            let target = flow::target(to, Family::V4);
             let lost = |_: &u32| probe::ask_udp(target, PATIENCE).is_err();
             world.place(from).inside(|| (0..500).filter(lost).count()).unwrap()
         };

@@ -13,13 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use eni_datapath::{Outcome, Repair};
+use eni_datapath::{Family, Outcome, Repair};
 use lab::Namespace;
 
 use crate::{
     flow, probe,
     proxy::Proxy,
-    world::{World, address_of},
+    world::{Stack, World, address_of},
 };
 
 const LONG: &str = "CHAOS_SECONDS";
@@ -82,7 +82,7 @@ struct Traffic {
 
 /// Asks without end, until `over`; not all the time, because the guard needs the machine too.
 fn talk(world: &World, from: &str, to: &str, traffic: &Traffic, over: &AtomicBool) {
-    let target = flow::target(to);
+    let target = flow::target(to, Family::V4);
     let ask = || {
         let (_never, breath) = mpsc::channel::<()>();
         while !over.load(Ordering::Relaxed) {
@@ -123,13 +123,14 @@ fn order(number: usize) -> usize {
 #[test]
 fn what_somebody_breaks_under_traffic_is_mended_and_no_pods_packet_takes_a_wrong_eni() {
     let seconds: Option<u64> = std::env::var(LONG).ok().map(|text| text.parse().unwrap());
-    let mut world = World::new();
+    let mut world = World::new(Stack::V4);
     world.with_proxy(Proxy::Nftables);
     let repairs: Repairs = Arc::default();
     let told = Arc::clone(&repairs);
     let guard = world.guard(move |repair| told.lock().unwrap().push((Instant::now(), repair.clone())));
     let node = world.place("node-1");
-    let pod_link = node.run(&["sh", "-c", &format!("ip route get {} | cut -d' ' -f3", address_of("b"))]).unwrap();
+    let pod_link =
+        node.run(&["sh", "-c", &format!("ip route get {} | cut -d' ' -f3", address_of("b", Family::V4))]).unwrap();
     let right = state(node);
     let (traffic, over) = (Traffic::default(), AtomicBool::new(false));
     let (_never, pause) = mpsc::channel::<()>();
@@ -148,7 +149,8 @@ fn what_somebody_breaks_under_traffic_is_mended_and_no_pods_packet_takes_a_wrong
                 break;
             }
             let breakage = BREAKAGES[order(number)];
-            let line = breakage.replace("POD", pod_link.trim()).replace("ADDRESS", &address_of("b").to_string());
+            let line =
+                breakage.replace("POD", pod_link.trim()).replace("ADDRESS", &address_of("b", Family::V4).to_string());
             took.entry(breakage).or_default().push(break_and_wait(node, &line, &right, repairs));
             let _ = pause.recv_timeout(PAUSE);
         }
@@ -158,7 +160,7 @@ fn what_somebody_breaks_under_traffic_is_mended_and_no_pods_packet_takes_a_wrong
     drop(guard);
 
     let drops = world.lab.drops().unwrap();
-    let pods = ["a", "b", "c", "d", "small"].map(address_of);
+    let pods = ["a", "b", "c", "d", "small"].map(|pod| address_of(pod, Family::V4));
     let wrong: Vec<_> = drops.wrong_source.iter().filter(|drop| pods.contains(&drop.source)).collect();
     let p99 = tell(&took, &traffic, drops.total());
     assert!(wrong.is_empty(), "pods' packets took a wrong ENI: {wrong:#?}");

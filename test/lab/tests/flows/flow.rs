@@ -4,10 +4,13 @@ mod rows;
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
 };
 
+use eni_datapath::Family;
+
 use crate::{
+    Outcome,
     probe::{self, Claims, PATIENCE, SILENCE},
     services::{PORT, SERVICES},
     world::{World, address_of, name_of},
@@ -61,7 +64,7 @@ pub(crate) enum Kind {
     TeachesMtu(u32),
     /// UDP with the address of somebody else, whom no answer may lead to.
     As(&'static str),
-    /// UDP while pod b has somebody else's address and tells everybody by ARP.
+    /// UDP while pod b has somebody else's address and tells everybody by ARP, or neighbour discovery.
     WhileClaimed(&'static str),
 }
 
@@ -70,6 +73,7 @@ use Kind::{As, Expired, Icmp, LearnsMtu, Tcp, TeachesMtu, Udp, Unreachable, Whil
 /// One row of the table.
 #[derive(Debug)]
 pub(crate) struct Flow {
+    pub(crate) family: Family,
     pub(crate) setting: Setting,
     pub(crate) name: &'static str,
     pub(crate) from: &'static str,
@@ -83,8 +87,15 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Sends all and compares. Returns what was not as it should be; nothing when all was.
-    pub(crate) fn follow(&self, world: &World) -> Option<String> {
+    /// Sends all and compares. Fails with what was not as it should be.
+    pub(crate) fn follow(&self, world: &World) -> Outcome {
+        match self.mistake(world) {
+            None => Ok(()),
+            Some(mistake) => Err(mistake),
+        }
+    }
+
+    fn mistake(&self, world: &World) -> Option<String> {
         world.lab.count_ways().unwrap();
         for kind in self.over {
             let seen = self.send(world, *kind);
@@ -97,7 +108,7 @@ impl Flow {
     }
 
     fn send(&self, world: &World, kind: Kind) -> String {
-        let (target, place) = (target(self.to), world.place(self.from));
+        let (target, place) = (target(self.to, self.family), world.place(self.from));
         let patience = if self.answer == "nobody" { SILENCE } else { PATIENCE };
         let told = |answer: io::Result<probe::Answer>| match answer {
             Ok(answer) => format!("{} sees {}", answer.server, name_of(answer.seen_as)),
@@ -110,20 +121,20 @@ impl Flow {
             Tcp => told(place.inside(|| probe::ask_tcp(target, 0, patience)).unwrap()),
             Udp => told(place.inside(|| probe::ask_udp(target, patience)).unwrap()),
             Icmp => {
-                let ping = place.ping(*target.ip(), patience).unwrap();
+                let ping = place.ping(target.ip(), patience).unwrap();
                 if ping.answered { self.answer.to_owned() } else { "nobody".to_owned() }
             }
             Unreachable => {
-                let closed = SocketAddrV4::new(*target.ip(), CLOSED);
+                let closed = SocketAddr::new(target.ip(), CLOSED);
                 let error = place.inside(|| probe::ask_udp(closed, patience)).unwrap().unwrap_err();
                 if error.kind() == io::ErrorKind::ConnectionRefused { self.answer.to_owned() } else { told(Err(error)) }
             }
             As(other) => {
-                let source = address_of(other);
+                let source = address_of(other, self.family);
                 let answer = place.with_address(source, || probe::ask_udp_from(source, target, SILENCE));
                 told(answer)
             }
-            WhileClaimed(other) => world.place("b").with_address_told(address_of(other), || {
+            WhileClaimed(other) => world.place("b").with_address_told(address_of(other, self.family), || {
                 told(place.inside(|| probe::ask_udp(target, patience)).unwrap())
             }),
             Expired(routers) => {
@@ -133,7 +144,7 @@ impl Flow {
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
                 let router = text.lines().find_map(|line| line.strip_prefix("From ")?.split_once(' '));
                 match router {
-                    Some((router, what)) if what.contains("Time to live exceeded") => {
+                    Some((router, what)) if what.contains("Time to live exceeded") || what.contains("Hop limit") => {
                         let router = router.parse().map_or(router.to_owned(), name_of);
                         format!("{router} says that the time is over")
                     }
@@ -142,7 +153,7 @@ impl Flow {
             }
             LearnsMtu(mtu) | TeachesMtu(mtu) => {
                 let answer = told(place.inside(|| probe::ask_tcp(target, BULK, patience)).unwrap());
-                let learner = if kind == LearnsMtu(mtu) { (self.from, *target.ip()) } else { self.answering() };
+                let learner = if kind == LearnsMtu(mtu) { (self.from, target.ip()) } else { self.answering() };
                 let route = world.place(learner.0).run(&["ip", "route", "get", &learner.1.to_string()]).unwrap();
                 if route.contains(&format!("mtu {mtu}")) {
                     answer
@@ -154,38 +165,64 @@ impl Flow {
     }
 
     /// Who answers, and whom it talks to.
-    fn answering(&self) -> (&'static str, Ipv4Addr) {
+    fn answering(&self) -> (&'static str, IpAddr) {
         let (server, asker) = self.answer.split_once(" sees ").unwrap();
-        (server, address_of(asker))
+        (server, address_of(asker, self.family))
     }
 }
 
 /// Where a name leads, which may be a service's and may have a port.
-pub(crate) fn target(name: &str) -> SocketAddrV4 {
+pub(crate) fn target(name: &str, family: Family) -> SocketAddr {
     if let Some(service) = SERVICES.iter().find(|service| service.name == name) {
-        return SocketAddrV4::new(service.address.into(), PORT);
+        return SocketAddr::new(service.address(family), PORT);
     }
     match name.split_once(':') {
-        Some((name, port)) => SocketAddrV4::new(address_of(name), port.parse().unwrap()),
-        None => SocketAddrV4::new(address_of(name), PORT),
+        Some((name, port)) => SocketAddr::new(address_of(name, family), port.parse().unwrap()),
+        None => SocketAddr::new(address_of(name, family), PORT),
     }
 }
 
-/// All flows in the order of the table.
+/// All flows in the order of the table. Of IPv6 nothing is translated, so that it has the default settings only.
 pub(crate) fn all() -> Vec<Flow> {
-    let sections = [
-        (Setting::Default, rows::PODS_AND_NODES),
-        (Setting::Default, rows::OUTSIDE),
-        (Setting::Default, rows::SERVICE_ADDRESSES),
-        (Setting::Default, rows::NODE_PORTS),
-        (Setting::Default, rows::BALANCERS_AND_HOST_PORTS),
-        (Setting::Default, rows::ERRORS_AND_MTU),
-        (Setting::Default, rows::PROTECTION),
+    let default = [
+        rows::PODS_AND_NODES,
+        rows::OUTSIDE,
+        rows::SERVICE_ADDRESSES,
+        rows::NODE_PORTS,
+        rows::BALANCERS_AND_HOST_PORTS,
+        rows::ERRORS_AND_MTU,
+        rows::PROTECTION,
+    ]
+    .map(|rows| (Setting::Default, rows));
+    let others = [
         (Setting::ExternalSnat, rows::WITH_EXTERNAL_SNAT),
         (Setting::PeerExcluded, rows::WITH_PEER_EXCLUDED),
         (Setting::ServicesByMain, rows::WITH_SERVICES_BY_MAIN),
     ];
-    let rows = sections.into_iter().flat_map(|(setting, rows)| rows.iter().map(move |row| (setting, row)));
-    rows.map(|(setting, &(name, from, to, over, answer, way))| Flow { setting, name, from, to, over, answer, way })
-        .collect()
+    let rows = |sections: &[(Setting, &'static [rows::Row])], family| {
+        let rows = sections.iter().flat_map(|(setting, rows)| rows.iter().map(move |row| (*setting, row)));
+        rows.map(|(setting, &(name, from, to, over, answer, way))| Flow {
+            family,
+            setting,
+            name,
+            from,
+            to,
+            over,
+            answer,
+            way,
+        })
+        .collect::<Vec<_>>()
+    };
+    let mut flows = rows(&default, Family::V4);
+    flows.extend(rows(&others, Family::V4));
+    flows.extend(rows(&default, Family::V6).into_iter().map(in_ipv6));
+    flows
+}
+
+/// The same flow where no address is translated on the way.
+fn in_ipv6(flow: Flow) -> Flow {
+    match rows::OTHERWISE_IN_IPV6.iter().find(|(name, ..)| *name == flow.name) {
+        Some(&(_, answer, way)) => Flow { answer, way, ..flow },
+        None => flow,
+    }
 }

@@ -15,18 +15,31 @@ mod world;
 use std::thread;
 
 use proxy::Proxy;
-use world::World;
+use world::{Stack, World};
 
 /// With this variable set the table is written instead of compared.
 const WRITE: &str = "ENI_CNI_WRITE_FLOWS";
+
+/// Pods' addresses and the proxy's rules of one world, and what became of each flow in it.
+struct Column {
+    stack: Stack,
+    proxy: Proxy,
+    /// In order; nothing for a flow that means nothing in this world.
+    outcomes: Vec<Option<Outcome>>,
+    lost: Outcome,
+}
+
+/// What was wrong with a flow, if anything.
+type Outcome = Result<(), String>;
 
 #[test]
 fn every_flow_takes_the_right_way_beside_every_kube_proxy() {
     let flows = &*flow::all();
     // Each in a lab of its own, at the same time.
     let columns = thread::scope(|scope| {
-        let running = Proxy::ALL.map(|proxy| scope.spawn(move || (proxy, run(proxy, flows))));
-        running.map(|column| column.join().unwrap())
+        let worlds = Stack::ALL.into_iter().flat_map(|stack| Proxy::ALL.map(|proxy| (stack, proxy)));
+        let running: Vec<_> = worlds.map(|(stack, proxy)| scope.spawn(move || run(stack, proxy, flows))).collect();
+        running.into_iter().map(|column| column.join().unwrap()).collect::<Vec<_>>()
     });
 
     let written = table::markdown(flows, &columns);
@@ -34,20 +47,21 @@ fn every_flow_takes_the_right_way_beside_every_kube_proxy() {
     if std::env::var_os(WRITE).is_some() {
         std::fs::write(file, &written).unwrap();
     }
-    let failures: Vec<String> = columns.iter().flat_map(|(proxy, column)| table::failures(*proxy, column)).collect();
+    let failures: Vec<String> = columns.iter().flat_map(|column| table::failures(flows, column)).collect();
     assert!(failures.is_empty(), "{} flows went wrong:\n{}", failures.len(), failures.join("\n"));
     let kept = std::fs::read_to_string(file).unwrap_or_default();
     assert!(kept == written, "{file} is not what this test found; write it anew with {WRITE}=1. Found:\n{written}");
 }
 
-/// Returns what became of each flow, in order: nothing when all was right, else what was wrong.
-fn run(proxy: Proxy, flows: &[flow::Flow]) -> Vec<table::Outcome> {
-    let mut world = World::new();
+fn run(stack: Stack, proxy: Proxy, flows: &[flow::Flow]) -> Column {
+    let mut world = World::new(stack);
     world.with_proxy(proxy);
-    let mut outcomes: Vec<table::Outcome> =
-        flows.iter().map(|flow| (flow.name, world.within(flow.setting, |world| flow.follow(world)))).collect();
+    let outcomes = flows.iter().map(|flow| {
+        let concerned = stack.families().contains(&flow.family);
+        concerned.then(|| world.within(flow.setting, |world| flow.follow(world)))
+    });
+    let outcomes = outcomes.collect();
     let drops = world.lab.drops().unwrap();
-    let lost = (drops.total() > 0).then(|| format!("the fabric dropped packets: {drops}"));
-    outcomes.push(("no packet dropped by the VPC", lost));
-    outcomes
+    let lost = if drops.total() == 0 { Ok(()) } else { Err(format!("the fabric dropped packets: {drops}")) };
+    Column { stack, proxy, outcomes, lost }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
@@ -14,29 +14,43 @@ use crate::services::PORT;
 /// What a pod does that takes somebody else's address.
 pub(crate) trait Claims {
     /// Does `work` inside while the place has this address too.
-    fn with_address<T: Send>(&self, address: Ipv4Addr, work: impl FnOnce() -> T + Send) -> T;
+    fn with_address<T: Send>(&self, address: IpAddr, work: impl FnOnce() -> T + Send) -> T;
 
-    /// Does `work` outside while the place has this address on its link and tells everybody there by ARP.
-    fn with_address_told<T>(&self, address: Ipv4Addr, work: impl FnOnce() -> T) -> T;
+    /// Does `work` outside while the place has this address on its link and tells everybody there by ARP or neighbour discovery.
+    fn with_address_told<T>(&self, address: IpAddr, work: impl FnOnce() -> T) -> T;
 }
 
 impl Claims for Namespace {
-    fn with_address<T: Send>(&self, address: Ipv4Addr, work: impl FnOnce() -> T + Send) -> T {
-        self.ip(&format!("addr add {address}/32 dev lo\n")).unwrap();
+    fn with_address<T: Send>(&self, address: IpAddr, work: impl FnOnce() -> T + Send) -> T {
+        self.ip(&format!("addr add {}\n", at_once(address, "lo"))).unwrap();
         let result = self.inside(work).unwrap();
-        self.ip(&format!("addr del {address}/32 dev lo\n")).unwrap();
+        self.ip(&format!("addr del {}\n", at_once(address, "lo"))).unwrap();
         result
     }
 
-    fn with_address_told<T>(&self, address: Ipv4Addr, work: impl FnOnce() -> T) -> T {
+    fn with_address_told<T>(&self, address: IpAddr, work: impl FnOnce() -> T) -> T {
         // It asks for somebody who is not there, in the name of whose address it took.
-        let nobody = Ipv4Addr::new(169, 254, 9, 9);
-        self.ip(&format!("addr add {address}/32 dev eth0\nroute add {nobody}/32 dev eth0 src {address}\n")).unwrap();
-        self.inside(|| UdpSocket::bind((address, 0)).unwrap().send_to(&[0], (nobody, PORT)).unwrap()).unwrap();
+        let nobody: IpAddr = if address.is_ipv4() { [169, 254, 9, 9].into() } else { "2001:db8:9::9".parse().unwrap() };
+        let lie = format!("addr add {}\nroute add {nobody} dev eth0 src {address}\n", at_once(address, "eth0"));
+        self.ip(&lie).unwrap();
+        self.inside(|| UdpSocket::bind((any(address), 0)).unwrap().send_to(&[0], (nobody, PORT)).unwrap()).unwrap();
         let result = work();
-        self.ip(&format!("addr del {address}/32 dev eth0\n")).unwrap();
+        self.ip(&format!("route del {nobody} dev eth0\naddr del {}\n", at_once(address, "eth0"))).unwrap();
         result
     }
+}
+
+/// The address as `ip addr` takes it, without a look whether somebody else has it.
+fn at_once(address: IpAddr, link: &str) -> String {
+    match address {
+        IpAddr::V4(address) => format!("{address}/32 dev {link}"),
+        IpAddr::V6(address) => format!("{address}/128 dev {link} nodad"),
+    }
+}
+
+/// No address, of the same family.
+fn any(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() }
 }
 
 /// How long an answer may take.
@@ -47,7 +61,7 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 const HEAD: usize = 8;
 
 /// Answers on `address` over TCP and UDP until the process ends, from the calling thread's namespace.
-pub(crate) fn serve(name: &'static str, address: Ipv4Addr) {
+pub(crate) fn serve(name: &'static str, address: IpAddr) {
     let listener = TcpListener::bind((address, PORT)).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -75,7 +89,7 @@ fn answer_stream(name: &str, mut stream: TcpStream) -> io::Result<()> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) server: String,
-    pub(crate) seen_as: Ipv4Addr,
+    pub(crate) seen_as: IpAddr,
 }
 
 impl Answer {
@@ -87,8 +101,8 @@ impl Answer {
 }
 
 /// Asks over TCP, with `bytes` more in both directions. Returns when both sides have closed.
-pub(crate) fn ask_tcp(target: SocketAddrV4, bytes: usize, patience: Duration) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(target), patience)?;
+pub(crate) fn ask_tcp(target: SocketAddr, bytes: usize, patience: Duration) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&target, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     stream.write_all(&(bytes as u64).to_be_bytes())?;
@@ -104,21 +118,21 @@ pub(crate) fn ask_tcp(target: SocketAddrV4, bytes: usize, patience: Duration) ->
 }
 
 /// Asks over UDP with one packet.
-pub(crate) fn ask_udp(target: SocketAddrV4, patience: Duration) -> io::Result<Answer> {
+pub(crate) fn ask_udp(target: SocketAddr, patience: Duration) -> io::Result<Answer> {
     ask_over(&session(target, patience)?)
 }
 
 /// Asks over UDP with one packet from this address, which is the calling thread's.
-pub(crate) fn ask_udp_from(source: Ipv4Addr, target: SocketAddrV4, patience: Duration) -> io::Result<Answer> {
+pub(crate) fn ask_udp_from(source: IpAddr, target: SocketAddr, patience: Duration) -> io::Result<Answer> {
     ask_over(&session_from(source, target, patience)?)
 }
 
 /// Opens a socket that takes answers only from where the questions go, and hears of ICMP errors.
-pub(crate) fn session(target: SocketAddrV4, patience: Duration) -> io::Result<UdpSocket> {
-    session_from(Ipv4Addr::UNSPECIFIED, target, patience)
+pub(crate) fn session(target: SocketAddr, patience: Duration) -> io::Result<UdpSocket> {
+    session_from(any(target.ip()), target, patience)
 }
 
-fn session_from(source: Ipv4Addr, target: SocketAddrV4, patience: Duration) -> io::Result<UdpSocket> {
+fn session_from(source: IpAddr, target: SocketAddr, patience: Duration) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((source, 0))?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(patience))?;

@@ -5,6 +5,7 @@ mod nftables;
 
 use std::{fmt, process::Command};
 
+use eni_datapath::Family;
 use lab::Node;
 
 /// How the node's kube-proxy writes its rules.
@@ -21,15 +22,15 @@ pub(crate) enum Proxy {
 impl Proxy {
     pub(crate) const ALL: [Self; 3] = [Self::IptablesLegacy, Self::IptablesNft, Self::Nftables];
 
-    /// Writes all rules on `node`, whose own address is `address`.
-    pub(crate) fn write(self, node: &Node) {
-        let address = crate::world::address_of(node.name());
+    /// Writes all rules of a family on `node`.
+    pub(crate) fn write(self, node: &Node, family: Family) {
+        let tables = if family == Family::V4 { "iptables" } else { "ip6tables" };
         match self {
-            Self::IptablesLegacy => restore(node, "iptables-legacy-restore"),
-            Self::IptablesNft => restore(node, "iptables-nft-restore"),
+            Self::IptablesLegacy => restore(node, family, &format!("{tables}-legacy-restore")),
+            Self::IptablesNft => restore(node, family, &format!("{tables}-nft-restore")),
             Self::Nftables => {
-                node.namespace().nft(&nftables::kube_proxy(node.name(), address)).unwrap();
-                node.namespace().nft(&nftables::portmap(node.name())).unwrap();
+                node.namespace().nft(&nftables::kube_proxy(node.name(), family)).unwrap();
+                node.namespace().nft(&nftables::portmap(node.name(), family)).unwrap();
             }
         }
     }
@@ -45,8 +46,8 @@ impl fmt::Display for Proxy {
     }
 }
 
-fn restore(node: &Node, program: &str) {
-    for rules in [iptables::kube_proxy(node.name()), iptables::portmap(node.name())] {
+fn restore(node: &Node, family: Family, program: &str) {
+    for rules in [iptables::kube_proxy(node.name(), family), iptables::portmap(node.name(), family)] {
         let mut command = Command::new(program);
         // The machine's own lock is for the machine's own rules.
         command.arg("--noflush").env("XTABLES_LOCKFILE", node.directory().join("xtables.lock"));

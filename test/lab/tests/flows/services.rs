@@ -1,6 +1,8 @@
 //! The services and host ports of the test cluster; how a proxy writes them is in `proxy`.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use eni_datapath::Family;
 
 use crate::world::address_of;
 
@@ -11,8 +13,8 @@ pub(crate) const PORT: u16 = 80;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Service {
     pub(crate) name: &'static str,
-    /// Its own address.
-    pub(crate) address: [u8; 4],
+    /// Last byte of its own address.
+    last: u8,
     /// Port on every node. Zero: none.
     pub(crate) node_port: u16,
     /// `externalTrafficPolicy: Local`.
@@ -22,8 +24,16 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn target(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(address_of(self.endpoint), PORT)
+    /// Its own address.
+    pub(crate) fn address(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => [172, 20, 0, self.last].into(),
+            Family::V6 => Ipv6Addr::new(0xfd00, 0x172, 0x20, 0, 0, 0, 0, self.last.into()).into(),
+        }
+    }
+
+    pub(crate) fn target(&self, family: Family) -> SocketAddr {
+        SocketAddr::new(address_of(self.endpoint, family), PORT)
     }
 
     /// Whether the node's own pods serve it.
@@ -33,7 +43,7 @@ impl Service {
 }
 
 const fn service(name: &'static str, last: u8, node_port: u16, local: bool, endpoint: &'static str) -> Service {
-    Service { name, address: [172, 20, 0, last], node_port, local, endpoint }
+    Service { name, last, node_port, local, endpoint }
 }
 
 /// All services of the cluster.

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use crate::{
-    flow::{Flow, Kind},
-    proxy::Proxy,
-};
+use eni_datapath::Family;
 
-/// A flow's name and what was wrong with it, if anything.
-pub(crate) type Outcome = (&'static str, Option<String>);
+use crate::{
+    Column, Outcome,
+    flow::{Flow, Kind},
+    world::Stack,
+};
 
 const HEAD: &str = "# Flows
 
@@ -27,62 +27,77 @@ const NOT_TESTABLE: &[(&str, &str)] = &[
     ("security groups for pods (branch ENIs)", "needs CONFIG_VLAN_8021Q"),
 ];
 
-/// What is tested elsewhere, and not beside kube-proxy's rules yet.
-const ELSEWHERE: &[(&str, &str)] = &[(
-    "IPv6 and dual stack",
-    "not in this table: `cargo test -p eni-datapath --test ipv6`, without kube-proxy's rules",
-)];
-
 /// Returns the table as markdown.
-pub(crate) fn markdown(flows: &[Flow], columns: &[(Proxy, Vec<Outcome>)]) -> String {
+pub(crate) fn markdown(flows: &[Flow], columns: &[Column]) -> String {
     let mut text = HEAD.to_owned();
-    let mut title = "";
+    let mut title = String::new();
     for (number, flow) in flows.iter().enumerate() {
-        if flow.setting.title() != title {
-            title = flow.setting.title();
-            let names: String = columns.iter().map(|(proxy, _)| format!(" {proxy} |")).collect();
-            let _ = write!(text, "\n## IPv4, {title}\n\n| Flow | From → to | Packets | Answer | Way |{names}\n");
+        let columns: Vec<&Column> =
+            columns.iter().filter(|column| column.stack.families().contains(&flow.family)).collect();
+        let own_title = format!("{}, {}", family(flow.family), flow.setting.title());
+        if own_title != title {
+            title = own_title;
+            let names: String = columns.iter().map(|column| format!(" {} |", name(column))).collect();
+            let _ = write!(text, "\n## {title}\n\n| Flow | From → to | Packets | Answer | Way |{names}\n");
             let _ = writeln!(text, "|---|---|---|---|---|{}", "---|".repeat(columns.len()));
         }
-        let kinds: Vec<&str> = flow.over.iter().map(|kind| word(*kind)).collect();
-        let cells = cells(columns, number);
+        let kinds: Vec<&str> = flow.over.iter().map(|kind| word(*kind, flow.family)).collect();
+        let cells: String = columns.iter().map(|column| cell(column.outcomes[number].as_ref())).collect();
         let Flow { name, from, to, answer, way, .. } = flow;
         let _ = writeln!(text, "| {name} | {from} → {to} | {} | {answer} | {way} |{cells}", kinds.join(", "));
     }
     let _ = write!(text, "\n## In all\n\n| Check |");
-    for (proxy, _) in columns {
-        let _ = write!(text, " {proxy} |");
+    for column in columns {
+        let _ = write!(text, " {} |", name(column));
     }
     let _ = writeln!(text, "\n|---|{}", "---|".repeat(columns.len()));
-    let passed = columns.iter().map(|(_, column)| {
-        let rows = column.get(..flows.len()).unwrap_or_default();
-        format!(" {} of {} |", rows.iter().filter(|(_, wrong)| wrong.is_none()).count(), flows.len())
+    let passed = columns.iter().map(|column| {
+        let rows: Vec<&Outcome> = column.outcomes.iter().flatten().collect();
+        format!(" {} of {} |", rows.iter().filter(|outcome| outcome.is_ok()).count(), rows.len())
     });
     let _ = writeln!(text, "| flows that pass |{}", passed.collect::<String>());
-    let _ = writeln!(text, "| no packet dropped by the VPC |{}", cells(columns, flows.len()));
+    let lost: String = columns.iter().map(|column| cell(Some(&column.lost))).collect();
+    let _ = writeln!(text, "| no packet dropped by the VPC |{lost}");
     for (what, why) in NOT_TESTABLE {
         let _ = writeln!(text, "| {what} |{}", format!(" not testable here: {why} |").repeat(columns.len()));
-    }
-    for (what, wherever) in ELSEWHERE {
-        let _ = writeln!(text, "| {what} |{}", format!(" {wherever} |").repeat(columns.len()));
     }
     text
 }
 
-fn cells(columns: &[(Proxy, Vec<Outcome>)], row: usize) -> String {
-    let cell = |column: &[Outcome]| match column.get(row) {
-        Some((_, None)) => " pass |",
-        _ => " **FAIL** |",
+fn name(column: &Column) -> String {
+    let stack = match column.stack {
+        Stack::V4 => "IPv4",
+        Stack::Dual => "dual stack",
     };
-    columns.iter().map(|(_, column)| cell(column)).collect()
+    format!("{stack}, {}", column.proxy)
+}
+
+const fn family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+const fn cell(outcome: Option<&Outcome>) -> &'static str {
+    match outcome {
+        Some(Ok(())) => " pass |",
+        Some(Err(_)) => " **FAIL** |",
+        None => " – |",
+    }
 }
 
 /// What went wrong in one column, one line each.
-pub(crate) fn failures(proxy: Proxy, column: &[Outcome]) -> Vec<String> {
-    column.iter().filter_map(|(name, wrong)| Some(format!("{proxy}: {name}: {}", wrong.as_ref()?))).collect()
+pub(crate) fn failures(flows: &[Flow], column: &Column) -> Vec<String> {
+    let wrong = |outcome: &Option<Outcome>| outcome.clone()?.err();
+    let of_flows = flows.iter().zip(&column.outcomes).filter_map(|(flow, outcome)| {
+        Some(format!("{}: {} in {}: {}", name(column), flow.name, family(flow.family), wrong(outcome)?))
+    });
+    of_flows.chain(column.lost.clone().err().map(|lost| format!("{}: {lost}", name(column)))).collect()
 }
 
-const fn word(kind: Kind) -> &'static str {
+const fn word(kind: Kind, family: Family) -> &'static str {
+    let v4 = matches!(family, Family::V4);
     match kind {
         Kind::Tcp => "TCP",
         Kind::Udp => "UDP",
@@ -90,7 +105,9 @@ const fn word(kind: Kind) -> &'static str {
         Kind::Unreachable => "UDP, ICMP unreachable",
         Kind::Expired(_) => "ICMP time exceeded",
         Kind::As(_) => "UDP with a false source",
-        Kind::WhileClaimed(_) => "UDP, ARP of somebody else",
-        Kind::LearnsMtu(_) | Kind::TeachesMtu(_) => "TCP, ICMP fragmentation needed",
+        Kind::WhileClaimed(_) if v4 => "UDP, ARP of somebody else",
+        Kind::WhileClaimed(_) => "UDP, neighbour discovery of somebody else",
+        Kind::LearnsMtu(_) | Kind::TeachesMtu(_) if v4 => "TCP, ICMP fragmentation needed",
+        Kind::LearnsMtu(_) | Kind::TeachesMtu(_) => "TCP, ICMPv6 packet too big",
     }
 }

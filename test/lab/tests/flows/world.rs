@@ -1,92 +1,51 @@
 //! Two nodes with pods on each of their ENIs, and everybody that they talk with.
 
+mod addresses;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use eni_datapath::{Cidr, EniPlan, Guard, HostPlan, PodWiring, Repair, add_pod, prepare_eni, prepare_host};
+use addresses::{ENIS, Eni, IMDS, IMDS_V6, PEER_VPC, PODS, SUBNET, in_vpc, own_v6, pod_v6, prefix_v6};
+pub(crate) use addresses::{address_of, name_of, node_of};
+use eni_datapath::{Cidr, EniPlan, Family, Guard, HostPlan, PodWiring, Repair, add_pod, prepare_eni, prepare_host};
 use eni_proto::{EniMark, PodKey, PodNetwork, VethPrefix};
-use ipam_core::ports::{Attachment, Cidr4, Interface, InterfaceKind};
-use lab::{Direction, INTERNET_HOST, Lab, Namespace, Node, Pod};
+use ipam_core::{
+    EniId,
+    ports::{Attachment, Interface, InterfaceKind},
+};
+use lab::{Direction, Lab, Namespace, Node, Pod};
 
 use crate::{flow::Setting, probe, proxy::Proxy};
 
-/// An ENI: node, device index, number, last bytes of its primary address.
-type Eni = (&'static str, u8, u8, [u8; 2]);
-
-const VPC: [u8; 2] = [10, 0];
-const SUBNET: Cidr4 = Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 20 };
-const PEER_VPC: Cidr4 = Cidr4 { network: Ipv4Addr::new(10, 1, 0, 0), prefix: 16 };
-const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-
-const ENIS: &[Eni] = &[
-    ("node-1", 0, 1, [0, 11]),
-    ("node-1", 1, 2, [0, 12]),
-    ("node-1", 2, 3, [0, 13]),
-    ("node-2", 0, 4, [0, 21]),
-    ("node-2", 1, 5, [0, 22]),
-    ("client", 0, 6, [0, 31]),
-];
-
-/// A pod: name, node, device index of its ENI, last bytes of its address, MTU.
-const PODS: &[(&str, &str, u8, [u8; 2], u16)] = &[
-    ("a", "node-1", 0, [1, 1], 9001),
-    ("b", "node-1", 1, [1, 2], 9001),
-    ("c", "node-1", 1, [1, 3], 9001),
-    ("d", "node-1", 2, [1, 4], 9001),
-    ("small", "node-1", 1, [1, 5], 1500),
-    ("e", "node-2", 0, [1, 6], 9001),
-    ("f", "node-2", 1, [1, 7], 9001),
-];
-
-/// Who has neither an ENI nor a veth of its own in this lab.
-const OTHERS: &[(&str, Ipv4Addr)] = &[
-    ("peer", Ipv4Addr::new(10, 1, 0, 9)),
-    ("container", Ipv4Addr::new(172, 17, 0, 2)),
-    ("internet", INTERNET_HOST),
-    ("imds", IMDS),
-    ("gateway", eni_proto::numbers::POD_GATEWAY),
-    ("nat-gateway", lab::NAT_GATEWAY),
-    ("balancer-a", Ipv4Addr::new(203, 0, 113, 1)),
-    ("balancer-b", Ipv4Addr::new(203, 0, 113, 2)),
-    ("balancer-d", Ipv4Addr::new(203, 0, 113, 3)),
-];
-
-fn in_vpc(last: [u8; 2]) -> Ipv4Addr {
-    Ipv4Addr::new(VPC[0], VPC[1], last[0], last[1])
+/// Which addresses pods have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stack {
+    V4,
+    Dual,
 }
 
-/// Everybody's name and address.
-fn everybody() -> impl Iterator<Item = (String, Ipv4Addr)> {
-    let enis = ENIS.iter().map(|(node, index, _, last)| match index {
-        0 => ((*node).to_owned(), in_vpc(*last)),
-        _ => (format!("{node}-eth{index}"), in_vpc(*last)),
-    });
-    let pods = PODS.iter().map(|(name, _, _, last, _)| ((*name).to_owned(), in_vpc(*last)));
-    enis.chain(pods).chain(OTHERS.iter().map(|(name, address)| ((*name).to_owned(), *address)))
-}
+impl Stack {
+    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::Dual];
 
-/// The address of somebody by name; fails the test for a name that nobody has.
-pub(crate) fn address_of(name: &str) -> Ipv4Addr {
-    let found = everybody().find(|(other, _)| other == name);
-    found.unwrap_or_else(|| panic!("nobody is called {name}")).1
-}
+    pub(crate) const fn families(self) -> &'static [Family] {
+        match self {
+            Self::V4 => &[Family::V4],
+            Self::Dual => &Family::ALL,
+        }
+    }
 
-/// The name of whom an address belongs to, or the address.
-pub(crate) fn name_of(address: Ipv4Addr) -> String {
-    everybody().find(|(_, other)| *other == address).map_or(address.to_string(), |(name, _)| name)
-}
-
-/// The node that a pod is on.
-pub(crate) fn node_of(pod: &str) -> Option<&'static str> {
-    PODS.iter().find(|(name, ..)| *name == pod).map(|(_, node, ..)| *node)
+    fn has(self, family: Family) -> bool {
+        self.families().contains(&family)
+    }
 }
 
 /// A lab with everybody in it and a server at each address.
 pub(crate) struct World {
     pub(crate) lab: Lab,
+    stack: Stack,
     nodes: BTreeMap<&'static str, Arc<Node>>,
     pods: BTreeMap<&'static str, Pod>,
     peer: Namespace,
@@ -99,16 +58,23 @@ pub(crate) struct World {
 
 impl World {
     /// Everybody is there and answers; the nodes are prepared and their pods wired.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(stack: Stack) -> Self {
         let lab = Lab::new().unwrap();
         lab.add_subnet("subnet-1".parse().unwrap(), SUBNET);
         let add = |name| (name, lab.add_node(instance(name).parse().unwrap(), name).unwrap());
         let nodes = BTreeMap::from(["node-1", "node-2", "client"].map(add));
+        let peer = lab.add_outside_host("peer", v4("peer"), PEER_VPC).unwrap();
+        if stack.has(Family::V6) {
+            for (.., number, _) in ENIS {
+                lab.give_ipv6(eni(*number), [(own_v6(*number), 128), (prefix_v6(*number), 80)]);
+            }
+            lab.give_outside_host_ipv6(&peer, "peer", v6("peer")).unwrap();
+        }
         lab.sync(&ENIS.iter().map(interface).collect::<Vec<_>>()).unwrap();
-        let peer = lab.add_outside_host("peer", address_of("peer"), PEER_VPC).unwrap();
         let pods = PODS.iter().map(|(name, ..)| (*name, Pod::new(name).unwrap())).collect();
         let container = container_on(nodes["node-1"].namespace());
-        let world = Self { lab, nodes, pods, peer, container, setting: Setting::Default, keeps_nat_gateway: false };
+        let (setting, keeps_nat_gateway) = (Setting::Default, false);
+        let world = Self { lab, stack, nodes, pods, peer, container, setting, keeps_nat_gateway };
         world.prepare_nodes();
         world.wire_pods();
         world.balance();
@@ -119,7 +85,9 @@ impl World {
     /// Writes the rules of a proxy on both nodes.
     pub(crate) fn with_proxy(&mut self, proxy: Proxy) {
         for name in ["node-1", "node-2"] {
-            proxy.write(&self.nodes[name]);
+            for family in self.stack.families() {
+                proxy.write(&self.nodes[name], *family);
+            }
         }
     }
 
@@ -159,8 +127,7 @@ impl World {
     pub(crate) fn ways(&self) -> String {
         let mut links: BTreeMap<(&str, u8), BTreeSet<Direction>> = BTreeMap::new();
         for carried in self.lab.ways().unwrap() {
-            let (node, index, ..) =
-                *ENIS.iter().find(|(_, _, number, _)| carried.eni.as_str() == format!("eni-{number}")).unwrap();
+            let (node, index, ..) = *ENIS.iter().find(|(_, _, number, _)| carried.eni == eni(*number)).unwrap();
             if node != "client" {
                 links.entry((node, index)).or_default().insert(carried.direction);
             }
@@ -180,7 +147,7 @@ impl World {
     fn prepare_nodes(&self) {
         self.prepare_hosts(self.setting);
         for node in ["node-1", "node-2"] {
-            for plan in eni_plans(node) {
+            for plan in eni_plans(node, self.stack) {
                 self.nodes[node].namespace().inside(|| prepare_eni(&plan).unwrap()).unwrap();
             }
         }
@@ -189,7 +156,10 @@ impl World {
     /// Gives both nodes this setting, for the moment.
     pub(crate) fn prepare_hosts(&self, setting: Setting) {
         for node in ["node-1", "node-2"] {
-            self.nodes[node].namespace().inside(|| prepare_host(&host_plan(node, setting)).unwrap()).unwrap();
+            self.nodes[node]
+                .namespace()
+                .inside(|| prepare_host(&host_plan(node, setting, self.stack)).unwrap())
+                .unwrap();
         }
     }
 
@@ -197,8 +167,8 @@ impl World {
     pub(crate) fn guard(&self, report: impl Fn(&Repair) + Send + 'static) -> Guard {
         let prepare = || {
             let guard = Guard::start(&VethPrefix::default(), report).unwrap();
-            guard.prepare_host(&host_plan("node-1", Setting::Default)).unwrap();
-            for plan in eni_plans("node-1") {
+            guard.prepare_host(&host_plan("node-1", Setting::Default, self.stack)).unwrap();
+            for plan in eni_plans("node-1", self.stack) {
                 guard.prepare_eni(&plan).unwrap();
             }
             guard
@@ -213,7 +183,7 @@ impl World {
                 pod: eni_proto::Pod { namespace: "default".into(), name: (*name).into(), uid: String::new() },
                 network: PodNetwork {
                     ipv4: in_vpc(*last),
-                    ipv6: None,
+                    ipv6: self.stack.has(Family::V6).then(|| pod_v6(node, *index, *last)),
                     eni: "eni".into(),
                     eni_mark: EniMark::of_device(*index),
                     mtu: *mtu,
@@ -226,12 +196,17 @@ impl World {
         // It offers larger segments than its link carries, so that who sends to it has to find the path's MTU.
         let small = self.pods["small"].namespace();
         small.ip("route change default via 169.254.1.1 dev eth0 advmss 8961\n").unwrap();
+        if self.stack.has(Family::V6) {
+            small.ip("route change default via fe80::1 dev eth0 advmss 8941\n").unwrap();
+        }
     }
 
     fn balance(&self) {
-        for pod in ["a", "b", "d"] {
-            let public = SocketAddrV4::new(address_of(&format!("balancer-{pod}")), crate::services::PORT);
-            self.lab.balance(public, SocketAddrV4::new(address_of(pod), crate::services::PORT)).unwrap();
+        for (pod, family) in
+            ["a", "b", "d"].into_iter().flat_map(|pod| self.stack.families().iter().map(move |f| (pod, *f)))
+        {
+            let at = |name| SocketAddr::new(address_of(name, family), crate::services::PORT);
+            self.lab.balance(at(&format!("balancer-{pod}")), at(pod)).unwrap();
         }
     }
 
@@ -240,18 +215,36 @@ impl World {
         for node in ["node-1", "node-2"] {
             self.nodes[node].namespace().ip(&format!("addr del {IMDS}/32 dev lo\n")).unwrap();
         }
-        self.lab.fabric().ip(&format!("addr add {IMDS}/32 dev lo\n")).unwrap();
-        let pods = PODS.iter().map(|(name, ..)| *name);
-        for name in pods.chain(["node-1", "node-2", "client", "peer", "container", "internet", "imds"]) {
-            let address = address_of(name);
-            self.place(name).inside(|| probe::serve(name, address)).unwrap();
+        self.lab.fabric().ip(&format!("addr add {IMDS}/32 dev lo\naddr add {IMDS_V6}/128 dev lo nodad\n")).unwrap();
+        let others = ["node-1", "node-2", "client", "peer", "container", "internet", "imds"];
+        for (name, family) in PODS
+            .iter()
+            .map(|(name, ..)| *name)
+            .chain(others)
+            .flat_map(|name| self.stack.families().iter().map(move |f| (name, *f)))
+        {
+            self.place(name).inside(|| probe::serve(name, address_of(name, family))).unwrap();
         }
     }
 }
 
+fn v4(name: &str) -> std::net::Ipv4Addr {
+    match address_of(name, Family::V4) {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => unreachable!(),
+    }
+}
+
+fn v6(name: &str) -> std::net::Ipv6Addr {
+    match address_of(name, Family::V6) {
+        IpAddr::V6(address) => address,
+        IpAddr::V4(_) => unreachable!(),
+    }
+}
+
 /// The plan of a node's base, whose primary ENI is its first.
-fn host_plan(node: &str, setting: Setting) -> HostPlan {
-    let (_, _, number, last) = ENIS.iter().find(|(other, index, ..)| (*other, *index) == (node, 0)).unwrap();
+fn host_plan(node: &str, setting: Setting, stack: Stack) -> HostPlan {
+    let (_, _, number, last) = addresses::eni_of(node, 0);
     let mut plan = HostPlan {
         primary_mac: mac(*number).parse().unwrap(),
         primary_address: in_vpc(*last),
@@ -261,7 +254,7 @@ fn host_plan(node: &str, setting: Setting) -> HostPlan {
         by_main: vec![],
         veth_prefix: VethPrefix::default(),
         mtu: 9001,
-        ipv6: false,
+        ipv6: stack.has(Family::V6),
     };
     match setting {
         Setting::Default => {}
@@ -275,9 +268,9 @@ fn host_plan(node: &str, setting: Setting) -> HostPlan {
     plan
 }
 
-fn eni_plans(node: &str) -> impl Iterator<Item = EniPlan> {
+fn eni_plans(node: &str, stack: Stack) -> impl Iterator<Item = EniPlan> {
     let enis = ENIS.iter().filter(move |(other, ..)| *other == node);
-    enis.map(|(_, index, number, last)| EniPlan {
+    enis.map(move |(_, index, number, last)| EniPlan {
         mac: mac(*number).parse().unwrap(),
         primary: in_vpc(*last),
         subnet: Cidr::new(SUBNET.network, SUBNET.prefix).unwrap(),
@@ -285,26 +278,36 @@ fn eni_plans(node: &str) -> impl Iterator<Item = EniPlan> {
         card: 0,
         mark: EniMark::of_device(*index),
         mtu: 9001,
-        ipv6: false,
+        ipv6: stack.has(Family::V6),
+        primary_v6: stack.has(Family::V6).then(|| own_v6(*number)),
     })
 }
 
 fn container_on(node: &Namespace) -> Namespace {
     let container = Namespace::fresh("container").unwrap();
-    let (path, address) = (container.path(), address_of("container"));
+    let (path, address) = (container.path(), address_of("container", Family::V4));
+    let address_v6 = address_of("container", Family::V6);
     node.ip(&format!(
-        "link add docker0 type veth peer name eth0 netns {}\naddr add 172.17.0.1/16 dev docker0\nlink set docker0 up\n",
+        "link add docker0 type veth peer name eth0 netns {}\naddr add 172.17.0.1/16 dev docker0\nlink set docker0 up\n\
+         addr add fe80::1/64 dev docker0 nodad\naddr add fd00:17::1/64 dev docker0 nodad\n",
         path.display()
     ))
     .unwrap();
     container
-        .ip(&format!("link set eth0 up\naddr add {address}/16 dev eth0\nroute add default via 172.17.0.1\n"))
+        .ip(&format!(
+            "link set eth0 up\naddr add {address}/16 dev eth0\nroute add default via 172.17.0.1\n\
+             addr add {address_v6}/64 dev eth0 nodad\nroute add default via fd00:17::1\n"
+        ))
         .unwrap();
     container
 }
 
 fn instance(node: &str) -> String {
     format!("i-{node}")
+}
+
+fn eni(number: u8) -> EniId {
+    format!("eni-{number}").parse().unwrap()
 }
 
 fn mac(number: u8) -> String {
@@ -314,7 +317,7 @@ fn mac(number: u8) -> String {
 fn interface((node, index, number, last): &Eni) -> Interface {
     let here = PODS.iter().filter(|(_, pod_node, pod_index, ..)| (pod_node, pod_index) == (node, index));
     Interface {
-        id: format!("eni-{number}").parse().unwrap(),
+        id: eni(*number),
         mac: mac(*number).parse().unwrap(),
         subnet: "subnet-1".parse().unwrap(),
         primary: in_vpc(*last),

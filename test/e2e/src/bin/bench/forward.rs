@@ -302,6 +302,7 @@ fn prepare_node() -> Result<(), Trouble> {
         mark: EniMark::of_device(ENI),
         mtu: 9001,
         ipv6: true,
+        primary_v6: None,
     };
     prepare_host(&host).map_err(|error| broken(&error))?;
     prepare_eni(&eni).map_err(|error| broken(&error))?;

@@ -29,6 +29,7 @@ fn around() -> Surroundings {
     Surroundings {
         nodes: ["i-1".parse().unwrap()].into(),
         subnets: [("subnet-1".parse().unwrap(), Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 24 })].into(),
+        ..Surroundings::default()
     }
 }
 

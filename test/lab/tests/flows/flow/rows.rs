@@ -242,3 +242,20 @@ pub(super) const WITH_SERVICES_BY_MAIN: &[Row] = &[
     ("container in a network of the node to pod on secondary ENI", "container", "b", ALL, "b sees container", "-"),
     ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
 ];
+
+/// Name, answer and way of what is otherwise in IPv6: a pod goes everywhere with its own address, by its ENI. Errors of the node come
+/// by the ENI of what they are about.
+pub(super) const OTHERWISE_IN_IPV6: &[(&str, &str, &str)] = &[
+    ("pod on primary ENI to IMDS", "imds sees a", "eth0"),
+    ("pod on secondary ENI to IMDS", "imds sees b", "eth1"),
+    ("pod on primary ENI to internet", "internet sees a", "eth0"),
+    ("pod on secondary ENI to internet", "internet sees b", "eth1"),
+    ("pod on another secondary ENI to internet", "internet sees d", "eth2"),
+    ("pod on primary ENI to peered VPC", "peer sees a", "eth0"),
+    ("pod on secondary ENI to peered VPC", "peer sees b", "eth1"),
+    ("closed port of internet host", "internet sees b", "eth1"),
+    ("path MTU, pod on primary ENI to internet", "internet sees a", "eth0"),
+    ("path MTU, pod on secondary ENI to internet", "internet sees b", "eth1"),
+    ("path MTU, from VPC to pod with smaller MTU", "small sees client", "eth1"),
+    ("pod while another pod claims the gateway", "internet sees d", "eth2"),
+];

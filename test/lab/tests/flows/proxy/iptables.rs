@@ -2,20 +2,26 @@
 
 use std::fmt::Write;
 
+use eni_datapath::{Cidr, Family};
+
 use crate::services::{HOST_PORTS, PORT, SERVICES, Service};
 
 const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
 
-/// The input of `iptables-restore --noflush`.
-pub(crate) fn kube_proxy(node: &str) -> String {
+/// What makes `route_localnet` harmless, which IPv6 has not.
+const FIREWALL: &str = "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\n";
+
+/// The input of `iptables-restore --noflush` or its sister for IPv6.
+pub(crate) fn kube_proxy(node: &str, family: Family) -> String {
     let mut filter = String::new();
     let mut nat = String::new();
     let mut chains = String::new();
     for service in SERVICES {
         for protocol in PROTOCOLS {
-            write_service(service, protocol, node, &mut chains, &mut nat, &mut filter);
+            write_service((service, family), protocol, node, &mut chains, &mut nat, &mut filter);
         }
     }
+    let firewall = if family == Family::V4 { FIREWALL } else { "" };
     format!(
         "*filter
 :KUBE-EXTERNAL-SERVICES - [0:0]
@@ -35,8 +41,7 @@ pub(crate) fn kube_proxy(node: &str) -> String {
 -A OUTPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes load balancer firewall\" -j KUBE-PROXY-FIREWALL
 -A OUTPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
 -A OUTPUT -j KUBE-FIREWALL
--A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
--A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+{firewall}-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
 -A KUBE-FORWARD -m comment --comment \"kubernetes forwarding rules\" -m mark --mark 0x4000/0x4000 -j ACCEPT
 -A KUBE-FORWARD -m comment --comment \"kubernetes forwarding conntrack rule\" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 {filter}COMMIT
@@ -60,7 +65,7 @@ COMMIT
 
 /// Chains have names of hashes with kube-proxy; here the service's name does.
 fn write_service(
-    service: &Service,
+    (service, family): (&Service, Family),
     protocol: &str,
     node: &str,
     chains: &mut String,
@@ -69,7 +74,7 @@ fn write_service(
 ) {
     let id = format!("{}-{}", service.name, protocol).to_uppercase();
     let [name, port] = [format!("default/{}:{protocol}", service.name), service.node_port.to_string()];
-    let (address, target) = (std::net::Ipv4Addr::from(service.address), service.target());
+    let (address, target) = (Cidr::host(service.address(family)), service.target(family));
     let on_port = |port: &str| format!("-p {protocol} -m {protocol} --dport {port}");
     let _ = write!(
         chains,
@@ -77,13 +82,13 @@ fn write_service(
     );
     let _ = write!(
         nat,
-        "-A KUBE-SERVICES -d {address}/32 {} -m comment --comment \"{name} cluster IP\" -j KUBE-SVC-{id}
+        "-A KUBE-SERVICES -d {address} {} -m comment --comment \"{name} cluster IP\" -j KUBE-SVC-{id}
 -A KUBE-SVC-{id} -m comment --comment \"{name} -> {target}\" -j KUBE-SEP-{id}
--A KUBE-SEP-{id} -s {}/32 -m comment --comment {name} -j KUBE-MARK-MASQ
+-A KUBE-SEP-{id} -s {} -m comment --comment {name} -j KUBE-MARK-MASQ
 -A KUBE-SEP-{id} -p {protocol} -m {protocol} -m comment --comment {name} -j DNAT --to-destination {target}
 ",
         on_port(&PORT.to_string()),
-        target.ip(),
+        Cidr::host(target.ip()),
     );
     if service.local && !service.is_on(node) {
         let _ = writeln!(
@@ -108,23 +113,25 @@ fn write_service(
 }
 
 /// What the portmap plugin adds for the pods of `node`.
-pub(crate) fn portmap(node: &str) -> String {
+pub(crate) fn portmap(node: &str, family: Family) -> String {
     let mut chains = String::new();
     let mut rules = String::new();
     for host_port in HOST_PORTS {
         if crate::world::node_of(host_port.pod) != Some(node) {
             continue;
         }
-        let (port, pod) = (host_port.port, crate::world::address_of(host_port.pod));
+        let (port, pod) = (host_port.port, crate::world::address_of(host_port.pod, family));
+        let (from, to) = (Cidr::host(pod), std::net::SocketAddr::new(pod, PORT));
+        let localhost = if family == Family::V4 { "127.0.0.1/32" } else { "::1/128" };
         let _ = writeln!(chains, ":CNI-DN-{port} - [0:0]");
         for protocol in PROTOCOLS {
             let on_port = format!("-p {protocol} -m {protocol} --dport {port}");
             let _ = write!(
                 rules,
                 "-A CNI-HOSTPORT-DNAT -p {protocol} -m comment --comment \"dnat name: eni id: {pod}\" -m multiport --dports {port} -j CNI-DN-{port}
--A CNI-DN-{port} -s {pod}/32 {on_port} -j CNI-HOSTPORT-SETMARK
--A CNI-DN-{port} -s 127.0.0.1/32 {on_port} -j CNI-HOSTPORT-SETMARK
--A CNI-DN-{port} {on_port} -j DNAT --to-destination {pod}:{PORT}
+-A CNI-DN-{port} -s {from} {on_port} -j CNI-HOSTPORT-SETMARK
+-A CNI-DN-{port} -s {localhost} {on_port} -j CNI-HOSTPORT-SETMARK
+-A CNI-DN-{port} {on_port} -j DNAT --to-destination {to}
 "
             );
         }

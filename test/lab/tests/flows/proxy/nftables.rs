@@ -1,25 +1,28 @@
 //! Mode `nftables`: table `ip kube-proxy`, as kube-proxy 1.33 writes it without `clusterCIDR`; and portmap's table for nftables.
 
-use std::{fmt::Write, net::Ipv4Addr};
+use std::{fmt::Write, net::SocketAddr};
+
+use eni_datapath::Family;
 
 use crate::services::{HOST_PORTS, PORT, SERVICES};
 
 const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
 
 /// The input of `nft -f`.
-pub(crate) fn kube_proxy(node: &str, node_address: Ipv4Addr) -> String {
+pub(crate) fn kube_proxy(node: &str, family: Family) -> String {
+    let ip = code(family);
     let mut chains = String::new();
     let mut elements = String::new();
     for service in SERVICES {
-        let _ = writeln!(elements, "add element ip kube-proxy cluster-ips {{ {} }}", Ipv4Addr::from(service.address));
+        let _ = writeln!(elements, "add element {ip} kube-proxy cluster-ips {{ {} }}", service.address(family));
         for protocol in PROTOCOLS {
             let id = format!("{}/{protocol}", service.name);
-            let (target, address) = (service.target(), Ipv4Addr::from(service.address));
+            let (target, address) = (service.target(family), service.address(family));
             let _ = write!(
                 chains,
                 "  chain service-{id} {{ numgen random mod 1 vmap {{ 0 : goto endpoint-{id} }}; }}
   chain endpoint-{id} {{
-    ip saddr {} jump mark-for-masquerade
+    {ip} saddr {} jump mark-for-masquerade
     meta l4proto {protocol} dnat to {target}
   }}\n",
                 target.ip(),
@@ -35,31 +38,39 @@ pub(crate) fn kube_proxy(node: &str, node_address: Ipv4Addr) -> String {
             let port = service.node_port;
             let _ = writeln!(
                 elements,
-                "add element ip kube-proxy service-ips {{ {address} . {protocol} . {PORT} : goto service-{id} }}\n\
-                 add element ip kube-proxy service-nodeports {{ {protocol} . {port} : goto external-{id} }}"
+                "add element {ip} kube-proxy service-ips {{ {address} . {protocol} . {PORT} : goto service-{id} }}\n\
+                 add element {ip} kube-proxy service-nodeports {{ {protocol} . {port} : goto external-{id} }}"
             );
             if service.local && !service.is_on(node) {
                 let _ = writeln!(
                     elements,
-                    "add element ip kube-proxy no-endpoint-nodeports {{ {protocol} . {port} : drop }}"
+                    "add element {ip} kube-proxy no-endpoint-nodeports {{ {protocol} . {port} : drop }}"
                 );
             }
         }
     }
-    format!("table ip kube-proxy {{\n{BASE}{}\n{chains}}}\n{elements}", nodeport_addresses(node_address))
+    let kind = if family == Family::V4 { "ipv4_addr" } else { "ipv6_addr" };
+    let base = BASE.replace("ADDRESS", kind).replace("ip daddr", &format!("{ip} daddr"));
+    let node_ports = crate::world::address_of(node, family);
+    format!(
+        "table {ip} kube-proxy {{\n{base}  set nodeport-ips {{ type {kind}; elements = {{ {node_ports} }} }}\n{chains}}}\n{elements}"
+    )
 }
 
-fn nodeport_addresses(address: Ipv4Addr) -> String {
-    format!("  set nodeport-ips {{ type ipv4_addr; elements = {{ {address} }} }}")
+const fn code(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
 }
 
 const BASE: &str = "  comment \"rules for kube-proxy\";
-  set cluster-ips { type ipv4_addr; }
-  map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }
+  set cluster-ips { type ADDRESS; }
+  map service-ips { type ADDRESS . inet_proto . inet_service : verdict; }
   map service-nodeports { type inet_proto . inet_service : verdict; }
-  map no-endpoint-services { type ipv4_addr . inet_proto . inet_service : verdict; }
+  map no-endpoint-services { type ADDRESS . inet_proto . inet_service : verdict; }
   map no-endpoint-nodeports { type inet_proto . inet_service : verdict; }
-  map firewall-ips { type ipv4_addr . inet_proto . inet_service : verdict; }
+  map firewall-ips { type ADDRESS . inet_proto . inet_service : verdict; }
   chain cluster-ips-check { ip daddr @cluster-ips drop; }
   chain firewall-check { ip daddr . meta l4proto . th dport vmap @firewall-ips; }
   chain service-endpoints-check { ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }
@@ -97,18 +108,20 @@ const BASE: &str = "  comment \"rules for kube-proxy\";
 ";
 
 /// What the portmap plugin adds for the pods of `node` with its nftables backend.
-pub(crate) fn portmap(node: &str) -> String {
+pub(crate) fn portmap(node: &str, family: Family) -> String {
+    let ip = code(family);
+    let localhost = if family == Family::V4 { "127.0.0.1" } else { "::1" };
     let mut mapped = String::new();
     let mut masqueraded = String::new();
     for host_port in HOST_PORTS.iter().filter(|host_port| crate::world::node_of(host_port.pod) == Some(node)) {
-        let pod = crate::world::address_of(host_port.pod);
+        let pod = crate::world::address_of(host_port.pod, family);
         for protocol in PROTOCOLS {
-            let _ = writeln!(mapped, "    {protocol} dport {} dnat to {pod}:{PORT}", host_port.port);
+            let _ = writeln!(mapped, "    {protocol} dport {} dnat to {}", host_port.port, SocketAddr::new(pod, PORT));
         }
-        let _ = writeln!(masqueraded, "    ip saddr {{ {pod}, 127.0.0.1 }} ip daddr {pod} masquerade");
+        let _ = writeln!(masqueraded, "    {ip} saddr {{ {pod}, {localhost} }} {ip} daddr {pod} masquerade");
     }
     format!(
-        "table ip cni_hostport {{
+        "table {ip} cni_hostport {{
   chain hostports {{\n{mapped}  }}
   chain prerouting {{ type nat hook prerouting priority -100; fib daddr type local jump hostports; }}
   chain output {{ type nat hook output priority -100; fib daddr type local jump hostports; }}

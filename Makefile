@@ -9,7 +9,7 @@ IPAMD  := $(CARGO_TARGET_DIR)/debug/ipamd
 CLOUD  ?= sim
 SAY    := @printf '\n== %s\n'
 
-.PHONY: help demo test bench soak fuzz checklist setup setup-ship lint unit build plugin simulate charts size clean
+.PHONY: help demo test bench soak fuzz checklist setup setup-ship lint unit build plugin simulate charts terraform size clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ demo: setup build plugin ## Two nodes, 80 pods, pings, a table, and nothing left
 	$(SAY) "demo on $(CLOUD): two nodes, 80 pods"
 	@$(CARGO_TARGET_DIR)/debug/demo --cloud $(CLOUD) $(if $(KEEP),--keep) --ipamd $(IPAMD) --plugin $(PLUGIN)
 
-test: setup lint build plugin charts unit ## Everything that CI runs.
+test: setup lint build plugin charts terraform unit ## Everything that CI runs.
 	$(SAY) "demo on the simulator"
 	@$(CARGO_TARGET_DIR)/debug/demo --cloud sim --ipamd $(IPAMD) --plugin $(PLUGIN)
 	$(SAY) "demo on LocalStack"
@@ -46,6 +46,10 @@ plugin:
 charts: setup-ship ## The Helm chart: lint, schemas of six versions of Kubernetes, golden files, policies. WRITE=1 renews the golden files.
 	$(SAY) "the Helm chart"
 	@test/ship/charts.sh $(if $(WRITE),--write) $(if $(wildcard $(IPAMD)),--ipamd $(IPAMD))
+
+terraform: setup setup-ship ## The Terraform modules: format, docs, tests, policies; applied on LocalStack and moto, and destroyed. WRITE=1 renews the docs.
+	$(SAY) "the Terraform modules (about 4 minutes)"
+	@test/ship/terraform.sh $(if $(WRITE),--write)
 
 setup-ship:
 	@test/ship/setup.sh

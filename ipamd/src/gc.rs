@@ -20,8 +20,9 @@ pub(crate) async fn collect(
     begun: Moment,
 ) -> Result<Result<u32, Refusal>, Stopped> {
     let leases = handle.leases().await?;
-    let unwanted =
-        leases.into_iter().map(|lease| lease.key).filter(|key| key.network() == network && !valid.contains(key));
+    // The runtime knows of a pod's first interface only.
+    let is_valid = |key: &PodKey| valid.contains(key) || valid.contains(&key.first()) && key.came_with(&key.first());
+    let unwanted = leases.into_iter().map(|lease| lease.key).filter(|key| key.network() == network && !is_valid(key));
     // All at once, so that they share a commit.
     let ends: Vec<_> = unwanted
         .map(|key| {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod cards;
 mod clock;
 mod config;
 mod conflist;

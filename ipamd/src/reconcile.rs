@@ -50,6 +50,7 @@ enum Message {
     Leases { reply: oneshot::Sender<Vec<Lease>> },
     Lease { key: PodKey, reply: oneshot::Sender<Option<Lease>> },
     Status { reply: oneshot::Sender<EngineStatus> },
+    Cards { reply: oneshot::Sender<Vec<u8>> },
 }
 
 /// The way to the loop. Cheap to clone.
@@ -66,17 +67,18 @@ pub(crate) struct Handle {
 pub(crate) struct Stopped;
 
 impl Handle {
-    /// Asks for an address and waits for it until `deadline`. When the future is dropped, the wait is cancelled.
+    /// Asks for an address of a network card and waits for it until `deadline`. When the future is dropped, the wait is cancelled.
     pub(crate) async fn add(
         &self,
         key: PodKey,
         pod: Pod,
         netns: String,
+        card: u8,
         deadline: Moment,
     ) -> Result<AddAnswer, Stopped> {
         let ticket = self.ticket();
         let (reply, answer) = oneshot::channel();
-        let event = Event::Add { ticket, key, pod, netns, card: 0, deadline };
+        let event = Event::Add { ticket, key, pod, netns, card, deadline };
         self.messages.send(Message::Add { event, ticket, reply }).map_err(|_| Stopped)?;
         let guard = CancelOnDrop { handle: self, ticket };
         let answer = answer.await.map_err(|_| Stopped);
@@ -84,7 +86,7 @@ impl Handle {
         answer
     }
 
-    /// Gives an address back and waits until that is stored.
+    /// Gives an address back, with those of the interfaces that came with it, and waits until that is stored.
     pub(crate) async fn del(&self, key: PodKey) -> Result<DelAnswer, Stopped> {
         let ticket = self.ticket();
         self.ask(|reply| Message::End { event: Event::Del { ticket, key }, ticket, why: Ended::Del, reply }).await
@@ -110,6 +112,11 @@ impl Handle {
     /// Returns how the pool stands.
     pub(crate) async fn status(&self) -> Result<EngineStatus, Stopped> {
         self.ask(|reply| Message::Status { reply }).await
+    }
+
+    /// Returns the network cards of which a pod with several interfaces has an address each, the default one first.
+    pub(crate) async fn cards(&self) -> Result<Vec<u8>, Stopped> {
+        self.ask(|reply| Message::Cards { reply }).await
     }
 
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Stopped> {
@@ -249,6 +256,7 @@ impl<E: Ec2> Reconciler<E> {
             Message::Leases { reply } => drop(reply.send(self.engine.leases().cloned().collect())),
             // A caller that no longer listens needs no answer.
             Message::Lease { key, reply } => drop(reply.send(self.engine.lease(&key).cloned())),
+            Message::Cards { reply } => drop(reply.send(self.engine.cards().collect())),
             Message::Status { reply } => drop(reply.send(self.engine.status(clock::now()))),
         }
     }

@@ -16,8 +16,9 @@ use tonic::{
 use wire::ipam_server::{Ipam, IpamServer};
 
 use crate::{
+    cards::{self, Wish},
     clock, gc,
-    reconcile::{AddAnswer, Handle, Stopped},
+    reconcile::{Handle, Stopped},
     settings::Settings,
 };
 
@@ -139,7 +140,8 @@ impl Service {
         }
     }
 
-    async fn add(&self, request: wire::AddRequest) -> Result<AddAnswer, Status> {
+    /// The leases of the pod's interfaces, its first one first.
+    async fn add(&self, request: wire::AddRequest) -> Result<Result<Vec<Lease>, Refusal>, Status> {
         let key = checked(request.key)?;
         if request.netns.is_empty() {
             return Err(Status::invalid_argument("netns is empty"));
@@ -150,8 +152,14 @@ impl Service {
             Ok(handle) => handle,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let pod = request.pod.unwrap_or_default().into();
-        handle.add(key, pod, request.netns, deadline).await.map_err(stopping)
+        let wish = Wish { key, pod: request.pod.unwrap_or_default().into(), netns: request.netns, deadline };
+        if request.multi_nic && wish.key.is_first() {
+            if !self.settings.policy.further_cards {
+                return Ok(Err(cards::not_used(&wish.pod)));
+            }
+            return cards::add(&handle, &wish).await.map_err(stopping);
+        }
+        Ok(wish.ask(&handle, wish.key.clone(), 0).await.map_err(stopping)?.map(|lease| vec![lease]))
     }
 }
 
@@ -162,11 +170,20 @@ impl Ipam for Service {
             answer = self.add(request.into_inner()) => answer?,
             () = self.must_hurry() => return Err(stopping(Stopped)),
         };
-        let outcome = match answer {
-            Ok(lease) => wire::add_reply::Outcome::Network(self.network(&lease).into()),
-            Err(refusal) => wire::add_reply::Outcome::Refusal(refusal.into()),
+        let leases = match answer {
+            Ok(leases) => leases,
+            Err(refusal) => {
+                let outcome = Some(wire::add_reply::Outcome::Refusal(refusal.into()));
+                return Ok(Response::new(wire::AddReply { outcome, further: vec![] }));
+            }
         };
-        Ok(Response::new(wire::AddReply { outcome: Some(outcome) }))
+        let mut networks = leases.iter().map(|lease| (lease.key.interface(), self.network(lease).into()));
+        let outcome = networks.next().map(|(_, network)| wire::add_reply::Outcome::Network(network));
+        let further = networks.map(|(interface, network)| wire::FurtherInterface {
+            interface: interface.to_owned(),
+            network: Some(network),
+        });
+        Ok(Response::new(wire::AddReply { further: further.collect(), outcome }))
     }
 
     async fn del(&self, request: Request<wire::DelRequest>) -> Result<Response<wire::DelReply>, Status> {

@@ -63,6 +63,40 @@ impl PodKey {
     }
 }
 
+/// What the names of a pod's interfaces on further network cards begin with; the AWS CNI's.
+const FURTHER: &str = "mNicIf";
+/// Name of a pod's first interface, in Kubernetes.
+const FIRST: &str = "eth0";
+
+impl PodKey {
+    /// Key of the pod's `number`th interface beside this one, each on a network card of its own, counted from 1.
+    #[must_use]
+    pub fn further(&self, number: u8) -> Self {
+        Self { interface: format!("{FURTHER}{number}"), ..self.clone() }
+    }
+
+    /// Whether this is the key of an interface that came with `first`, and ends with it.
+    #[must_use]
+    pub fn came_with(&self, first: &Self) -> bool {
+        let number = self.interface.strip_prefix(FURTHER);
+        number.is_some_and(|number| number.parse::<u8>().is_ok())
+            && first.is_first()
+            && (&self.network, &self.container_id) == (&first.network, &first.container_id)
+    }
+
+    /// Whether it is that of a pod's first interface, the only one that others can come with.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.interface == FIRST
+    }
+
+    /// Key of the first interface of the same sandbox.
+    #[must_use]
+    pub fn first(&self) -> Self {
+        Self { interface: FIRST.to_owned(), ..self.clone() }
+    }
+}
+
 impl fmt::Display for PodKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.network, self.container_id, self.interface)
@@ -103,6 +137,18 @@ impl fmt::Display for Pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn further_interfaces_come_with_the_first_of_their_sandbox() {
+        let key = |container, interface| PodKey::new("n", container, interface).unwrap();
+        let first = key("c", "eth0");
+        assert_eq!(first.further(2), key("c", "mNicIf2"));
+        assert!(first.further(31).came_with(&first));
+        for other in [key("d", "mNicIf1"), key("c", "net1"), key("c", "mNicIf"), key("c", "mNicIfx"), first.clone()] {
+            assert!(!other.came_with(&first), "{other}");
+        }
+        assert!(!first.further(1).came_with(&key("c", "net1")));
+    }
 
     #[test]
     fn a_key_is_checked_part_by_part() {

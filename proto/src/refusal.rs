@@ -17,12 +17,21 @@ pub enum RefusalCode {
     NotReady,
     /// The lease could not be stored.
     StoreFailed,
+    /// The pod wants an interface on each network card, and the node does not use them.
+    OneCardOnly,
 }
 
 impl RefusalCode {
     /// All codes, for documentation and its test.
-    pub const ALL: [Self; 6] =
-        [Self::NodeFull, Self::Late, Self::SubnetFull, Self::CloudRefuses, Self::NotReady, Self::StoreFailed];
+    pub const ALL: [Self; 7] = [
+        Self::NodeFull,
+        Self::Late,
+        Self::SubnetFull,
+        Self::CloudRefuses,
+        Self::NotReady,
+        Self::StoreFailed,
+        Self::OneCardOnly,
+    ];
 
     /// The code as people see it.
     #[must_use]
@@ -34,6 +43,7 @@ impl RefusalCode {
             Self::CloudRefuses => "IPAM-204",
             Self::NotReady => "IPAM-205",
             Self::StoreFailed => "IPAM-206",
+            Self::OneCardOnly => "IPAM-207",
         }
     }
 }

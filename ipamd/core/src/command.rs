@@ -46,7 +46,7 @@ pub enum Event {
         /// Which caller.
         ticket: Ticket,
     },
-    /// A pod gives its address back.
+    /// A pod gives its address back, and those of the interfaces that came with it.
     Del {
         /// Who to answer.
         ticket: Ticket,

@@ -169,6 +169,11 @@ impl Pool {
         self.leases.get(key)
     }
 
+    /// Keys of the leases that came with that of `first`, and end with it.
+    pub fn came_with<'a>(&'a self, first: &'a PodKey) -> impl Iterator<Item = &'a PodKey> {
+        self.leases.range(first.further(0)..).map(|(key, _)| key).take_while(|key| key.came_with(first))
+    }
+
     /// Puts a lease on record; it replaces one of the same key.
     pub(crate) fn hold(&mut self, lease: Lease) {
         self.cooling.remove(&lease.address);

@@ -158,3 +158,19 @@ fn a_card_gives_back_what_is_too_much_for_it_alone() {
     given_back.sort();
     assert_eq!(given_back, [("eni-1".to_owned(), 1), ("eni-6".to_owned(), 1), ("eni-7".to_owned(), 1)]);
 }
+
+#[test]
+fn the_del_of_a_pod_returns_its_address_on_each_card() {
+    let (mut node, _) = ready(policy(true), &[eni(0, 2), on_card(1, 1, 5, 2), on_card(3, 1, 6, 2)]);
+    for card in [0, 1, 3] {
+        assert_eq!(granted(&add(&mut node, 1, "a", card)).len(), 1);
+        assert_eq!(granted(&add(&mut node, 1, "b", card)).len(), 1);
+    }
+    let key = PodKey::new("pods", "a", "eth0").unwrap();
+    let released = |commands: &[Command]| {
+        commands.iter().filter(|command| matches!(command, Command::Release { released: Some(_), .. })).count()
+    };
+    assert_eq!(released(&node.tell(at(2), Event::Del { ticket: Ticket(9), key: key.clone() })), 3);
+    assert_eq!(node.engine.leases().count(), 3, "those of the other pod");
+    assert_eq!(released(&node.tell(at(3), Event::Del { ticket: Ticket(9), key })), 0);
+}

@@ -24,8 +24,13 @@ impl Engine {
 
     pub(super) fn del(&mut self, now: Moment, ticket: Ticket, key: PodKey, commands: &mut Vec<Command>) {
         // A pod that is deleted while it waits must not get an address afterwards.
-        for waiter in self.queue.extract_if(.., |waiter| waiter.key == key) {
+        for waiter in self.queue.extract_if(.., |waiter| waiter.key == key || waiter.key.came_with(&key)) {
             commands.push(Command::Refuse { ticket: waiter.ticket, refusal: refusal::deleted(&waiter) });
+        }
+        let further: Vec<PodKey> = self.pool.came_with(&key).cloned().collect();
+        for key in further {
+            let released = self.end(now, &key);
+            commands.push(Command::Release { ticket: None, key, released });
         }
         let released = self.end(now, &key);
         commands.push(Command::Release { ticket: Some(ticket), key, released });

@@ -53,6 +53,7 @@ pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -
             netns: netns.to_owned(),
             pod: Some(attachment.pod.clone().into()),
             wait_milliseconds: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+            multi_nic: attachment.multi_nic,
         };
         let mut listens = false;
         let attempt = async {

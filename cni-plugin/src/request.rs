@@ -47,6 +47,8 @@ pub(crate) struct Attachment {
     pub(crate) pod: Pod,
     /// Absent when the runtime gave none, which only DEL allows.
     pub(crate) netns: Option<PathBuf>,
+    /// Whether the pod wants an interface on each network card.
+    pub(crate) multi_nic: bool,
 }
 
 /// A request that is well-formed.

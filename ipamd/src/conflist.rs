@@ -40,6 +40,7 @@ fn contents(settings: &Settings, with_portmap: bool) -> Value {
         "releasedDir": settings.released_dir,
         "addWaitSeconds": settings.add_wait_seconds,
         "vethPrefix": settings.veth_prefix.as_str(),
+        "capabilities": { numbers::ANNOTATIONS_CAPABILITY: true },
     })];
     if with_portmap {
         plugins.push(json!({ "type": "portmap", "capabilities": { "portMappings": true }, "snat": true }));

@@ -2,6 +2,8 @@
 
 /// CNI type and name of the plugin's binary.
 pub const CNI_TYPE: &str = "eni-cni";
+/// Capability by which a plugin gets the pod's annotations from the runtime. Source: containerd, internal/cri/annotations.
+pub const ANNOTATIONS_CAPABILITY: &str = "io.kubernetes.cri.pod-annotations";
 /// Where ipamd listens, unless the plugin's `socket` key or the daemon's setting says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/eni-cni/ipamd.sock";
 /// The daemon's database.

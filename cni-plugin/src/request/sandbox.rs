@@ -2,11 +2,15 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use eni_proto::{InvalidKey, Pod, PodKey};
+use eni_proto::{InvalidKey, Pod, PodKey, numbers};
 use serde_json::{Map, Value};
 
 use super::{Attachment, Mistakes, Verb};
 use crate::error::code;
+
+/// The annotation by which a pod asks for interfaces, and the only value that has a meaning; both are the AWS CNI's.
+const NIC_CONFIG: &str = "k8s.amazonaws.com/nicConfig";
+const MULTI_NIC: &str = "multi-nic-attachment";
 
 /// What the environment says of a sandbox, each part checked for itself.
 pub(super) struct Sandbox {
@@ -14,12 +18,13 @@ pub(super) struct Sandbox {
     interface: String,
     netns: Option<PathBuf>,
     pod: Pod,
+    multi_nic: bool,
 }
 
 impl Sandbox {
     pub(super) fn of_network(self, network: &str) -> Result<Attachment, InvalidKey> {
         let key = PodKey::new(network, &self.container_id, &self.interface)?;
-        Ok(Attachment { key, pod: self.pod, netns: self.netns })
+        Ok(Attachment { key, pod: self.pod, netns: self.netns, multi_nic: self.multi_nic })
     }
 }
 
@@ -63,8 +68,14 @@ pub(super) fn read(
     if verb == Verb::Add {
         arguments.refuse_wishes(mistakes);
     }
-    let pod = arguments.pod();
-    Some(Sandbox { container_id: container_id?, interface: interface?, netns: netns.map(PathBuf::from), pod })
+    let (pod, multi_nic) = (arguments.pod(), arguments.annotation(NIC_CONFIG) == Some(MULTI_NIC));
+    Some(Sandbox {
+        container_id: container_id?,
+        interface: interface?,
+        netns: netns.map(PathBuf::from),
+        pod,
+        multi_nic,
+    })
 }
 
 /// A variable's text; nothing when it is empty, which means the same as unset.
@@ -98,6 +109,11 @@ impl Arguments<'_> {
     fn pod(&self) -> Pod {
         let value = |wanted| self.value(wanted).unwrap_or_default();
         Pod { namespace: value("K8S_POD_NAMESPACE"), name: value("K8S_POD_NAME"), uid: value("K8S_POD_UID") }
+    }
+
+    /// One of the pod's annotations, which a runtime tells that was asked to by the configuration's `capabilities`.
+    fn annotation(&self, name: &str) -> Option<&str> {
+        self.config?.get("runtimeConfig")?.get(numbers::ANNOTATIONS_CAPABILITY)?.get(name)?.as_str()
     }
 
     /// An address that somebody chose cannot be given; giving another without a word would be worse than to refuse.

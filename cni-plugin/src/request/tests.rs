@@ -39,6 +39,23 @@ fn a_full_request_is_read_with_the_pod_from_arguments_in_any_order() {
 }
 
 #[test]
+fn a_pod_asks_for_several_interfaces_by_its_annotation_and_by_one_value_only() {
+    let wants = |annotations: serde_json::Value| {
+        let runtime = json!({ numbers::ANNOTATIONS_CAPABILITY: annotations });
+        let config = json!({"cniVersion": "1.0.0", "name": "pods", "type": "eni-cni", "runtimeConfig": runtime});
+        attachment(asked(Verb::Add, FULL, &config.to_string()).unwrap()).multi_nic
+    };
+    assert!(wants(json!({"k8s.amazonaws.com/nicConfig": "multi-nic-attachment", "other": "x"})));
+    let others = [
+        json!({"k8s.amazonaws.com/nicConfig": "all"}),
+        json!({"k8s.amazonaws.com/nicConfig": ["multi-nic-attachment"]}),
+        json!("multi-nic-attachment"),
+        json!(null),
+    ];
+    assert!(others.into_iter().all(|other| !wants(other)));
+}
+
+#[test]
 fn every_missing_variable_is_named() {
     let error = asked(Verb::Add, &[], CONFIG).unwrap_err();
     assert_eq!(error.code, code::INVALID_ENVIRONMENT);

@@ -166,7 +166,7 @@ impl Service {
 impl Ipam for Service {
     async fn add(&self, request: Request<wire::AddRequest>) -> Result<Response<wire::AddReply>, Status> {
         match self.add(request.into_inner()) {
-            Some(outcome) => Ok(Response::new(wire::AddReply { outcome: Some(outcome) })),
+            Some(outcome) => Ok(Response::new(wire::AddReply { outcome: Some(outcome), further: vec![] })),
             None => std::future::pending().await,
         }
     }

@@ -139,7 +139,13 @@ async fn until_queued(worker: &Worker, wanted: usize) {
 
 fn request(sandbox: &Sandbox, wait_milliseconds: u32) -> AddRequest {
     let pod = Pod { namespace: "demo".to_owned(), name: sandbox.name.clone(), uid: String::new() };
-    AddRequest { key: Some(key(sandbox)), netns: sandbox.netns.clone(), pod: Some(pod), wait_milliseconds }
+    AddRequest {
+        key: Some(key(sandbox)),
+        netns: sandbox.netns.clone(),
+        pod: Some(pod),
+        wait_milliseconds,
+        multi_nic: false,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -138,6 +138,7 @@ impl Dice {
                     uid: self.text(),
                 }),
                 wait_milliseconds: [0, 1, 1000, u32::MAX][self.below(4)],
+                multi_nic: self.below(4) == 0,
             }
             .encode_to_vec(),
             "Del" => wire::DelRequest { key: self.key(), link_left: self.below(2) == 0 }.encode_to_vec(),

@@ -36,10 +36,13 @@ pub(crate) struct NoNetwork {
     pub(crate) may_be_leased: bool,
 }
 
-/// Asks for the attachment's network.
+/// What to wire: each interface's key and network, the attachment's own first.
+pub(crate) type Granted = Vec<(PodKey, PodNetwork)>;
+
+/// Asks for the attachment's network, and those of the interfaces that come with it.
 ///
 /// Repeated while the daemon is away: the same key gets the same answer.
-pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -> Result<PodNetwork, NoNetwork> {
+pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -> Result<Granted, NoNetwork> {
     let wait = Duration::from_secs(config.add_wait_seconds.into());
     let patience = Instant::now() + wait;
     let deadline = patience + ADD_MARGIN;
@@ -64,7 +67,7 @@ pub(crate) async fn add(config: &Config, attachment: &Attachment, netns: &str) -
         let answer = timeout_at(deadline, attempt).await;
         asked |= listens;
         let (error, over) = match answer {
-            Ok(Ok(reply)) => return network(reply.into_inner()),
+            Ok(Ok(reply)) => return granted(&attachment.key, reply.into_inner()),
             Ok(Err(status)) if may_come_back(&status) => {
                 status.message().clone_into(&mut last);
                 (daemon_away(&config.socket, &last), Instant::now() + pause >= patience)
@@ -138,11 +141,22 @@ fn may_come_back(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal)
 }
 
-fn network(reply: wire::AddReply) -> Result<PodNetwork, NoNetwork> {
+fn granted(key: &PodKey, reply: wire::AddReply) -> Result<Granted, NoNetwork> {
     let senseless = |reason: &str| NoNetwork { error: daemon_trouble(reason), may_be_leased: true };
+    let checked = |network: wire::PodNetwork| {
+        PodNetwork::try_from(network).map_err(|error: InvalidNetwork| senseless(&error.to_string()))
+    };
     match reply.outcome {
         Some(wire::add_reply::Outcome::Network(network)) => {
-            network.try_into().map_err(|error: InvalidNetwork| senseless(&error.to_string()))
+            let mut granted = vec![(key.clone(), checked(network)?)];
+            for wire::FurtherInterface { interface, network } in reply.further {
+                let further = PodKey::new(key.network(), key.container_id(), &interface).ok();
+                match (further.filter(|further| further.came_with(key)), network) {
+                    (Some(further), Some(network)) => granted.push((further, checked(network)?)),
+                    _ => return Err(senseless(&format!("its answer has a further interface `{interface}`"))),
+                }
+            }
+            Ok(granted)
         }
         Some(wire::add_reply::Outcome::Refusal(refusal)) => {
             Err(NoNetwork { error: refused(refusal), may_be_leased: false })

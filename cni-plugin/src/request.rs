@@ -63,8 +63,8 @@ pub(crate) struct Request {
 pub(crate) enum Task {
     Add(Attachment),
     Del(Attachment),
-    /// Compare with what ADD reported.
-    Check(Attachment, Previous),
+    /// Compare with what ADD reported: of the attachment first, then of each interface that came with it.
+    Check(Attachment, Vec<(PodKey, Previous)>),
     /// End all attachments of the network but these. Absent: the runtime gave no list, which is no reason to end one.
     Gc(Option<Vec<PodKey>>),
     Status,
@@ -136,11 +136,15 @@ fn task(
         Verb::Gc => attachments::read(object, &config.name, mistakes).map(Task::Gc),
         Verb::Check => {
             let attachment = attachment?.ok()?;
-            let previous = previous::read(object.get("prevResult"), attachment.key.interface());
-            previous
+            let (reported, key) = (object.get("prevResult"), &attachment.key);
+            let parts = previous::read(reported, key.interface()).and_then(|own| {
+                let further = previous::read_further(reported, key)?;
+                Ok([vec![(key.clone(), own)], further].concat())
+            });
+            parts
                 .map_err(|why| mistakes.add(code::INVALID_CONFIG, why))
                 .ok()
-                .map(|previous| Task::Check(attachment, previous))
+                .map(|parts| Task::Check(attachment, parts))
         }
     }
 }

@@ -41,6 +41,24 @@ pub(crate) fn to_json(version: Version, key: &PodKey, netns: &Path, network: &Po
     })
 }
 
+/// Makes the results of a pod's interfaces one. The shape before version 0.3.0 has room for the first only.
+pub(crate) fn join(results: Vec<Value>) -> Value {
+    let mut results = results.into_iter();
+    let mut all = results.next().unwrap_or_default();
+    for mut result in results {
+        let before = all["interfaces"].as_array().map_or(0, Vec::len);
+        for ip in result["ips"].as_array_mut().into_iter().flatten() {
+            ip["interface"] = (ip["interface"].as_u64().unwrap_or(0) + before as u64).into();
+        }
+        for list in ["interfaces", "ips", "routes"] {
+            if let (Some(all), Some(list)) = (all[list].as_array_mut(), result[list].as_array_mut()) {
+                all.append(list);
+            }
+        }
+    }
+    all
+}
+
 /// The shape before version 0.3.0: no interfaces, and one address of each family.
 fn old_shape(version: Version, network: &PodNetwork, wired: &Wired) -> Value {
     let (mut v4, mut v6) = (routes(version, network, wired.pod_table), Vec::new());

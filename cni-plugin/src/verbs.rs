@@ -16,7 +16,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use eni_datapath::{Netns, PodWiring, add_pod, del_pod, end_pod, find_pod, impairment, remove_ended};
+use eni_datapath::{
+    Netns, PodWiring, WireError, add_pod, del_pod, end_pod, find_pod, further_pods, impairment, remove_ended,
+};
 use eni_proto::{PodKey, ReleaseNote};
 use nix::{
     errno::Errno,
@@ -26,7 +28,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
-    daemon,
+    daemon::{self, Granted},
     error::{self, CniError, chain, code},
     request::{Attachment, Config, Request, Task},
     result,
@@ -38,7 +40,7 @@ pub(crate) async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     match &request.task {
         Task::Add(attachment) => add(config, attachment).await.map(Some),
         Task::Del(attachment) => del(config, attachment).await.map(|()| None),
-        Task::Check(attachment, previous) => check::check(config, attachment, previous).await.map(|()| None),
+        Task::Check(attachment, parts) => check::check(config, attachment, parts).await.map(|()| None),
         Task::Gc(valid) => gc::gc(config, valid.as_deref()).await.map(|()| None),
         Task::Status => status(config).await.map(|()| None),
     }
@@ -50,23 +52,40 @@ async fn add(config: &Config, attachment: &Attachment) -> Result<Value, CniError
     drop(Netns::open_other(netns).map_err(|error| error::netns(&error))?);
     // A note of an earlier DEL would end the lease that this ADD is about to get: a runtime may start a sandbox again.
     let _ = std::fs::remove_file(config.released_dir.join(note(&attachment.key).file_name()));
-    let network = match daemon::add(config, attachment, &netns.to_string_lossy()).await {
-        Ok(network) => network,
+    let granted = match daemon::add(config, attachment, &netns.to_string_lossy()).await {
+        Ok(granted) => granted,
         Err(none) if none.may_be_leased => {
             return Err(given_back(config, attachment, none.error).await);
         }
         Err(none) => return Err(none.error),
     };
-    let wiring = PodWiring {
-        key: attachment.key.clone(),
-        pod: attachment.pod.clone(),
-        network: network.clone(),
-        netns: netns.to_owned(),
-    };
-    match add_pod(&wiring) {
-        Ok(wired) => Ok(result::to_json(config.version, &attachment.key, netns, &network, &wired)),
+    match wire(config, attachment, netns, &granted) {
+        Ok(results) => Ok(result::join(results)),
         Err(error) => Err(given_back(config, attachment, error::wiring(&error)).await),
     }
+}
+
+/// Wires each interface, and returns the result of each. On failure all are gone, unless an earlier ADD made them.
+fn wire(config: &Config, attachment: &Attachment, netns: &Path, granted: &Granted) -> Result<Vec<Value>, WireError> {
+    // One alone undoes itself.
+    let lived = granted.len() > 1 && find_pod(&attachment.key)?.is_some();
+    let mut results = Vec::with_capacity(granted.len());
+    for (key, network) in granted {
+        let (pod, network, netns) = (attachment.pod.clone(), network.clone(), netns.to_owned());
+        let wiring = PodWiring { key: key.clone(), pod, network, netns };
+        match add_pod(&wiring) {
+            Ok(wired) => results.push(result::to_json(config.version, key, &wiring.netns, &wiring.network, &wired)),
+            Err(error) => {
+                let made = granted.iter().take(if lived { 0 } else { results.len() }).rev();
+                for (key, _) in made {
+                    // The error that led here is the one to report; what stays of this its DEL removes.
+                    let _ = del_pod(&config.veth_prefix, key, &attachment.pod, Some(&wiring.netns));
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(results)
 }
 
 /// Returns the lease of an ADD that failed with `error`, and the error with what became of the lease.
@@ -89,16 +108,26 @@ async fn given_back(config: &Config, attachment: &Attachment, mut error: CniErro
 async fn del(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
     let (key, netns) = (&attachment.key, attachment.netns.as_deref());
     let not_removed = |error| error::not_removed(&error);
+    // The first comes last: it is where to look for the others.
+    let mut keys = vec![key.clone()];
+    keys.extend(further_pods(&config.veth_prefix, key, &attachment.pod).map_err(not_removed)?);
+    keys.reverse();
     if !ends_with_its_sandbox(attachment) {
-        del_pod(&config.veth_prefix, key, &attachment.pod, netns).map_err(not_removed)?;
+        for key in &keys {
+            del_pod(&config.veth_prefix, key, &attachment.pod, netns).map_err(not_removed)?;
+        }
         return release(config, key).await;
     }
-    let left = end_pod(&config.veth_prefix, key, &attachment.pod).map_err(not_removed)?;
-    let heard = daemon::del(config, key, left.is_some()).await;
-    match left {
+    let mut left = Vec::new();
+    for key in &keys {
+        left.extend(end_pod(&config.veth_prefix, key, &attachment.pod).map_err(not_removed)?);
+    }
+    let heard = daemon::del(config, key, !left.is_empty()).await;
+    if heard != Ok(true) {
         // Nobody else will: the daemon is away, or of a version that does not know of this.
-        Some(link) if heard != Ok(true) => remove_ended(&link).map_err(not_removed)?,
-        Some(_) | None => {}
+        for link in &left {
+            remove_ended(link).map_err(not_removed)?;
+        }
     }
     settle(config, key, heard)
 }

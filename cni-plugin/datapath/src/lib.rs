@@ -41,7 +41,7 @@ pub use nft::NftError;
 pub use observe::{ObserveError, PodLink, PodState, impairment, labelled_pods, observe_pods};
 pub use pod::{
     Difference, EndedLink, ExpectedEnd, ExpectedPod, PodWiring, WireError, Wired, add_pod, check_pod, del_pod,
-    delete_ended, end_pod, find_pod, forget_address, forget_addresses, remove_ended,
+    delete_ended, end_pod, find_pod, forget_address, forget_addresses, further_pods, remove_ended,
 };
 pub use socket::{Refusal, lists_asked};
 pub use sysctl::SysctlError;

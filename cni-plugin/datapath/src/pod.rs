@@ -46,7 +46,7 @@ use crate::{
 pub(crate) use plan::{ended_alias, host_mac, pod_neighbour};
 
 pub use check::{Difference, ExpectedEnd, ExpectedPod, check_pod};
-pub use remove::{EndedLink, del_pod, delete_ended, end_pod, find_pod, remove_ended};
+pub use remove::{EndedLink, del_pod, delete_ended, end_pod, find_pod, further_pods, remove_ended};
 
 /// How often an ADD clears a taken name away: two ADDs of one pod may meet, but not for ever.
 const ATTEMPTS: usize = 4;

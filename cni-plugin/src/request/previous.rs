@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use eni_datapath::MacAddress;
+use eni_proto::PodKey;
 use serde_json::Value;
 
 /// What ADD and the plugins behind us reported of one attachment.
@@ -42,12 +43,29 @@ pub(super) fn read(previous: Option<&Value>, interface: &str) -> Result<Previous
     Ok(Previous {
         address: address.ok_or_else(|| format!("`prevResult.ips` has no IPv4 address with /32 of `{interface}`"))?,
         pod: end(&interfaces[at]),
-        // The plugins behind us add theirs at the end.
-        host: interfaces.iter().find(|end| !is_inside(end)).map(end).unwrap_or_default(),
+        // It comes right before; the plugins behind us add theirs at the end.
+        host: interfaces.iter().take(at).rfind(|end| !is_inside(end)).map(end).unwrap_or_default(),
         default_route: list(previous, "routes")?
             .iter()
             .any(|route| route["dst"] == "0.0.0.0/0" && route["table"].as_u64().is_none_or(is_main)),
     })
+}
+
+/// Reads what concerns the interfaces that came with the one of `key`, each with its key.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_further(previous: Option<&Value>, key: &PodKey) -> Result<Vec<(PodKey, Previous)>, String> {
+    let names = previous.and_then(|previous| previous["interfaces"].as_array()).into_iter().flatten();
+    let names = names.filter_map(|interface| interface["name"].as_str());
+    let keys = names.filter_map(|name| PodKey::new(key.network(), key.container_id(), name).ok());
+    keys.filter(|further| further.came_with(key))
+        .map(|further| {
+            let read = read(previous, further.interface())?;
+            // The first interface has it.
+            Ok((further, Previous { default_route: false, ..read }))
+        })
+        .collect()
 }
 
 fn is_main(table: u64) -> bool {

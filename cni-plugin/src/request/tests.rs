@@ -243,7 +243,7 @@ fn a_previous_result_is_read_as_far_as_it_is_compared() {
     let read = |previous: Value| {
         let config = json!({ "cniVersion": "1.1.0", "name": "n", "prevResult": previous });
         match asked(Verb::Check, FULL, &config.to_string()).map(|request| request.task) {
-            Ok(Task::Check(_, previous)) => Ok(previous),
+            Ok(Task::Check(_, parts)) => Ok(parts.into_iter().next().unwrap().1),
             Ok(task) => panic!("{task:?}"),
             Err(error) => Err((error.code, error.msg)),
         }
@@ -276,6 +276,23 @@ fn a_previous_result_is_read_as_far_as_it_is_compared() {
         assert_eq!(code, code::INVALID_CONFIG, "{bad}");
         assert!(text.contains(part), "{bad}: {text}");
     }
+}
+
+#[test]
+fn interfaces_that_came_with_the_first_are_read_each_with_its_own_host_end() {
+    let end = |name: &str, sandbox: &str| json!({ "name": name, "sandbox": sandbox });
+    let previous = json!({
+        "interfaces": [end("eni1", ""), end("eth0", "/n"), end("eni2", ""), end("mNicIf1", "/n"), end("bwp1", "")],
+        "ips": [{ "address": "10.0.3.7/32", "interface": 1 }, { "address": "10.0.4.8/32", "interface": 3 }],
+        "routes": [{ "dst": "0.0.0.0/0", "gw": "169.254.1.1" }],
+    });
+    let config = json!({ "cniVersion": "1.1.0", "name": "n", "prevResult": previous });
+    let Ok(Task::Check(_, parts)) = asked(Verb::Check, FULL, &config.to_string()).map(|it| it.task) else { panic!() };
+    let told: Vec<_> = parts
+        .iter()
+        .map(|(key, part)| (key.interface(), part.host.name.as_deref().unwrap_or_default(), part.default_route))
+        .collect();
+    assert_eq!(told, [("eth0", "eni1", true), ("mNicIf1", "eni2", false)]);
 }
 
 #[test]

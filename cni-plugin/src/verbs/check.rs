@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use eni_datapath::{Difference, ExpectedEnd, ExpectedPod, check_pod};
-use eni_proto::PodNetwork;
+use eni_proto::{PodKey, PodNetwork};
 
 use crate::{
     daemon,
@@ -14,16 +14,24 @@ use crate::{
 /// Succeeds when all is as ADD reported it. Changes nothing.
 ///
 /// The daemon may be away: then the kernel's differences are told, or, if there are none, that the lease could not be compared.
-pub(super) async fn check(config: &Config, attachment: &Attachment, previous: &Previous) -> Result<(), CniError> {
-    let lease = daemon::lease(config, &attachment.key).await;
-    let expected = expected(attachment, previous, lease.as_ref().ok().and_then(Option::as_ref));
-    let mut differences = check_pod(&expected).map_err(|error| error::not_checked(&error))?;
-    if let Ok(lease) = &lease {
-        differences.extend(of_lease(previous, lease.as_ref()));
+pub(super) async fn check(
+    config: &Config,
+    attachment: &Attachment,
+    parts: &[(PodKey, Previous)],
+) -> Result<(), CniError> {
+    let (mut differences, mut away) = (Vec::new(), None);
+    for (key, previous) in parts {
+        let lease = daemon::lease(config, key).await;
+        let expected = expected(attachment, key, previous, lease.as_ref().ok().and_then(Option::as_ref));
+        differences.extend(check_pod(&expected).map_err(|error| error::not_checked(&error))?);
+        match lease {
+            Ok(lease) => differences.extend(of_lease(previous, lease.as_ref())),
+            Err(error) => away = Some(error),
+        }
     }
-    match (lease, differences.is_empty()) {
-        (Err(away), true) => Err(away),
-        (Ok(_), true) => Ok(()),
+    match (away, differences.is_empty()) {
+        (Some(away), true) => Err(away),
+        (None, true) => Ok(()),
         (_, false) => {
             let texts: Vec<_> = differences.iter().map(ToString::to_string).collect();
             Err(error::different(&attachment.key, &texts))
@@ -31,10 +39,15 @@ pub(super) async fn check(config: &Config, attachment: &Attachment, previous: &P
     }
 }
 
-fn expected<'a>(attachment: &'a Attachment, previous: &'a Previous, lease: Option<&PodNetwork>) -> ExpectedPod<'a> {
+fn expected<'a>(
+    attachment: &'a Attachment,
+    key: &'a PodKey,
+    previous: &'a Previous,
+    lease: Option<&PodNetwork>,
+) -> ExpectedPod<'a> {
     let granted_mtu = lease.map(|lease| lease.mtu.into());
     ExpectedPod {
-        key: &attachment.key,
+        key,
         netns: attachment.netns.as_deref().unwrap_or(Path::new("")),
         address: previous.address,
         eni_mark: lease.map(|lease| lease.eni_mark),

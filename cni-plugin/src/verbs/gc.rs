@@ -22,7 +22,12 @@ pub(super) async fn gc(config: &Config, valid: Option<&[PodKey]>) -> Result<(), 
     let decided = daemon::gc(config, valid).await.is_ok();
     let listed: BTreeSet<&PodKey> = valid.iter().collect();
     let labelled = labelled_pods().map_err(|error| error::unseen(&error))?;
-    let unwanted = labelled.into_iter().filter(|key| key.network() == config.name && !listed.contains(key));
+    // The runtime knows of a pod's first interface only.
+    let is_listed = |key: &PodKey| {
+        let first = key.first();
+        listed.contains(key) || listed.contains(&first) && key.came_with(&first)
+    };
+    let unwanted = labelled.into_iter().filter(|key| key.network() == config.name && !is_listed(key));
     let mut errors: Vec<CniError> = Vec::new();
     for key in unwanted {
         if decided && is_leased(config, &key).await {

@@ -42,6 +42,8 @@ pub struct Book {
     pub leases: BTreeMap<String, Ipv4Addr>,
     /// Every call, as `ADD pods/c1/eth0`.
     pub calls: Vec<String>,
+    /// How many interfaces of the secondary ENI come with that of a pod that asks for several.
+    pub further: u8,
     /// A key that a GC keeps although it is not listed, because its ADD came while the runtime made the list.
     pub given_meanwhile: Option<String>,
     /// Where the daemon deletes the links of ended pods. Absent: it leaves that to the plugin, as one of an older version does.
@@ -50,16 +52,25 @@ pub struct Book {
 }
 
 impl Book {
+    /// The address of a key: the same as before, or the next.
+    fn lease(&mut self, key: &str) -> Ipv4Addr {
+        let next = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 1).to_bits() + self.given % 60_000);
+        let address = *self.leases.entry(key.to_owned()).or_insert(next);
+        self.given += u32::from(address == next);
+        address
+    }
+
     fn is_up(&self) -> Result<(), Status> {
         if self.starting { Err(Status::unavailable("IPAM-205 the daemon is starting")) } else { Ok(()) }
     }
 
-    fn network(&self, address: Ipv4Addr) -> wire::PodNetwork {
+    fn network(&self, key: &str, address: Ipv4Addr) -> wire::PodNetwork {
         let ipv4 = match self.manner {
             Manner::Senseless => "nowhere".to_owned(),
             Manner::Proper | Manner::Refuse(_) | Manner::Secondary | Manner::Silent => address.to_string(),
         };
-        let eni_mark = if matches!(self.manner, Manner::Secondary) { 2 } else { 0 };
+        let secondary = matches!(self.manner, Manner::Secondary) || !key.ends_with("/eth0") && self.further > 0;
+        let eni_mark = if secondary { 2 } else { 0 };
         wire::PodNetwork {
             ipv4,
             ipv6: String::new(),
@@ -129,6 +140,10 @@ impl Drop for Daemon {
     }
 }
 
+fn checked(key: Option<wire::PodKey>) -> eni_proto::PodKey {
+    key.unwrap().try_into().unwrap()
+}
+
 struct Service {
     book: Arc<Mutex<Book>>,
     tell: watch::Sender<usize>,
@@ -136,7 +151,7 @@ struct Service {
 
 impl Service {
     fn hear(&self, verb: &str, key: Option<wire::PodKey>) -> (String, MutexGuard<'_, Book>) {
-        let key = eni_proto::PodKey::try_from(key.unwrap()).unwrap().to_string();
+        let key = checked(key).to_string();
         let mut book = self.book.lock().unwrap();
         book.calls.push(format!("{verb} {key}"));
         self.tell.send_replace(book.calls.len());
@@ -144,21 +159,25 @@ impl Service {
     }
 
     /// The answer to an ADD; nothing when none is to come.
-    fn add(&self, request: wire::AddRequest) -> Option<wire::add_reply::Outcome> {
+    fn add(&self, request: wire::AddRequest) -> Option<wire::AddReply> {
         assert!(!request.netns.is_empty());
+        let first = checked(request.key.clone());
         let (key, mut book) = self.hear("ADD", request.key);
         if let Manner::Refuse(refusal) = &book.manner {
-            return Some(wire::add_reply::Outcome::Refusal(refusal.clone()));
+            let outcome = Some(wire::add_reply::Outcome::Refusal(refusal.clone()));
+            return Some(wire::AddReply { outcome, further: vec![] });
         }
-        let next = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 1).to_bits() + book.given % 60_000);
-        let address = *book.leases.entry(key).or_insert(next);
-        book.given += u32::from(address == next);
-        match book.manner {
-            Manner::Silent => None,
-            Manner::Proper | Manner::Refuse(_) | Manner::Senseless | Manner::Secondary => {
-                Some(wire::add_reply::Outcome::Network(book.network(address)))
-            }
-        }
+        let address = book.lease(&key);
+        let outcome = Some(wire::add_reply::Outcome::Network(book.network(&key, address)));
+        let count = if request.multi_nic { book.further } else { 0 };
+        let further = (1..=count).map(|number| {
+            let key = first.further(number);
+            let address = book.lease(&key.to_string());
+            let network = Some(book.network(&key.to_string(), address));
+            wire::FurtherInterface { interface: key.interface().to_owned(), network }
+        });
+        let reply = wire::AddReply { further: further.collect(), outcome };
+        Some(reply).filter(|_| !matches!(book.manner, Manner::Silent))
     }
 }
 
@@ -166,15 +185,19 @@ impl Service {
 impl Ipam for Service {
     async fn add(&self, request: Request<wire::AddRequest>) -> Result<Response<wire::AddReply>, Status> {
         match self.add(request.into_inner()) {
-            Some(outcome) => Ok(Response::new(wire::AddReply { outcome: Some(outcome), further: vec![] })),
+            Some(reply) => Ok(Response::new(reply)),
             None => std::future::pending().await,
         }
     }
 
     async fn del(&self, request: Request<wire::DelRequest>) -> Result<Response<wire::DelReply>, Status> {
         let request = request.into_inner();
+        let first = checked(request.key.clone());
         let (key, mut book) = self.hear("DEL", request.key);
         book.is_up()?;
+        for key in (1..=book.further).map(|number| first.further(number)).filter(|key| key.came_with(&first)) {
+            book.leases.remove(&key.to_string());
+        }
         let host = book.host.clone().filter(|_| request.link_left);
         let removes_left = host.is_some();
         let released = book.leases.remove(&key);
@@ -195,13 +218,13 @@ impl Ipam for Service {
     async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckReply>, Status> {
         let (key, book) = self.hear("CHECK", request.into_inner().key);
         book.is_up()?;
-        let network = book.leases.get(&key).map(|address| book.network(*address));
+        let network = book.leases.get(&key).map(|address| book.network(&key, *address));
         Ok(Response::new(wire::CheckReply { network }))
     }
 
     async fn gc(&self, request: Request<wire::GcRequest>) -> Result<Response<wire::GcReply>, Status> {
         let request = request.into_inner();
-        let key = |key: wire::PodKey| eni_proto::PodKey::try_from(key).unwrap().to_string();
+        let key = |key: wire::PodKey| checked(Some(key)).to_string();
         let mut valid: Vec<_> = request.valid.into_iter().map(key).collect();
         let mut book = self.book.lock().unwrap();
         book.calls.push(format!("GC {} {}", request.network, valid.join(" ")));

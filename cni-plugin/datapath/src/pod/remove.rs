@@ -98,6 +98,32 @@ pub fn delete_ended() -> Result<(), WireError> {
     }
 }
 
+/// Returns the keys of the interfaces that came with that of `key` and are still there, in the order in which they were made.
+///
+/// Looks for their names in turn; lists all links of the host only for a pod whose name is not known.
+///
+/// # Errors
+/// [`WireError`].
+pub fn further_pods(prefix: &VethPrefix, key: &PodKey, pod: &Pod) -> Result<Vec<PodKey>, WireError> {
+    if !key.is_first() {
+        return Ok(Vec::new());
+    }
+    let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
+    if pod.namespace.is_empty() || pod.name.is_empty() {
+        let aliases = observe::links(&mut host)?.into_iter().filter_map(|link| plan::alias_of(&link));
+        return Ok(aliases.map(|alias| alias.key).filter(|other| other.came_with(key)).collect());
+    }
+    let mut found = Vec::new();
+    for further in (1..=u8::MAX).map(|number| key.further(number)) {
+        let link = look(&mut host, &host_link_name(prefix, &further, pod))?;
+        if link.is_none_or(|link| plan::owner(&link, &further) == Owner::Other) {
+            break;
+        }
+        found.push(further);
+    }
+    Ok(found)
+}
+
 /// Returns the host link that says that it is this key's, whatever its name; nothing when there is none.
 ///
 /// Lists all links of the host.

@@ -38,6 +38,8 @@ pub const RULE_FROM_ENI: u32 = 32_765;
 pub const RULE_IN_POD: u32 = 1024;
 /// Group of host interfaces whose pods have ended and that wait for the daemon to delete them all at once (`eni` in ASCII).
 pub const ENDED_LINK_GROUP: u32 = 0x65_6e69;
+/// Group of the ENIs' links, so that what comes in by one of them and leaves by another is told from what pods send.
+pub const ENI_LINK_GROUP: u32 = 0x65_6e_6a;
 /// Stamped on every rule and route of ours (`RTA_PROTOCOL`), so that a restart recognises its own.
 pub const ROUTE_PROTOCOL: u8 = 142;
 

@@ -2,20 +2,20 @@
 
 use eni_proto::{
     LinkAlias,
-    numbers::{NFT_TABLE, TABLE_PODS},
+    numbers::{ENI_LINK_GROUP, NFT_TABLE, TABLE_PODS},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::{
     Family, HostError, ObserveError,
     apply::{Already, apply_on},
-    nft::{Nft, encode::Change},
+    nft::{Nft, encode::Change, stay},
     observe::{HostState, observe_host},
-    ops::{Object, Op},
+    ops::{Object, Op, Setting},
     socket::NetlinkSocket,
 };
 
-/// Removes our nf_tables table, rules, routes and addresses. Links of pods stay: they belong to sandboxes.
+/// Removes our nf_tables tables, rules, routes and addresses, and takes ENIs out of our group. Links of pods stay: they belong to sandboxes.
 ///
 /// Repeatable. Kernel settings stay as they are, since nobody knows who else relies on them.
 ///
@@ -24,6 +24,7 @@ use crate::{
 pub fn clean_host() -> Result<(), HostError> {
     for family in Family::ALL {
         Nft::open()?.commit_removal(&[(family, Change::RemoveTable)])?;
+        stay::remove(&mut Nft::open()?, family)?;
     }
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
     let state = observe_host(&mut socket)?;
@@ -32,7 +33,10 @@ pub fn clean_host() -> Result<(), HostError> {
     routes.sort_by_key(|route| route.destination.prefix());
     let rules = state.rules.into_iter().map(Object::Rule);
     let addresses = state.addresses.into_iter().filter(|(_, ours)| *ours).map(|(address, _)| Object::Address(address));
-    let steps: Vec<Op> = rules.chain(routes.into_iter().map(Object::Route)).chain(addresses).map(Op::Remove).collect();
+    let removals = rules.chain(routes.into_iter().map(Object::Route)).chain(addresses).map(Op::Remove);
+    let (from, to) = (Setting::Group(ENI_LINK_GROUP), Setting::Group(0));
+    let enis = state.links.iter().filter(|link| link.group == ENI_LINK_GROUP);
+    let steps: Vec<Op> = removals.chain(enis.map(|link| Op::Set { link: link.index, from, to })).collect();
     apply_on(&mut socket, &steps, Already::Fine)?;
     Ok(())
 }
@@ -49,8 +53,10 @@ pub fn leftovers() -> Result<Vec<String>, ObserveError> {
     let addresses = state.addresses.iter().filter(|(_, ours)| *ours);
     found.extend(addresses.map(|(address, _)| Object::Address(*address).to_string()));
     for (family, name) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
-        if Nft::open()?.has_table(family)? {
-            found.push(format!("nf_tables table {name} {NFT_TABLE}"));
+        for table in [NFT_TABLE, stay::TABLE] {
+            if Nft::open()?.table(family, table)?.is_some() {
+                found.push(format!("nf_tables table {name} {table}"));
+            }
         }
     }
     Ok(found)

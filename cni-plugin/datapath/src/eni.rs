@@ -7,7 +7,7 @@ use std::{
 
 use eni_proto::{
     EniMark,
-    numbers::{ENI_MARK_MASK, RULE_ENI_MARK, RULE_FROM_ENI, VPC_ROUTER_V6, eni_table},
+    numbers::{ENI_LINK_GROUP, ENI_MARK_MASK, RULE_ENI_MARK, RULE_FROM_ENI, VPC_ROUTER_V6, eni_table},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
@@ -180,7 +180,11 @@ fn own(plan: &EniPlan) -> impl Iterator<Item = IpAddr> {
 /// the node's other addresses: several ENIs share a subnet, and by default Linux answers for any address on any link, so that peers
 /// learn the wrong hardware address (`arp_ignore` 1), and asks with any of its addresses (`arp_announce` 2).
 pub(crate) fn link_steps(link: &Link, mtu: u16, secondary: bool) -> Vec<Op> {
-    let mut wanted = vec![(Setting::Mtu(link.mtu), Setting::Mtu(mtu.into())), ipv4(link, Ipv4Setting::ReversePath, 2)];
+    let mut wanted = vec![
+        (Setting::Mtu(link.mtu), Setting::Mtu(mtu.into())),
+        (Setting::Group(link.group), Setting::Group(ENI_LINK_GROUP)),
+        ipv4(link, Ipv4Setting::ReversePath, 2),
+    ];
     if secondary {
         wanted.push(ipv4(link, Ipv4Setting::ArpIgnore, 1));
         wanted.push(ipv4(link, Ipv4Setting::ArpAnnounce, 2));
@@ -292,6 +296,7 @@ mod tests {
             texts(&steps),
             [
                 "set mtu 9001 on link 3",
+                "set group 6647402 on link 3",
                 "set rp_filter=2 on link 3",
                 "set arp_ignore=1 on link 3",
                 "set arp_announce=2 on link 3",
@@ -330,7 +335,10 @@ mod tests {
         let link = Link { index: 2, mtu: 1500, ..Link::default() };
         let primary = EniPlan { device_index: 0, mark: EniMark::PRIMARY, ..plan() };
         let steps = steps(&primary, &link, &HostState::default());
-        assert_eq!(texts(&steps), ["set mtu 9001 on link 2", "set rp_filter=2 on link 2"]);
+        assert_eq!(
+            texts(&steps),
+            ["set mtu 9001 on link 2", "set group 6647402 on link 2", "set rp_filter=2 on link 2"]
+        );
     }
 
     #[test]

@@ -95,6 +95,8 @@ struct Wanted {
     enis: BTreeMap<MacAddress, (EniPlan, u32)>,
     /// How our tables looked when we had changed them last.
     pictures: Pictures,
+    /// Owns the last gate ([`crate::nft::stay`]) for as long as it is open.
+    gate: Option<Nft>,
 }
 
 /// How our tables of both families look.
@@ -144,7 +146,12 @@ impl Guard {
     /// As [`crate::prepare_host`]; the node is kept as it was before.
     pub fn prepare_host(&self, plan: &HostPlan) -> Result<String, HostError> {
         let mut wanted = self.wanted();
-        let (link, pictures) = settled(|| host::prepare(plan))?;
+        let mut gate = match wanted.gate.take() {
+            Some(gate) => gate,
+            None => Nft::open()?,
+        };
+        let (link, pictures) = settled(|| host::prepare(plan, Some(&mut gate)))?;
+        wanted.gate = Some(gate);
         (wanted.host, wanted.pictures) = (Some((plan.clone(), link.index)), pictures);
         wanted.names = [(); 2].map(|()| link.name.clone());
         self.look();
@@ -209,7 +216,7 @@ impl Drop for Guard {
 }
 
 /// Does `work` and returns how our table looks right after it, before anybody else changed anything.
-fn settled<T, E: From<NftError>>(work: impl Fn() -> Result<T, E>) -> Result<(T, Pictures), E> {
+fn settled<T, E: From<NftError>>(mut work: impl FnMut() -> Result<T, E>) -> Result<(T, Pictures), E> {
     let mut nft = Nft::open()?;
     let mut attempt = 1;
     loop {

@@ -14,7 +14,7 @@ use crate::{
     apply::{Already, ApplyError, apply_on},
     eni::{difference, families, link_steps},
     nft::{
-        Nft, PodMap,
+        Nft, PodMap, stay,
         table::{self, Shape},
     },
     observe::{HostState, observe_host},
@@ -97,10 +97,11 @@ pub enum HostError {
 /// # Errors
 /// [`HostError`].
 pub fn prepare_host(plan: &HostPlan) -> Result<String, HostError> {
-    prepare(plan).map(|link| link.name)
+    prepare(plan, None).map(|link| link.name)
 }
 
-pub(crate) fn prepare(plan: &HostPlan) -> Result<Link, HostError> {
+/// `gate` will own the last gate; without it anybody can change that.
+pub(crate) fn prepare(plan: &HostPlan, mut gate: Option<&mut Nft>) -> Result<Link, HostError> {
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
     let state = observe_host(&mut socket)?;
     let link = state.link_of(plan.primary_mac).ok_or(HostError::LinkMissing { mac: plan.primary_mac })?;
@@ -109,6 +110,11 @@ pub(crate) fn prepare(plan: &HostPlan) -> Result<Link, HostError> {
     apply_on(&mut socket, &steps(plan, link, &state), Already::Fine)?;
     for family in families(plan.ipv6) {
         prepare_table(&shape(plan, link, *family))?;
+        let shape = shape(plan, link, *family);
+        match &mut gate {
+            Some(gate) => stay::ensure(gate, &shape, stay::Owner::Socket)?,
+            None => stay::ensure(&mut Nft::open()?, &shape, stay::Owner::Anybody)?,
+        }
     }
     Ok(link.clone())
 }
@@ -264,6 +270,7 @@ mod tests {
                 nft.generation().unwrap() - before
             })
         });
-        assert_eq!(transactions.unwrap(), [1; 4]);
+        // The last gate is made once.
+        assert_eq!(transactions.unwrap(), [2, 1, 1, 1]);
     }
 }

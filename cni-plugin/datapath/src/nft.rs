@@ -4,6 +4,7 @@
 
 pub(crate) mod encode;
 mod picture;
+pub(crate) mod stay;
 pub(crate) mod table;
 
 use std::{
@@ -21,7 +22,7 @@ use nix::errno::Errno;
 
 use crate::{
     Family,
-    nft::encode::{Change, Step},
+    nft::encode::{Change, Expression, Step},
     socket::{Message, NetlinkSocket, Refusal},
 };
 
@@ -183,27 +184,52 @@ impl Nft {
 
     /// Tells whether an ENI's chain is as [`table::add_eni`] makes it.
     pub(crate) fn has_eni(&mut self, family: Family, mark: EniMark) -> Result<bool, NftError> {
-        let (kind, payload) = encode::chain_rules_request(family, NFT_TABLE, &encode::eni_chain(mark));
+        self.rules_are(family, NFT_TABLE, &encode::eni_chain(mark), &[table::set_mark(mark).to_vec()])
+    }
+
+    /// Tells whether a chain has these rules and no others.
+    fn rules_are(
+        &mut self,
+        family: Family,
+        table: &str,
+        chain: &str,
+        wanted: &[Vec<Expression>],
+    ) -> Result<bool, NftError> {
+        let (kind, payload) = encode::chain_rules_request(family, table, chain);
         let reply = self.0.dump(kind, &payload)?;
         match reply.result {
-            Ok(()) => {
-                let right = |rule: &[u8]| encode::has_expressions(family, rule, &table::set_mark(mark));
-                Ok(matches!(&reply.data[..], [(_, rule)] if right(rule)))
-            }
+            Ok(()) => Ok(reply.data.len() == wanted.len()
+                && reply
+                    .data
+                    .iter()
+                    .zip(wanted)
+                    .all(|((_, rule), wanted)| encode::has_expressions(family, rule, wanted))),
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
-            Err(source) => Err(NftError::Refused { step: "look at an ENI's chain".to_owned(), source }),
+            Err(source) => Err(NftError::Refused { step: "look at a chain".to_owned(), source }),
         }
     }
 
     /// Tells whether our table of this family is there.
     pub(crate) fn has_table(&mut self, family: Family) -> Result<bool, NftError> {
-        let reply = self.0.ask(encode::table_request(family, NFT_TABLE))?;
+        Ok(self.table(family, NFT_TABLE)?.is_some())
+    }
+
+    /// Looks at a table; nothing when there is none.
+    pub(crate) fn table(&mut self, family: Family, table: &str) -> Result<Option<Table>, NftError> {
+        let reply = self.0.ask(encode::table_request(family, table))?;
         match reply.result {
-            Ok(()) => Ok(true),
-            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
+            Ok(()) => Ok(Some(Table { owned: reply.data.iter().any(|(_, payload)| encode::is_owned(payload)) })),
+            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
             Err(source) => Err(NftError::Refused { step: "look at the table".to_owned(), source }),
         }
     }
+}
+
+/// What we want to know of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// Whether only one socket can change it.
+    owned: bool,
 }
 
 #[cfg(test)]

@@ -63,6 +63,8 @@ pub enum Setting {
     Mtu(u32),
     /// Hardware address.
     Mac(MacAddress),
+    /// Number of the link's group.
+    Group(u32),
     /// One of the link's IPv4 settings.
     Ipv4(Ipv4Setting, u32),
 }
@@ -176,6 +178,7 @@ impl fmt::Display for Setting {
             Self::Up(false) => f.write_str("down"),
             Self::Mtu(bytes) => write!(f, "mtu {bytes}"),
             Self::Mac(mac) => write!(f, "hardware address {mac}"),
+            Self::Group(number) => write!(f, "group {number}"),
             Self::Ipv4(setting, value) => write!(f, "{}={value}", setting.name()),
         }
     }

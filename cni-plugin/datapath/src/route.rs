@@ -54,6 +54,7 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     pub(crate) mac: Option<MacAddress>,
     pub(crate) mtu: u32,
+    pub(crate) group: u32,
     /// Index of the other end of a pair, in the other end's namespace.
     pub(crate) peer: Option<u32>,
     /// Empty: none.
@@ -251,6 +252,7 @@ fn setting_message(link: u32, setting: Setting) -> LinkMessage {
         }
         Setting::Mtu(bytes) => message.attributes.push(LinkAttribute::Mtu(bytes)),
         Setting::Mac(mac) => message.attributes.push(LinkAttribute::Address(mac.0.to_vec())),
+        Setting::Group(number) => message.attributes.push(LinkAttribute::Group(number)),
         Setting::Ipv4(setting, value) => {
             let families = ipv4_conf(setting, value);
             message.attributes.push(LinkAttribute::AfSpecUnknown(families.into_bytes()));

@@ -137,6 +137,8 @@ fn what_was_mended_is_counted_by_kind_with_its_time() {
         node.wait_for(&right, "flush");
     });
     let route = node.guard.drift().kinds[&Kind::Route];
-    assert_eq!((route.mended, route.refused, route.left_alone, route.resting), (2, 0, 0, 0));
+    // `ip` looks again after it has flushed, and flushes what is there again.
+    assert!(route.mended >= 2, "{route:?}");
+    assert_eq!((route.refused, route.left_alone, route.resting), (0, 0, 0));
     assert!(!route.took.is_zero() && route.within.is_sorted());
 }

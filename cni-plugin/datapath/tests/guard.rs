@@ -27,6 +27,8 @@ fn breakages(primary: &str, secondary: &str) -> Vec<String> {
         "ip link set eth1 address 02:00:00:00:99:99",
         "ip link set eth1 mtu 1400",
         "ip link set SECONDARY down",
+        "ip link set SECONDARY group 0",
+        "ip link set eth1 group 0",
         "ip link set SECONDARY address 02:00:00:00:99:98",
         "ip link set PRIMARY address 02:00:00:00:99:97",
         "sysctl -q -w net.ipv4.conf.eth1.rp_filter=1",
@@ -96,6 +98,32 @@ fn whatever_somebody_breaks_is_as_before_soon_after() {
         assert!(repairs.len() > before, "nothing was told of `{line}`");
         assert!(repairs.iter().all(|repair| repair.outcome == Outcome::Mended), "`{line}`: {repairs:#?}");
     }
+}
+
+/// What keeps a pod's packets from a wrong ENI while everything else is gone.
+#[test]
+fn the_last_gate_is_nobody_elses_to_open_and_outlives_the_guard() {
+    let node = Guarded::new();
+    let gate = || run("nft", "list table ip eni_cni_stay");
+    let world = &node.world;
+    world.on_node(|| {
+        let right = gate();
+        assert!(right.contains("oifname \"eth0\" iifname \"eni*\""), "{right}");
+        for line in ["delete table ip eni_cni_stay", "flush chain ip eni_cni_stay outbound", "flush ruleset"] {
+            try_run("nft", line);
+            assert_eq!(gate(), right, "{line}");
+        }
+        drop(node.guard);
+        assert!(gate().contains("oifname \"eth0\""));
+        // Another life of the daemon takes it over; without any daemon it goes with the rest.
+        let guard = Guard::start(&VethPrefix::default(), |_| {}).unwrap();
+        guard.prepare_host(&host_plan()).unwrap();
+        try_run("nft", "delete table ip eni_cni_stay");
+        assert!(gate().contains("oifname \"eth0\""));
+        drop(guard);
+        eni_datapath::clean_host().unwrap();
+        assert!(!ruleset().contains("eni_cni"), "{}", ruleset());
+    });
 }
 
 #[test]

@@ -129,17 +129,18 @@ fn a_restart_keeps_running_pods_and_takes_over_new_settings() {
 fn a_table_of_another_make_is_made_anew_with_the_same_pods() {
     let world = World::prepared();
     let pod = Netns::fresh().unwrap();
+    let table = || run("nft", "list table ip eni_cni");
     world.on_node(|| {
-        let right = ruleset();
+        let right = table();
         add_pod(&wiring("c1", "web-0", [10, 0, 1, 7], MARK, &pod)).unwrap();
-        let with_pod = ruleset();
+        let with_pod = table();
         run("nft", "delete chain ip eni_cni prerouting");
         run("nft", "add chain ip eni_cni prerouting { type filter hook prerouting priority -5 ; }");
 
         prepare_host(&host_plan()).unwrap();
 
-        assert_eq!(ruleset().lines().count(), with_pod.lines().count());
-        assert!(ruleset().contains("elements = { 10.0.1.7 : jump eni_2 }"));
+        assert_eq!(table().lines().count(), with_pod.lines().count());
+        assert!(table().contains("elements = { 10.0.1.7 : jump eni_2 }"));
         del_pod(
             &VethPrefix::default(),
             &wiring("c1", "web-0", [10, 0, 1, 7], MARK, &pod).key,
@@ -147,7 +148,7 @@ fn a_table_of_another_make_is_made_anew_with_the_same_pods() {
             None,
         )
         .unwrap();
-        assert_eq!(ruleset(), right);
+        assert_eq!(table(), right);
     });
 }
 

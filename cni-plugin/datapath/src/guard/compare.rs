@@ -94,9 +94,10 @@ impl Remedy {
     pub(super) const fn kind(self) -> Kind {
         match self {
             Self::Op(Op::Set { to: Setting::Ipv4(..), .. }) | Self::Settings | Self::ReversePathOfAll => Kind::Setting,
-            Self::Op(Op::Set { to: Setting::Up(_) | Setting::Mtu(_) | Setting::Mac(_), .. }) | Self::Name(_) => {
-                Kind::Link
-            }
+            Self::Op(Op::Set {
+                to: Setting::Up(_) | Setting::Mtu(_) | Setting::Mac(_) | Setting::Group(_), ..
+            })
+            | Self::Name(_) => Kind::Link,
             Self::Op(Op::Add(object) | Op::Remove(object)) => match object {
                 Object::Address(_) => Kind::Address,
                 Object::Route(_) => Kind::Route,
@@ -247,6 +248,7 @@ fn on_link(link: &Link, alias: &LinkAlias) -> impl Iterator<Item = Op> {
     [
         mac(link, host_mac(&alias.key)),
         set(reverse_path, Setting::Ipv4(Ipv4Setting::ReversePath, 1)),
+        set(Setting::Group(link.group), Setting::Group(alias.eni_mark.value())),
         set(Setting::Up(link.up), Setting::Up(true)),
     ]
     .into_iter()
@@ -275,6 +277,7 @@ mod tests {
             mac,
             alias,
             up: true,
+            group: mark.value(),
             kind: "veth".to_owned(),
             ipv4,
             ..Link::default()

@@ -24,6 +24,7 @@ use crate::{
     nft::{
         Nft, Picture, PodMap,
         encode::{Change, Step},
+        stay,
     },
     observe::{HostState, foreign_routes, observe_host},
     ops::{Op, Route},
@@ -324,6 +325,10 @@ impl Keeper {
         let shape = host::shape(plan, link, family);
         if !host::mend_table(&mut self.nft, seen.generation, &shape, &marks, pods.as_ref())? {
             return Err(NotDone::Meanwhile);
+        }
+        let plan = plan.clone();
+        if let Some(gate) = &mut wanted.gate {
+            stay::ensure(gate, &host::shape(&plan, &prepared, family), stay::Owner::Socket)?;
         }
         // The tables of both families are found wrong by a new name; each is written by itself.
         let pictures = self.nft.pictures()?;

@@ -23,7 +23,7 @@ use nix::sys::{
 };
 
 use super::{Drift, Kick};
-use crate::{MacAddress, attributes};
+use crate::{MacAddress, attributes, nft::stay};
 
 // Groups and kinds of messages. Source: linux/rtnetlink.h and linux/netfilter/nfnetlink.h.
 /// Links; and of both families addresses, routes, rules, settings.
@@ -154,7 +154,7 @@ fn concerns(interest: &Interest, kind: u16, payload: &[u8]) -> bool {
 fn concerns_table(kind: u16, payload: &[u8]) -> bool {
     // Every message of nf_tables names its table in the first attribute, but the one that only counts transactions.
     let table = payload.get(NFT_HEADER..).and_then(|rest| attributes::find(rest, 1));
-    kind >> 8 == NFTABLES && table.is_some_and(|table| attributes::as_text(table) == NFT_TABLE)
+    kind >> 8 == NFTABLES && table.is_some_and(|table| [NFT_TABLE, stay::TABLE].contains(&&*attributes::as_text(table)))
 }
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ pub(super) const FAMILY_HEADER: usize = 4;
 const TYPE_IPV4: u32 = 7;
 const TYPE_IPV6: u32 = 8;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
+const TABLE_OWNED: u32 = 2;
+const TABLE_PERSISTENT: u32 = 4;
 const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
 const ELEMENT_INTERVAL_END: u32 = 1;
@@ -66,6 +68,7 @@ pub(crate) enum Field {
     OutgoingName,
     /// Number of the incoming link's group.
     IncomingGroup,
+    OutgoingGroup,
     Mark,
     ConnectionState,
     ConnectionStatus,
@@ -108,7 +111,11 @@ pub(crate) enum Expression {
 /// One message of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
+    /// A change of another table of ours, of this name.
+    In(&'static str, Box<Change>),
     AddTable,
+    /// A table that nobody but this socket can change, and that stays when the socket goes.
+    AddOwnTable,
     RemoveTable,
     /// The map from pod address to verdict.
     AddPodMap,
@@ -165,7 +172,8 @@ pub(crate) fn eni_chain(mark: EniMark) -> String {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddTable => write!(f, "add the table"),
+            Self::In(table, change) => write!(f, "{change} in {table}"),
+            Self::AddTable | Self::AddOwnTable => write!(f, "add the table"),
             Self::RemoveTable => write!(f, "remove the table"),
             Self::AddPodMap => write!(f, "add map {NFT_POD_MAP}"),
             Self::AddNetworkSet { set } => write!(f, "add set {set}"),
@@ -191,7 +199,7 @@ pub(crate) fn transaction(changes: &[Step], generation: Option<u32>) -> Vec<Mess
     let since = generation.map_or(Attributes::new(), |generation| Attributes::new().be32(1, generation));
     let mut messages = Vec::with_capacity(changes.len() + 2);
     messages.push(border(BATCH_BEGIN, since));
-    messages.extend(changes.iter().map(|(family, change)| message(*family, change)));
+    messages.extend(changes.iter().map(|(family, change)| message(*family, NFT_TABLE, change)));
     messages.push(border(BATCH_END, Attributes::new()));
     messages
 }
@@ -228,6 +236,12 @@ pub(super) fn chain_request(family: Family, table: &str, chain: &str) -> Message
 pub(crate) fn table_request(family: Family, table: &str) -> Message {
     let payload = header(code(family), 0, Attributes::new().text(1, table));
     Message { kind: SUBSYSTEM << 8 | GET_TABLE, flags: NLM_F_ACK, payload }
+}
+
+/// Whether the table that the kernel tells of belongs to a socket.
+pub(super) fn is_owned(payload: &[u8]) -> bool {
+    let flags = payload.get(FAMILY_HEADER..).and_then(|table| attributes::find(table, 2)?.first_chunk().copied());
+    flags.is_some_and(|flags| u32::from_be_bytes(flags) & TABLE_OWNED != 0)
 }
 
 pub(crate) fn generation_request() -> Message {
@@ -267,17 +281,19 @@ fn header(family: u8, resource: u16, attributes: Attributes) -> Vec<u8> {
     payload
 }
 
-fn message(family: Family, change: &Change) -> Message {
-    let table = |kind| Attributes::new().text(kind, NFT_TABLE);
+fn message(family: Family, name: &str, change: &Change) -> Message {
+    let table = |kind| Attributes::new().text(kind, name);
     let (kind, flags, attributes) = match change {
+        Change::In(name, change) => return message(family, name, change),
         Change::AddTable => (NEW_TABLE, NLM_F_CREATE, table(1)),
+        Change::AddOwnTable => (NEW_TABLE, NLM_F_CREATE, table(1).be32(2, TABLE_OWNED | TABLE_PERSISTENT)),
         Change::RemoveTable => (DEL_TABLE, 0, table(1)),
         Change::AddPodMap => {
             let set = set(family, NFT_POD_MAP, SET_MAP).be32(6, TYPE_VERDICT);
             (NEW_SET, NLM_F_CREATE, set.be32(10, 1))
         }
         Change::AddNetworkSet { set: name } => (NEW_SET, NLM_F_CREATE, set(family, name, SET_INTERVAL).be32(10, 2)),
-        Change::AddChain { name, hook } => (NEW_CHAIN, NLM_F_CREATE, chain(name, *hook)),
+        Change::AddChain { name, hook } => (NEW_CHAIN, NLM_F_CREATE, chain(table(1).text(3, name), *hook)),
         Change::RemoveChain { name } => (DEL_CHAIN, 0, table(1).text(3, name)),
         Change::ClearRules { chain } => (DEL_RULE, 0, table(1).text(2, chain)),
         Change::AddRule { chain, expressions } => {
@@ -310,8 +326,7 @@ fn set(family: Family, name: &str, flags: u32) -> Attributes {
     Attributes::new().text(1, NFT_TABLE).text(2, name).be32(3, flags).be32(4, kind).be32(5, bytes)
 }
 
-fn chain(name: &str, hook: Option<Hook>) -> Attributes {
-    let chain = Attributes::new().text(1, NFT_TABLE).text(3, name);
+fn chain(chain: Attributes, hook: Option<Hook>) -> Attributes {
     match hook {
         None => chain,
         Some(Hook { kind, number, priority }) => {

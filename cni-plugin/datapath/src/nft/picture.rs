@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use super::{
     Nft, NftError,
     encode::{self, chain_request},
+    stay,
     table::HOOKED,
 };
 use crate::{Family, attributes};
@@ -18,12 +19,16 @@ const USE_OF_CHAIN: u16 = 6;
 ///
 /// Handles are part of it, so that a rule that somebody replaced by the same one is another rule.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Picture(Vec<(u16, Vec<u8>)>);
+pub(crate) struct Picture {
+    main: Parts,
+    /// The last gate.
+    stay: Parts,
+}
 
 impl Picture {
-    /// Whether there is no table.
+    /// Whether there is no table with the pods' map.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.main.is_empty()
     }
 }
 
@@ -33,28 +38,39 @@ impl Nft {
         Ok([self.picture(Family::V4)?, self.picture(Family::V6)?])
     }
 
-    /// Looks at the table; an absent one gives an empty picture.
+    /// Looks at the tables; of an absent one there is nothing.
     fn picture(&mut self, family: Family) -> Result<Picture, NftError> {
-        let mut requests = vec![encode::table_request(family, NFT_TABLE)];
-        requests.extend(HOOKED.map(|chain| chain_request(family, NFT_TABLE, chain)));
-        let mut parts = Vec::new();
-        for (reply, unstable) in
-            self.0.exchange(&requests)?.into_iter().zip([USE_OF_TABLE].into_iter().chain([USE_OF_CHAIN; HOOKED.len()]))
-        {
-            parts.extend(
-                told(reply.result, reply.data)?.into_iter().map(|(kind, part)| (kind, without(&part, unstable))),
-            );
-        }
         let dumps = [
             encode::rules_request(family, NFT_TABLE),
             encode::elements_request(family, NFT_TABLE, NFT_DIRECT_SET),
             encode::elements_request(family, NFT_TABLE, NFT_BY_MAIN_SET),
         ];
+        let main = self.parts(family, NFT_TABLE, &HOOKED, &dumps)?;
+        let stay = self.parts(family, stay::TABLE, &[stay::CHAIN], &[encode::rules_request(family, stay::TABLE)])?;
+        Ok(Picture { main, stay })
+    }
+
+    fn parts(
+        &mut self,
+        family: Family,
+        table: &str,
+        chains: &[&str],
+        dumps: &[(u16, Vec<u8>)],
+    ) -> Result<Parts, NftError> {
+        let mut requests = vec![encode::table_request(family, table)];
+        requests.extend(chains.iter().map(|chain| chain_request(family, table, chain)));
+        let unstable = [USE_OF_TABLE].into_iter().chain(std::iter::repeat(USE_OF_CHAIN));
+        let mut parts = Vec::new();
+        for (reply, unstable) in self.0.exchange(&requests)?.into_iter().zip(unstable) {
+            parts.extend(
+                told(reply.result, reply.data)?.into_iter().map(|(kind, part)| (kind, without(&part, unstable))),
+            );
+        }
         for (kind, payload) in dumps {
-            let reply = self.0.dump(kind, &payload)?;
+            let reply = self.0.dump(*kind, payload)?;
             parts.extend(told(reply.result, reply.data)?);
         }
-        Ok(Picture(parts))
+        Ok(parts)
     }
 }
 

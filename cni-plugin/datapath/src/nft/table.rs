@@ -15,7 +15,6 @@
 //!   output       route mangle (-150)        ip daddr @direct goto by_owner
 //!   postrouting  nat srcnat (100)           oifname PRIMARY iifname "eni*" ct mark & 0x80 fib saddr type != local  snat to ADDRESS
 //!                                           oifname PRIMARY iifname != "eni*" ip daddr != @direct fib saddr type != local  snat to ADDRESS
-//!   outbound     postrouting last (300)     oifname PRIMARY iifname "eni*" iifgroup != 0 fib saddr type != local  drop
 //! ```
 //!
 //! Two chains hang on prerouting. What came in for the node itself (NodePort) must be seen *before* DNAT (-100), which turns the
@@ -29,7 +28,7 @@
 //! containers on this node, is none of our business.
 //!
 //! What somebody else broke must not send a pod's packet by the wrong ENI until it is mended: a pod of a secondary ENI, whose link is in
-//! the ENI's group, is not let through without its element, and leaves by the primary ENI as the node or not at all.
+//! the ENI's group, is not let through without its element. What holds without this table is in [`super::stay`].
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -43,10 +42,9 @@ use crate::{Cidr, Family, SourcePorts};
 
 const HOOK_PREROUTING: u32 = 0;
 const HOOK_OUTPUT: u32 = 3;
-const HOOK_POSTROUTING: u32 = 4;
+pub(super) const HOOK_POSTROUTING: u32 = 4;
 const PRIORITY_MANGLE: i32 = -150;
 const PRIORITY_SOURCE_NAT: i32 = 100;
-const PRIORITY_LAST: i32 = 300;
 /// `RTN_LOCAL` of linux/rtnetlink.h, as `fib` puts it into a register.
 const TYPE_LOCAL: u32 = 2;
 /// Bit of a new connection in `ct state`. Source: `NF_CT_STATE_BIT(IP_CT_NEW)`.
@@ -54,7 +52,7 @@ const STATE_NEW: u32 = 8;
 /// Bit of `ct status` that every packet of a connection has but the first. Source: `IPS_CONFIRMED`.
 const STATUS_CONFIRMED: u32 = 8;
 /// All chains that packets come to by themselves.
-pub(super) const HOOKED: [&str; 5] = ["inbound", "prerouting", "output", "postrouting", "outbound"];
+pub(super) const HOOKED: [&str; 4] = ["inbound", "prerouting", "output", "postrouting"];
 const BY_OWNER: &str = "by_owner";
 const FROM_POD: &str = "from_pod";
 /// A message has room for 64 KiB of elements; a range takes up to 40 bytes.
@@ -157,18 +155,7 @@ fn chains(shape: &Shape<'_>) -> Vec<Chain> {
         ("prerouting", hook("filter", HOOK_PREROUTING, NFT_PREROUTING_PRIORITY), vec![goto]),
         ("output", hook("route", HOOK_OUTPUT, PRIORITY_MANGLE), vec![output]),
         ("postrouting", hook("nat", HOOK_POSTROUTING, PRIORITY_SOURCE_NAT), source_nat(shape)),
-        ("outbound", hook("filter", HOOK_POSTROUTING, PRIORITY_LAST), vec![by_no_other_eni(shape)]),
     ]
-}
-
-/// A packet of a secondary ENI's pod leaves by the primary ENI only with the node's address.
-fn by_no_other_eni(shape: &Shape<'_>) -> Vec<Expression> {
-    let mut rule = vec![Expression::Load(Field::OutgoingName), Expression::Equal(name(shape.primary_link))];
-    rule.extend(came_from_pod(shape));
-    rule.extend([Expression::Load(Field::IncomingGroup), Expression::NotEqual(vec![0; 4])]);
-    rule.extend(is_not_local());
-    rule.push(Expression::Drop);
-    rule
 }
 
 /// What IPv4's reverse path filter does for a pod's link: a packet whose source does not live behind the link goes no further.
@@ -245,7 +232,7 @@ fn source_nat(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
     vec![of_pods, [&leaves[..], &foreign, &outside, &translate].concat()]
 }
 
-fn came_from_pod(shape: &Shape<'_>) -> [Expression; 2] {
+pub(super) fn came_from_pod(shape: &Shape<'_>) -> [Expression; 2] {
     [Expression::Load(Field::IncomingName), Expression::Equal(shape.veth_prefix.as_str().into())]
 }
 
@@ -258,7 +245,7 @@ fn is_marked() -> [Expression; 3] {
     [Expression::Load(Field::ConnectionMark), bit, Expression::NotEqual(vec![0; 4])]
 }
 
-fn is_not_local() -> [Expression; 2] {
+pub(super) fn is_not_local() -> [Expression; 2] {
     [Expression::Load(Field::SourceType), Expression::NotEqual(TYPE_LOCAL.to_ne_bytes().to_vec())]
 }
 
@@ -277,7 +264,7 @@ fn set_bit(field: Field) -> [Expression; 3] {
 }
 
 /// A whole link name as the kernel compares it: 16 bytes, zeros behind. A shorter one would match as a prefix.
-fn name(link: &str) -> Vec<u8> {
+pub(super) fn name(link: &str) -> Vec<u8> {
     let mut bytes = link.as_bytes().to_vec();
     bytes.resize(16, 0);
     bytes

@@ -48,6 +48,7 @@ pub(crate) fn read_link(kind: u16, payload: &[u8]) -> Option<Link> {
             5 => link.peer = attributes::as_ne32(value),
             18 => link.kind = attributes::find(value, 1).map(attributes::as_text).unwrap_or_default(),
             20 => link.alias = attributes::as_text(value),
+            27 => link.group = attributes::as_ne32(value)?,
             26 => {
                 let family = attributes::find(value, AF_INET).unwrap_or_default();
                 link.ipv4 = attributes::find(family, IFLA_INET_CONF).unwrap_or_default().to_vec();

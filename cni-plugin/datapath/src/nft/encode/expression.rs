@@ -70,6 +70,7 @@ fn load(family: Family, field: Field) -> (&'static str, Attributes) {
         Field::IncomingName => meta(6),
         Field::OutgoingName => meta(7),
         Field::IncomingGroup => meta(21),
+        Field::OutgoingGroup => meta(22),
         Field::Mark => meta(3),
         Field::ConnectionState => ct(0),
         Field::ConnectionStatus => ct(2),

@@ -1,6 +1,6 @@
 //! What the runtime hears after an ADD, in the shape of the version that it speaks.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use eni_datapath::Wired;
 use eni_proto::{
@@ -19,14 +19,14 @@ pub(crate) fn to_json(version: Version, key: &PodKey, netns: &Path, network: &Po
     let mut host = json!({ "name": wired.host_link, "mac": wired.host_mac.to_string() });
     let mut pod =
         json!({ "name": key.interface(), "mac": wired.pod_mac.to_string(), "sandbox": netns.to_string_lossy() });
-    let mut addresses =
-        vec![json!({ "address": format!("{}/32", network.ipv4), "gateway": POD_GATEWAY, "interface": 1 })];
-    addresses.extend(
-        network.ipv6.map(|ipv6| json!({ "address": format!("{ipv6}/128"), "gateway": POD_GATEWAY_V6, "interface": 1 })),
-    );
+    let mut addresses: Vec<_> = network
+        .addresses
+        .of_vpc()
+        .map(|address| json!({ "address": alone(address), "gateway": gateway(address), "interface": 1 }))
+        .collect();
     if version < Version::V1_0_0 {
-        for (address, family) in addresses.iter_mut().zip(["4", "6"]) {
-            address["version"] = family.into();
+        for (shown, address) in addresses.iter_mut().zip(network.addresses.of_vpc()) {
+            shown["version"] = if address.is_ipv4() { "4" } else { "6" }.into();
         }
     }
     if version >= Version::V1_1_0 {
@@ -61,25 +61,21 @@ pub(crate) fn join(results: Vec<Value>) -> Value {
 
 /// The shape before version 0.3.0: no interfaces, and one address of each family.
 fn old_shape(version: Version, network: &PodNetwork, wired: &Wired) -> Value {
-    let (mut v4, mut v6) = (routes(version, network, wired.pod_table), Vec::new());
-    if network.ipv6.is_some() {
-        v6 = v4.split_off(v4.len().min(1));
-    }
-    let mut result = json!({
-        "cniVersion": version.as_str(),
-        "ip4": { "ip": format!("{}/32", network.ipv4), "gateway": POD_GATEWAY, "routes": v4 },
-        "dns": {},
-    });
-    if let Some(ipv6) = network.ipv6 {
-        result["ip6"] = json!({ "ip": format!("{ipv6}/128"), "gateway": POD_GATEWAY_V6, "routes": v6 });
+    let mut result = json!({ "cniVersion": version.as_str(), "dns": {} });
+    let routes = routes(version, network, wired.pod_table);
+    for address in network.addresses.of_vpc() {
+        let family = if address.is_ipv4() { "ip4" } else { "ip6" };
+        let way_out: Vec<_> = routes.iter().filter(|route| route["dst"] == anywhere(address)).collect();
+        result[family] = json!({ "ip": alone(address), "gateway": gateway(address), "routes": way_out });
     }
     result
 }
 
-/// The interface's way out. Before version 1.1.0 a route could not say that it is in a table of its own.
+/// The interface's way out, also by what only serves for that. Before version 1.1.0 a route could not say that it is in a table of
+/// its own.
 fn routes(version: Version, network: &PodNetwork, table: u32) -> Vec<Value> {
-    let mut routes = vec![json!({ "dst": "0.0.0.0/0", "gw": POD_GATEWAY })];
-    routes.extend(network.ipv6.map(|_| json!({ "dst": "::/0", "gw": POD_GATEWAY_V6 })));
+    let way_out = |address| json!({ "dst": anywhere(address), "gw": gateway(address) });
+    let mut routes: Vec<_> = network.addresses.all().map(way_out).collect();
     match table {
         TABLE_MAIN => routes,
         _ if version < Version::V1_1_0 => Vec::new(),
@@ -90,21 +86,34 @@ fn routes(version: Version, network: &PodNetwork, table: u32) -> Vec<Value> {
     }
 }
 
+fn alone(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
+fn gateway(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() { POD_GATEWAY.into() } else { POD_GATEWAY_V6.into() }
+}
+
+const fn anywhere(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use eni_datapath::MacAddress;
-    use eni_proto::{EniMark, VethPrefix};
+    use eni_proto::{EniMark, PodAddresses, VethPrefix};
 
     use super::*;
 
     fn result(version: Version) -> Value {
-        result_with(version, None)
+        result_with(version, Some([10, 0, 3, 7].into()), None)
     }
 
-    fn result_with(version: Version, ipv6: Option<std::net::Ipv6Addr>) -> Value {
+    fn result_with(version: Version, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Value {
         let network = PodNetwork {
-            ipv4: [10, 0, 3, 7].into(),
-            ipv6,
+            addresses: PodAddresses::new(ipv4, ipv6).unwrap(),
             eni: "eni-1".to_owned(),
             eni_mark: EniMark::PRIMARY,
             mtu: 9001,
@@ -161,16 +170,26 @@ mod tests {
 
     #[test]
     fn a_pod_of_both_families_has_two_addresses_and_two_ways_out() {
-        let ipv6 = "2600:1f00::7".parse().ok();
-        let new = result_with(Version::V1_0_0, ipv6);
+        let (ipv4, ipv6) = (Some([10, 0, 3, 7].into()), "2600:1f00::7".parse().ok());
+        let new = result_with(Version::V1_0_0, ipv4, ipv6);
         assert_eq!(new["ips"][1], json!({ "address": "2600:1f00::7/128", "gateway": "fe80::1", "interface": 1 }));
         assert_eq!(new["routes"][1], json!({ "dst": "::/0", "gw": "fe80::1" }));
-        assert_eq!(result_with(Version::V0_4_0, ipv6)["ips"][1]["version"], "6");
-        let old = result_with(Version::V0_2_0, ipv6);
+        assert_eq!(result_with(Version::V0_4_0, ipv4, ipv6)["ips"][1]["version"], "6");
+        let old = result_with(Version::V0_2_0, ipv4, ipv6);
         assert_eq!(
             old["ip6"],
             json!({ "ip": "2600:1f00::7/128", "gateway": "fe80::1", "routes": [{ "dst": "::/0", "gw": "fe80::1" }] })
         );
         assert_eq!(old["ip4"]["routes"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn an_address_for_the_way_out_only_is_no_address_of_the_pod() {
+        let ipv6 = "2600:1f00::7".parse().ok();
+        let result = result_with(Version::V1_0_0, Some([169, 254, 172, 5].into()), ipv6);
+        assert_eq!(result["ips"], json!([{ "address": "2600:1f00::7/128", "gateway": "fe80::1", "interface": 1 }]));
+        assert_eq!(result["routes"][0], json!({ "dst": "0.0.0.0/0", "gw": "169.254.1.1" }));
+        let old = result_with(Version::V0_2_0, None, ipv6);
+        assert_eq!((old["ip4"].is_null(), &old["ip6"]["ip"]), (true, &json!("2600:1f00::7/128")));
     }
 }

@@ -1,7 +1,7 @@
 //! Has the kernel forget the connections of released addresses, some at a time: each look at its connections costs the kernel a
 //! walk over all of them, and the addresses rest for much longer than a moment.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -11,13 +11,13 @@ use crate::reconcile::chain;
 const GATHERING: Duration = Duration::from_secs(1);
 
 /// Starts the task, with what the former run may not have come to. Returns how it hears of released addresses.
-pub(crate) fn start(resting: BTreeSet<Ipv4Addr>) -> mpsc::UnboundedSender<Ipv4Addr> {
+pub(crate) fn start(resting: BTreeSet<IpAddr>) -> mpsc::UnboundedSender<IpAddr> {
     let (sender, released) = mpsc::unbounded_channel();
     tokio::spawn(follow(resting, released));
     sender
 }
 
-async fn follow(mut addresses: BTreeSet<Ipv4Addr>, mut released: mpsc::UnboundedReceiver<Ipv4Addr>) {
+async fn follow(mut addresses: BTreeSet<IpAddr>, mut released: mpsc::UnboundedReceiver<IpAddr>) {
     loop {
         forget(std::mem::take(&mut addresses)).await;
         let Some(first) = released.recv().await else { return };
@@ -29,7 +29,7 @@ async fn follow(mut addresses: BTreeSet<Ipv4Addr>, mut released: mpsc::Unbounded
     }
 }
 
-async fn forget(addresses: BTreeSet<Ipv4Addr>) {
+async fn forget(addresses: BTreeSet<IpAddr>) {
     let count = addresses.len();
     // On a thread of its own: it may take long, and nobody waits for it.
     match tokio::task::spawn_blocking(move || eni_datapath::forget_connections(&addresses)).await {

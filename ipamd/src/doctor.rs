@@ -1,6 +1,6 @@
 //! `ipamd doctor`: holds every lease against database, kernel and EC2, and says what is wrong, why it matters, how to mend it.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr, process::ExitCode};
+use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, process::ExitCode};
 
 use ipam_core::Lease;
 use serde_json::json;
@@ -154,7 +154,7 @@ fn owner(sources: &Sources, lease: &Lease) -> Option<Finding> {
 /// What the kernel has of pods that nobody has a lease for.
 fn nobodys(sources: &Sources) -> Vec<Finding> {
     let (Ok(leases), Ok(pods)) = (&sources.leases, &sources.pods) else { return Vec::new() };
-    let leased: BTreeSet<Ipv4Addr> = leases.iter().map(|lease| lease.address).collect();
+    let leased: BTreeSet<IpAddr> = leases.iter().map(|lease| lease.address.into()).collect();
     let nobodys = |what: String| Finding {
         severity: Severity::Warning,
         what: format!("{what}, but no lease is on record"),
@@ -164,7 +164,7 @@ fn nobodys(sources: &Sources) -> Vec<Finding> {
     let aliases = pods.links.iter().filter_map(|link| Some((&link.name, link.alias.as_ref()?)));
     let links = aliases
         .filter(|(_, alias)| !leases.iter().any(|lease| lease.key == alias.key))
-        .map(|(name, alias)| nobodys(format!("link {name} of {} has {}", alias.key, alias.address)));
+        .map(|(name, alias)| nobodys(format!("link {name} of {} has {}", alias.key, alias.addresses)));
     let routes = pods.routes.keys().filter(|address| !leased.contains(address));
     let routes = routes.map(|address| nobodys(format!("the pods' table has a route to {address}")));
     let marks = pods.marks.keys().filter(|address| !leased.contains(address));

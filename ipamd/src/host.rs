@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -43,7 +43,7 @@ pub(crate) struct KernelState {
     /// Pods with a host interface.
     pub(crate) pods: Vec<KernelPod>,
     /// Addresses that a route or mark leads somewhere, though no pod has them.
-    pub(crate) loose: BTreeSet<Ipv4Addr>,
+    pub(crate) loose: BTreeSet<IpAddr>,
 }
 
 /// Why the kernel could not be asked or changed.
@@ -165,7 +165,7 @@ impl HostNet {
     }
 
     /// Removes what the kernel still has of a released address. Repeatable.
-    pub(crate) async fn forget_address(&self, address: Ipv4Addr) -> Result<(), KernelError> {
+    pub(crate) async fn forget_address(&self, address: IpAddr) -> Result<(), KernelError> {
         self.run(move || datapath::forget_address(address)).await.map(drop)
     }
 
@@ -186,7 +186,7 @@ impl HostNet {
         let pods = state.links.into_iter().filter_map(|link| Some(KernelPod { alias: link.alias?, link: link.name }));
         let pods: Vec<_> = pods.collect();
         let mut loose: BTreeSet<_> = state.routes.into_keys().chain(state.marks.into_keys()).collect();
-        loose.retain(|address| !pods.iter().any(|pod| pod.alias.address == *address));
+        loose.retain(|address| !pods.iter().any(|pod| pod.alias.addresses.has(*address)));
         Ok(KernelState { pods, loose })
     }
 }

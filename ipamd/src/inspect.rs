@@ -85,7 +85,7 @@ fn wiring(lease: &Lease, settings: &Settings) -> Word<Wiring> {
     let expected = ExpectedPod {
         key: &lease.key,
         netns: Path::new(&lease.netns),
-        address: lease.address,
+        addresses: lease.address.into(),
         eni_mark: Some(lease.eni_mark),
         // Only the runtime's first interface has it, and a lease does not say which that was.
         default_route: lease.key.interface() == "eth0",

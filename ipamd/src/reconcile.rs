@@ -8,7 +8,7 @@ mod kernel;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -166,7 +166,7 @@ pub(crate) struct Outside<E> {
     /// Hears of the network namespace of each new lease.
     pub(crate) granted: mpsc::UnboundedSender<String>,
     /// Hears of each address that is released.
-    pub(crate) released: mpsc::UnboundedSender<Ipv4Addr>,
+    pub(crate) released: mpsc::UnboundedSender<IpAddr>,
 }
 
 /// A change at EC2 that is not settled in the database.
@@ -342,7 +342,7 @@ impl<E: Ec2> Reconciler<E> {
         };
         let stored = self.outside.store.release(key.clone(), cooling.clone(), clock::now(), why);
         let (host, freed) = (self.outside.host.clone(), self.outside.released.clone());
-        let address = cooling.address;
+        let address = cooling.address.into();
         tokio::spawn(async move {
             if let Err(error) = host.forget_address(address).await {
                 tracing::warn!(%address, error = %chain(&error), "released address could not be cleared from the kernel");

@@ -131,8 +131,7 @@ impl Service {
 
     fn network(&self, lease: &Lease) -> PodNetwork {
         PodNetwork {
-            ipv4: lease.address,
-            ipv6: None,
+            addresses: lease.address.into(),
             eni: lease.eni.to_string(),
             eni_mark: lease.eni_mark,
             mtu: self.settings.mtu,
@@ -196,7 +195,7 @@ impl Ipam for Service {
         if link_left {
             self.links_left.notify_one();
         }
-        Ok(Response::new(wire::DelReply { released_ipv4, removes_left: link_left }))
+        Ok(Response::new(wire::DelReply { released_ipv4, removes_left: link_left, ..Default::default() }))
     }
 
     async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckReply>, Status> {

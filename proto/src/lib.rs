@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod addresses;
 #[cfg(feature = "cri")]
 pub mod cri;
 mod key;
@@ -16,6 +17,7 @@ mod refusal;
 #[cfg(feature = "wire")]
 pub mod wire;
 
+pub use addresses::{PodAddresses, is_for_egress};
 pub use key::{InvalidKey, Pod, PodKey};
 pub use link::{InvalidAlias, LinkAlias, VethPrefix, host_link_name};
 pub use network::{EniMark, InvalidNetwork, PodNetwork};

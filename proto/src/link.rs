@@ -1,14 +1,10 @@
 //! Names of host interfaces, and what an interface says of itself in its alias.
 
-use std::{
-    fmt,
-    net::{Ipv4Addr, Ipv6Addr},
-    str::FromStr,
-};
+use std::{fmt, str::FromStr};
 
 use sha1::{Digest, Sha1};
 
-use crate::{EniMark, Pod, PodKey};
+use crate::{EniMark, Pod, PodAddresses, PodKey};
 
 /// First characters of every host interface's name: 1 to 4 ASCII letters, and none that others use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,10 +68,8 @@ pub(crate) fn short_hash(text: &str, digits: usize) -> String {
 pub struct LinkAlias {
     /// The attachment.
     pub key: PodKey,
-    /// The pod's address.
-    pub address: Ipv4Addr,
-    /// The pod's IPv6 address, of the same ENI.
-    pub ipv6: Option<Ipv6Addr>,
+    /// The pod's addresses.
+    pub addresses: PodAddresses,
     /// Mark of the ENI that owns the addresses.
     pub eni_mark: EniMark,
 }
@@ -87,8 +81,11 @@ pub struct InvalidAlias(String);
 
 impl fmt::Display for LinkAlias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "eni-cni:1:{}:{}:{}", self.key, self.address, self.eni_mark.value())?;
-        self.ipv6.map_or(Ok(()), |address| write!(f, "+{address}"))
+        // An IPv6 address has colons itself, so it comes last.
+        write!(f, "eni-cni:1:{}:", self.key)?;
+        self.addresses.v4().map_or(Ok(()), |address| write!(f, "{address}"))?;
+        write!(f, ":{}", self.eni_mark.value())?;
+        self.addresses.v6().map_or(Ok(()), |address| write!(f, "+{address}"))
     }
 }
 
@@ -106,9 +103,9 @@ fn parse_alias(text: &str) -> Option<LinkAlias> {
     let mut fields = text.strip_prefix("eni-cni:1:")?.split(':');
     let mut key = fields.next()?.split('/');
     let key = PodKey::new(key.next()?, key.next()?, key.next()?).ok()?;
-    let address = fields.next()?.parse().ok()?;
+    let ipv4 = Some(fields.next()?).filter(|text| !text.is_empty()).map(str::parse).transpose().ok()?;
     let eni_mark = EniMark::new(fields.next()?.parse().ok()?)?;
-    fields.next().is_none().then_some(LinkAlias { key, address, ipv6, eni_mark })
+    fields.next().is_none().then_some(LinkAlias { key, addresses: PodAddresses::new(ipv4, ipv6)?, eni_mark })
 }
 
 #[cfg(test)]
@@ -143,13 +140,17 @@ mod tests {
 
     #[test]
     fn an_alias_reads_back_as_written() {
-        let address = Ipv4Addr::new(10, 0, 3, 7);
-        let alias = LinkAlias { key: key("eth0"), address, ipv6: None, eni_mark: EniMark::of_device(2) };
+        let (ipv4, ipv6) = ([10, 0, 3, 7].into(), "2600:1f00::7".parse().unwrap());
+        let alias = LinkAlias { key: key("eth0"), addresses: PodAddresses::V4(ipv4), eni_mark: EniMark::of_device(2) };
         assert_eq!(alias.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3");
         assert_eq!(alias.to_string().parse(), Ok(alias.clone()));
-        let both = LinkAlias { ipv6: "2600:1f00::7".parse().ok(), ..alias };
+        let both = LinkAlias { addresses: PodAddresses::Dual(ipv4, ipv6), ..alias.clone() };
         assert_eq!(both.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3+2600:1f00::7");
         assert_eq!(both.to_string().parse(), Ok(both));
+        let only = LinkAlias { addresses: PodAddresses::V6(ipv6), ..alias };
+        assert_eq!(only.to_string(), "eni-cni:1:pods/c1/eth0::3+2600:1f00::7");
+        assert_eq!(only.to_string().parse(), Ok(only));
+        assert!("eni-cni:1:pods/c1/eth0::3".parse::<LinkAlias>().is_err());
         assert!("eni-cni:1:pods/c1/eth0:10.0.3.7:3:more".parse::<LinkAlias>().is_err());
         assert!("somebody else's".parse::<LinkAlias>().is_err());
     }

@@ -1,9 +1,7 @@
 //! All that the plugin needs to wire one interface of one pod.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use crate::{
-    VethPrefix,
+    PodAddresses, VethPrefix,
     numbers::{ENI_MARK_MASK, ENIS_PER_FURTHER_CARD},
 };
 
@@ -71,10 +69,8 @@ impl EniMark {
 /// All that the plugin needs to wire one interface of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodNetwork {
-    /// The pod's address; its prefix in the pod is /32.
-    pub ipv4: Ipv4Addr,
-    /// The pod's IPv6 address, of the same ENI; its prefix in the pod is /128.
-    pub ipv6: Option<Ipv6Addr>,
+    /// The pod's addresses; in the pod each is alone in its network, /32 or /128.
+    pub addresses: PodAddresses,
     /// The ENI that owns the addresses.
     pub eni: String,
     /// The ENI's mark.
@@ -88,7 +84,10 @@ pub struct PodNetwork {
 /// A `PodNetwork` from the wire that cannot be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNetwork {
-    /// `ipv4` is no address.
+    /// Neither `ipv4` nor `ipv6` is there.
+    #[error("there is neither an IPv4 nor an IPv6 address")]
+    NoAddress,
+    /// `ipv4` is neither empty nor an address.
     #[error("ipv4 `{0}` is not an IPv4 address")]
     Ipv4(String),
     /// `ipv6` is neither empty nor an address.

@@ -51,6 +51,15 @@ pub const POD_GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0
 /// The router of every IPv6 subnet of a VPC, on each ENI's link.
 pub const VPC_ROUTER_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
 
+/// First address of the range from which IPv6-only pods have an IPv4 address for their way out, known on the node only. The AWS CNI's.
+pub const EGRESS_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 172, 0);
+/// Bits that all addresses of [`EGRESS_V4`] share.
+pub const EGRESS_V4_BITS: u8 = 22;
+/// The same for IPv6 on the way out of IPv4-only pods.
+pub const EGRESS_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0xac, 0);
+/// Bits that all addresses of [`EGRESS_V6`] share.
+pub const EGRESS_V6_BITS: u8 = 118;
+
 /// Name of our nf_tables table (families `ip` and `ip6`).
 pub const NFT_TABLE: &str = "eni_cni";
 /// Map from a pod's address to the chain of the ENI that owns it.

@@ -16,7 +16,18 @@ mod generated {
 
 pub use generated::*;
 
-use crate::{EniMark, InvalidKey, InvalidNetwork, numbers};
+use std::str::FromStr;
+
+use crate::{EniMark, InvalidKey, InvalidNetwork, PodAddresses, numbers};
+
+/// An address that may be absent, as the messages have it.
+pub fn text(address: Option<impl ToString>) -> String {
+    address.map_or_else(String::new, |address| address.to_string())
+}
+
+fn optional<T: FromStr>(text: &str) -> Result<Option<T>, ()> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(drop) }
+}
 
 impl From<&crate::PodKey> for PodKey {
     fn from(key: &crate::PodKey) -> Self {
@@ -51,8 +62,8 @@ impl From<crate::Pod> for Pod {
 impl From<crate::PodNetwork> for PodNetwork {
     fn from(network: crate::PodNetwork) -> Self {
         Self {
-            ipv4: network.ipv4.to_string(),
-            ipv6: network.ipv6.map_or_else(String::new, |address| address.to_string()),
+            ipv4: text(network.addresses.v4()),
+            ipv6: text(network.addresses.v6()),
             eni: network.eni,
             eni_mark: network.eni_mark.value(),
             mtu: network.mtu.into(),
@@ -66,12 +77,10 @@ impl TryFrom<PodNetwork> for crate::PodNetwork {
 
     fn try_from(network: PodNetwork) -> Result<Self, InvalidNetwork> {
         let mtu = u16::try_from(network.mtu).ok();
+        let ipv4 = optional(&network.ipv4).map_err(|()| InvalidNetwork::Ipv4(network.ipv4.clone()))?;
+        let ipv6 = optional(&network.ipv6).map_err(|()| InvalidNetwork::Ipv6(network.ipv6.clone()))?;
         Ok(Self {
-            ipv4: network.ipv4.parse().map_err(|_| InvalidNetwork::Ipv4(network.ipv4))?,
-            ipv6: match network.ipv6.as_str() {
-                "" => None,
-                text => Some(text.parse().map_err(|_| InvalidNetwork::Ipv6(text.to_owned()))?),
-            },
+            addresses: PodAddresses::new(ipv4, ipv6).ok_or(InvalidNetwork::NoAddress)?,
             eni: network.eni,
             eni_mark: EniMark::new(network.eni_mark).ok_or(InvalidNetwork::Mark(network.eni_mark))?,
             mtu: mtu

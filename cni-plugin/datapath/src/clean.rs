@@ -78,7 +78,7 @@ fn pods_of(state: &HostState) -> Result<Vec<String>, ObserveError> {
         .iter()
         .filter_map(|link| {
             let alias: LinkAlias = link.alias.parse().ok()?;
-            Some(format!("link {} of {} with {}", link.name, alias.key, alias.address))
+            Some(format!("link {} of {} with {}", link.name, alias.key, alias.addresses))
         })
         .collect();
     found.extend(state.routes.iter().filter(|route| route.table == TABLE_PODS).map(ToString::to_string));

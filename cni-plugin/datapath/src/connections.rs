@@ -3,13 +3,18 @@
 //!
 //! The kernel picks the entries; filters of a dump are there since Linux 5.8.
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use netlink_packet_core::NLM_F_ACK;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::{errno::Errno, libc};
 
 use crate::{
+    Family,
     attributes::{self, Attributes},
     socket::{Message, NetlinkSocket, Refusal},
 };
@@ -25,6 +30,7 @@ const ZONE: u16 = 18;
 const FILTER: u16 = 25;
 const TUPLE_IP: u16 = 1;
 const IPV4_SOURCE: u16 = 1;
+const IPV6_SOURCE: u16 = 3;
 const FILTER_ORIGINAL: u16 = 1;
 const FILTER_REPLY: u16 = 2;
 /// Only the source address counts. Source: `CTA_FILTER_F_CTA_IP_SRC` in net/netfilter/nf_conntrack_netlink.c.
@@ -47,24 +53,36 @@ pub enum ConnectionsError {
 
 /// Forgets all connections from and to these addresses, also those that reach them as a service's; returns how many. Repeatable.
 ///
-/// Costs one walk of the kernel over all its connections for each address, or one list of them all when there are many addresses.
+/// Costs one walk of the kernel over all its connections for each address, or one list of a family's when there are many addresses.
 ///
 /// # Errors
 /// [`ConnectionsError`]; call it again.
-pub fn forget_connections(addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, ConnectionsError> {
+pub fn forget_connections(addresses: &BTreeSet<IpAddr>) -> Result<usize, ConnectionsError> {
     let mut socket = NetlinkSocket::open(NETLINK_NETFILTER)?;
-    if addresses.len() > FEW {
-        let listed = list(&mut socket, &header())?;
+    let mut forgotten = 0;
+    let mut families: BTreeMap<bool, BTreeSet<IpAddr>> = BTreeMap::new();
+    for address in addresses {
+        families.entry(address.is_ipv6()).or_default().insert(*address);
+    }
+    for addresses in families.into_values() {
+        forgotten += forget_of_family(&mut socket, &addresses)?;
+    }
+    Ok(forgotten)
+}
+
+fn forget_of_family(socket: &mut NetlinkSocket, addresses: &BTreeSet<IpAddr>) -> Result<usize, ConnectionsError> {
+    if let Some(first) = addresses.first().filter(|_| addresses.len() > FEW) {
+        let listed = list(socket, &header(Family::of(*first)))?;
         let theirs: Vec<_> =
             listed.into_iter().filter(|entry| sources(entry).any(|ip| addresses.contains(&ip))).collect();
-        return forget(&mut socket, &theirs);
+        return forget(socket, &theirs);
     }
     let mut forgotten = 0;
     for address in addresses {
         // Who begins a connection is its original source, who is asked the source of its replies, whatever is translated between.
         for (tuple, filter) in [(TUPLE_ORIGINAL, FILTER_ORIGINAL), (TUPLE_REPLY, FILTER_REPLY)] {
-            let theirs = list(&mut socket, &by_source(*address, tuple, filter))?;
-            forgotten += forget(&mut socket, &theirs)?;
+            let theirs = list(socket, &by_source(*address, tuple, filter))?;
+            forgotten += forget(socket, &theirs)?;
         }
     }
     Ok(forgotten)
@@ -95,30 +113,40 @@ fn forget(socket: &mut NetlinkSocket, entries: &[Vec<u8>]) -> Result<usize, Conn
 }
 
 /// Source addresses of a listed entry's two directions.
-fn sources(entry: &[u8]) -> impl Iterator<Item = Ipv4Addr> {
+fn sources(entry: &[u8]) -> impl Iterator<Item = IpAddr> {
     [TUPLE_ORIGINAL, TUPLE_REPLY].into_iter().filter_map(|tuple| {
         let tuple = attributes::find(entry.get(HEADER..)?, tuple)?;
-        let source = attributes::find(attributes::find(tuple, TUPLE_IP)?, IPV4_SOURCE)?;
-        Some(Ipv4Addr::from(*source.first_chunk::<4>()?))
+        let ip = attributes::find(tuple, TUPLE_IP)?;
+        if let Some(source) = attributes::find(ip, IPV4_SOURCE) {
+            return Some(Ipv4Addr::from(*source.first_chunk::<4>()?).into());
+        }
+        Some(Ipv6Addr::from(*attributes::find(ip, IPV6_SOURCE)?.first_chunk::<16>()?).into())
     })
 }
 
-/// Family IPv4, version 0, no resource. Source: `nfgenmsg` in linux/netfilter/nfnetlink.h.
-fn header() -> [u8; HEADER] {
-    [u8::try_from(libc::AF_INET).unwrap_or_default(), 0, 0, 0]
+/// Family, version 0, no resource. Source: `nfgenmsg` in linux/netfilter/nfnetlink.h.
+fn header(family: Family) -> [u8; HEADER] {
+    let family = match family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
+    };
+    [u8::try_from(family).unwrap_or_default(), 0, 0, 0]
 }
 
-fn by_source(address: Ipv4Addr, tuple: u16, filter: u16) -> Vec<u8> {
-    let source = Attributes::new().bytes(IPV4_SOURCE, &address.octets());
+fn by_source(address: IpAddr, tuple: u16, filter: u16) -> Vec<u8> {
+    let source = match address {
+        IpAddr::V4(address) => Attributes::new().bytes(IPV4_SOURCE, &address.octets()),
+        IpAddr::V6(address) => Attributes::new().bytes(IPV6_SOURCE, &address.octets()),
+    };
     let attributes = Attributes::new()
         .nested(tuple, Attributes::new().nested(TUPLE_IP, source))
         .nested(FILTER, Attributes::new().ne32(filter, BY_SOURCE));
-    [&header(), &attributes.into_bytes()[..]].concat()
+    [&header(Family::of(address)), &attributes.into_bytes()[..]].concat()
 }
 
 /// What a deletion needs of a listed entry: its tuple and zone to find it, and its id, so that no later one is taken for it.
 fn named(entry: &[u8]) -> Option<Vec<u8>> {
-    let listed = entry.get(HEADER..)?;
+    let (header, listed) = entry.split_at_checked(HEADER)?;
     let tuple = attributes::find(listed, TUPLE_ORIGINAL)?;
     let mut name = Attributes::new().bytes(TUPLE_ORIGINAL | attributes::NESTED, tuple);
     for kind in [ZONE, ID] {
@@ -126,5 +154,7 @@ fn named(entry: &[u8]) -> Option<Vec<u8>> {
             name = name.bytes(kind, value);
         }
     }
-    Some([&header(), &name.into_bytes()[..]].concat())
+    // Of the header only the family counts, which a deletion has to name too.
+    let family = [*header.first()?, 0, 0, 0];
+    Some([&family, &name.into_bytes()[..]].concat())
 }

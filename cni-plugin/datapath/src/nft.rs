@@ -10,7 +10,7 @@ pub(crate) mod table;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
 use eni_proto::{
@@ -144,11 +144,11 @@ impl Nft {
     }
 
     /// Forgets the pods' addresses, 64 in one transaction unless somebody else forgets one meanwhile. Returns which were known.
-    pub(crate) fn remove_pods(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> Result<BTreeSet<Ipv4Addr>, NftError> {
-        let removal = |address: &Ipv4Addr| (Family::V4, Change::RemovePod { address: (*address).into() });
+    pub(crate) fn remove_pods(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, NftError> {
+        let removal = |address: &IpAddr| (Family::of(*address), Change::RemovePod { address: *address });
         let map = if addresses.len() > 1 { self.pods()? } else { None };
-        let there = |address: &Ipv4Addr| map.as_ref().is_none_or(|map| map.contains_key(&IpAddr::V4(*address)));
-        let listed: Vec<Ipv4Addr> = addresses.iter().copied().filter(there).collect();
+        let there = |address: &IpAddr| map.as_ref().is_none_or(|map| map.contains_key(address));
+        let listed: Vec<IpAddr> = addresses.iter().copied().filter(there).collect();
         let mut known = BTreeSet::new();
         for part in listed.chunks(BATCH) {
             if self.commit_removal(&part.iter().map(removal).collect::<Vec<_>>())? {

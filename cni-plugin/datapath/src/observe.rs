@@ -1,10 +1,6 @@
 //! What the kernel has, as far as it concerns us. Only for recovery, preparation and people: nothing here is on the way of an ADD.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeMap, io, net::IpAddr};
 
 use eni_proto::{
     EniMark, LinkAlias, PodKey, VethPrefix,
@@ -66,9 +62,9 @@ pub struct PodState {
     /// Links with our prefix, by index.
     pub links: Vec<PodLink>,
     /// Addresses in the pods' table and the index of the link that each leads to.
-    pub routes: BTreeMap<Ipv4Addr, u32>,
+    pub routes: BTreeMap<IpAddr, u32>,
     /// Addresses whose packets leave by a secondary ENI. The primary's are not listed.
-    pub marks: BTreeMap<Ipv4Addr, EniMark>,
+    pub marks: BTreeMap<IpAddr, EniMark>,
 }
 
 /// What we look at before we change a node's base or an ENI.
@@ -106,35 +102,30 @@ pub fn observe_pods(prefix: &VethPrefix) -> Result<PodState, ObserveError> {
         .filter(|link| link.kind == "veth" && link.name.starts_with(prefix.as_str()))
         .map(PodLink::from)
         .collect();
-    let routes = routes(&mut socket, Family::V4, Some(TABLE_PODS))?
-        .into_iter()
-        .filter(|route| route.destination.is_host())
-        .filter_map(|route| Some((v4(route.destination.network())?, route.link)))
-        .collect();
+    let mut leads_to = BTreeMap::new();
+    for family in families() {
+        let hosts = routes(&mut socket, family, Some(TABLE_PODS))?.into_iter().filter(|it| it.destination.is_host());
+        leads_to.extend(hosts.map(|route| (route.destination.network(), route.link)));
+    }
     let marks = Nft::open()?.pods()?.unwrap_or_default();
-    let marks = marks.into_iter().filter_map(|(address, mark)| Some((v4(address)?, mark))).collect();
-    Ok(PodState { links, routes, marks })
+    Ok(PodState { links, routes: leads_to, marks })
 }
 
-const fn v4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
+/// The families that this kernel has.
+fn families() -> impl Iterator<Item = Family> {
+    Family::ALL.into_iter().filter(|family| *family == Family::V4 || sysctl::has_ipv6())
 }
 
 /// Of both families, where the kernel has IPv6.
 pub(crate) fn observe_host(socket: &mut NetlinkSocket) -> Result<HostState, ObserveError> {
     let mut state = HostState { links: links(socket)?, ..HostState::default() };
-    for family in Family::ALL {
-        if family == Family::V4 || sysctl::has_ipv6() {
-            state.addresses.extend(addresses(socket, family)?);
-            state.routes.extend(routes(socket, family, None)?);
-            for (rule, ours) in all_rules(socket, family)? {
-                if ours { &mut state.rules } else { &mut state.foreign_rules }.push(rule);
-            }
-            state.neighbours.extend(neighbours(socket, family)?);
+    for family in families() {
+        state.addresses.extend(addresses(socket, family)?);
+        state.routes.extend(routes(socket, family, None)?);
+        for (rule, ours) in all_rules(socket, family)? {
+            if ours { &mut state.rules } else { &mut state.foreign_rules }.push(rule);
         }
+        state.neighbours.extend(neighbours(socket, family)?);
     }
     Ok(state)
 }
@@ -159,17 +150,30 @@ pub fn labelled_pods() -> Result<Vec<PodKey>, ObserveError> {
 /// [`ObserveError`].
 pub fn impairment() -> Result<Option<String>, ObserveError> {
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
-    let pods = routes(&mut socket, Family::V4, Some(TABLE_PODS))?.len();
+    for family in families() {
+        if let Some(what) = impairment_of(&mut socket, family)? {
+            return Ok(Some(what));
+        }
+    }
+    Ok(None)
+}
+
+fn impairment_of(socket: &mut NetlinkSocket, family: Family) -> Result<Option<String>, ObserveError> {
+    let pods = routes(socket, family, Some(TABLE_PODS))?.len();
     if pods == 0 {
         return Ok(None);
     }
-    if !rules(&mut socket, Family::V4)?.iter().any(|rule| rule.priority == RULE_TO_POD && rule.table == TABLE_PODS) {
+    let (of, table) = match family {
+        Family::V4 => ("", "ip"),
+        Family::V6 => ("IPv6 ", "ip6"),
+    };
+    if !rules(socket, family)?.iter().any(|rule| rule.priority == RULE_TO_POD && rule.table == TABLE_PODS) {
         return Ok(Some(format!(
-            "rule {RULE_TO_POD} (lookup {TABLE_PODS}) is missing, so nothing reaches the {pods} pods"
+            "{of}rule {RULE_TO_POD} (lookup {TABLE_PODS}) is missing, so nothing reaches the {pods} pods"
         )));
     }
-    if !Nft::open()?.has_table(Family::V4)? {
-        return Ok(Some(format!("nf_tables table ip {NFT_TABLE} is missing, so the {pods} pods do not get far")));
+    if !Nft::open()?.has_table(family)? {
+        return Ok(Some(format!("nf_tables table {table} {NFT_TABLE} is missing, so the {pods} pods do not get far")));
     }
     Ok(None)
 }

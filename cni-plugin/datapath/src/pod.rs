@@ -16,7 +16,7 @@ mod tests;
 use std::{
     collections::BTreeSet,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd},
     path::PathBuf,
 };
@@ -29,15 +29,12 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::{
-    Cidr, Family, MacAddress, Netns, NetnsError, NftError, ObserveError, Refusal,
+    Family, MacAddress, Netns, NetnsError, NftError, ObserveError, Refusal,
     apply::{Already, ApplyError, apply_on},
     nft::Nft,
     observe,
     ops::{Object, Op},
-    pod::{
-        plan::{Addresses, Conflict},
-        remove::remove_link,
-    },
+    pod::{plan::Conflict, remove::remove_link},
     route::{self, Link, VethPair},
     socket::{Message, NetlinkSocket},
     sysctl,
@@ -158,26 +155,26 @@ pub fn add_pod(wiring: &PodWiring) -> Result<Wired, WireError> {
 ///
 /// # Errors
 /// [`WireError`].
-pub fn forget_address(address: Ipv4Addr) -> Result<bool, WireError> {
-    forget_addresses(&BTreeSet::from([address])).map(|known| known > 0)
+pub fn forget_address(address: impl Into<IpAddr>) -> Result<bool, WireError> {
+    forget_addresses(&BTreeSet::from([address.into()])).map(|known| known > 0)
 }
 
 /// As [`forget_address`] for many, in little more time than one takes. Returns how many were in the map or the table.
 ///
 /// # Errors
 /// [`WireError`].
-pub fn forget_addresses(addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, WireError> {
+pub fn forget_addresses(addresses: &BTreeSet<IpAddr>) -> Result<usize, WireError> {
     let mut known = Nft::open()?.remove_pods(addresses)?;
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
-    let one_of_them = |network: Cidr| match network.network() {
-        IpAddr::V4(address) if network.is_host() => addresses.get(&address),
-        IpAddr::V4(_) | IpAddr::V6(_) => None,
-    };
+    let families: BTreeSet<Family> = addresses.iter().map(|address| Family::of(*address)).collect();
     let mut stale = Vec::new();
-    for route in observe::routes(&mut socket, Family::V4, Some(TABLE_PODS))? {
-        if let Some(address) = one_of_them(route.destination) {
-            known.insert(*address);
-            stale.push(Op::Remove(Object::Route(route)));
+    for family in families {
+        for route in observe::routes(&mut socket, family, Some(TABLE_PODS))? {
+            let address = route.destination.network();
+            if route.destination.is_host() && addresses.contains(&address) {
+                known.insert(address);
+                stale.push(Op::Remove(Object::Route(route)));
+            }
         }
     }
     apply_on(&mut socket, &stale, Already::Fine).map_err(refused_op)?;
@@ -189,7 +186,7 @@ fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireErro
     // A path that is a namespace of another kind is found out here, before anything is made.
     let mut pod = open_inside(&netns)?;
     let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
-    if wiring.network.ipv6.is_some() {
+    if wiring.network.addresses.v6().is_some() {
         // Runtimes make namespaces without IPv6.
         netns.inside(|| sysctl::ensure("ipv6/conf/default/disable_ipv6", 0))??;
     }
@@ -274,15 +271,15 @@ fn finish(
     checkpoint(Step::HostDone)?;
     mark(wiring)?;
     checkpoint(Step::MapDone)?;
-    wired.pod_table = inside::set_up(pod, wired, (&wiring.network).into())?;
+    wired.pod_table = inside::set_up(pod, wired, wiring.network.addresses)?;
     activate(wiring, wired, host, pod)?;
     checkpoint(Step::PodDone)
 }
 
 /// What leads to the pod on the host.
 fn lead_in(wiring: &PodWiring, link: u32) -> Vec<Op> {
-    let routes = Addresses::from(&wiring.network).all().map(|address| Object::Route(route::pod_route(address, link)));
-    let neighbour = wiring.network.ipv6.map(|address| plan::pod_neighbour(address, link, &wiring.key));
+    let routes = wiring.network.addresses.all().map(|address| Object::Route(route::pod_route(address, link)));
+    let neighbour = wiring.network.addresses.v6().map(|address| plan::pod_neighbour(address, link, &wiring.key));
     routes.chain(neighbour.map(Object::Neighbour)).map(Op::Add).collect()
 }
 
@@ -292,7 +289,8 @@ fn mark(wiring: &PodWiring) -> Result<(), WireError> {
     if mark.is_primary() {
         return Ok(());
     }
-    Ok(Nft::open()?.add_pod(Addresses::from(&wiring.network).all(), mark)?)
+    // What serves for the way out leaves by the primary ENI.
+    Ok(Nft::open()?.add_pod(wiring.network.addresses.of_vpc(), mark)?)
 }
 
 /// Makes complete what an earlier ADD of the same key and network began.
@@ -304,7 +302,7 @@ fn complete(
 ) -> Result<(), WireError> {
     apply_on(host, &lead_in(wiring, wired.host_index), Already::Fine).map_err(refused_op)?;
     mark(wiring)?;
-    wired.pod_table = inside::complete(pod, wired, (&wiring.network).into())?;
+    wired.pod_table = inside::complete(pod, wired, wiring.network.addresses)?;
     activate(wiring, wired, host, pod)
 }
 
@@ -325,7 +323,7 @@ fn activate(
 
 /// Takes a failed ADD back. The error that led here is the one to report, so that errors of this are not.
 fn undo(wiring: &PodWiring, wired: &Wired, host: &mut NetlinkSocket, pod: &mut NetlinkSocket) {
-    let _ = inside::forget(pod, wired.pod_index, (&wiring.network).into());
+    let _ = inside::forget(pod, wired.pod_index, wiring.network.addresses);
     let alias = plan::alias(wiring).to_string();
     let link = Link { index: wired.host_index, name: wired.host_link.clone(), alias, ..Link::default() };
     let _ = remove_link(host, &link);

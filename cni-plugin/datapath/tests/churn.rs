@@ -9,7 +9,7 @@ mod world;
 
 use std::{
     io::Write,
-    net::Ipv4Addr,
+    net::IpAddr,
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -60,7 +60,7 @@ fn disturb(over: &AtomicBool) -> u64 {
 }
 
 /// A pod that was cut off, and the namespace that the next one gets when its link is gone.
-struct Ended(Ipv4Addr, Netns);
+struct Ended(IpAddr, Netns);
 
 /// Wires and takes back one pod after the other, until all are done; returns how many lists the ADDs asked for.
 fn churn(worker: u8, left: &AtomicU64, empty: &Mutex<mpsc::Receiver<Netns>>, ended: &mpsc::Sender<Ended>) -> u64 {
@@ -79,7 +79,7 @@ fn churn(worker: u8, left: &AtomicU64, empty: &Mutex<mpsc::Receiver<Netns>>, end
         } else {
             assert!(end_pod(&VethPrefix::default(), &pod.key, &pod.pod).unwrap().is_some(), "{number}");
         }
-        ended.send(Ended(pod.network.ipv4, netns)).unwrap();
+        ended.send(Ended(world::address(&pod), netns)).unwrap();
     }
     lists
 }

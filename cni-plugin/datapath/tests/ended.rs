@@ -4,11 +4,13 @@
 
 mod world;
 
+use std::net::IpAddr;
+
 use eni_datapath::{
     Netns, PodWiring, add_pod, del_pod, delete_ended, end_pod, find_pod, forget_addresses, observe_pods, remove_ended,
 };
 use eni_proto::VethPrefix;
-use world::{MARK, World, ip, snapshot, try_run, wiring};
+use world::{MARK, World, address, ip, snapshot, try_run, wiring};
 
 const ADDRESS: [u8; 4] = [10, 0, 1, 7];
 
@@ -29,7 +31,7 @@ fn an_ended_pod_is_cut_off_at_once_and_its_link_goes_with_all_others() {
     assert!(end(&world, &wirings[0]) && end(&world, &wirings[1]) && end(&world, &wirings[1]), "repeatable");
 
     let state = world.on_node(|| observe_pods(&prefix())).unwrap();
-    assert_eq!(state.routes.into_iter().collect::<Vec<_>>(), [(wirings[2].network.ipv4, all[2].host_index)]);
+    assert_eq!(state.routes.into_iter().collect::<Vec<_>>(), [(address(&wirings[2]), all[2].host_index)]);
     assert_eq!(state.marks.len(), 3, "an element without a link has no effect");
     assert_eq!(state.links.iter().filter(|link| link.alias.is_some()).count(), 1, "no daemon takes it for a pod's");
     assert_eq!(world.on_node(|| find_pod(&wirings[0].key)).unwrap(), None);
@@ -40,7 +42,7 @@ fn an_ended_pod_is_cut_off_at_once_and_its_link_goes_with_all_others() {
     world.on_node(|| ip("address delete 10.0.0.77/32 dev lo"));
 
     // One that nobody has does not keep the others.
-    let addresses = [wirings[0].network.ipv4, wirings[1].network.ipv4, [10, 0, 9, 9].into()].into();
+    let addresses = [address(&wirings[0]), address(&wirings[1]), IpAddr::from([10, 0, 9, 9])].into();
     assert_eq!(world.on_node(|| forget_addresses(&addresses)).unwrap(), 2);
     assert_eq!(world.on_node(|| forget_addresses(&addresses)).unwrap(), 0);
     world.on_node(delete_ended).unwrap();
@@ -93,7 +95,7 @@ fn names_and_address_of_an_ended_pod_are_free_for_the_next() {
             assert!(!end(&world, &ended), "{who}");
         }
         let state = world.on_node(|| observe_pods(&prefix())).unwrap();
-        assert_eq!(state.routes.get(&next.network.ipv4), Some(&wired.host_index), "{who}");
+        assert_eq!(state.routes.get(&address(&next)), Some(&wired.host_index), "{who}");
         assert_eq!((state.links.len(), state.marks.len()), (1, 1), "{who}: {state:?}");
         world.on_node(|| del_pod(&prefix(), &next.key, &next.pod, None)).unwrap();
         assert_eq!(world.on_node(snapshot), before, "{who}");

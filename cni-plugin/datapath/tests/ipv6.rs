@@ -16,7 +16,7 @@ use eni_datapath::{
     EniPlan, Guard, HostPlan, Netns, Outcome, PodWiring, Repair, add_pod, clean_host, del_pod, leftovers, prepare_eni,
     prepare_host,
 };
-use eni_proto::{EniMark, VethPrefix};
+use eni_proto::{EniMark, PodAddresses, VethPrefix};
 use world::{MAC0, MAC1, MARK, World, eni_plan, host_plan, ip, ruleset, run, snapshot, wiring};
 
 const REMOTE: &str = "2600:1f00:0:9::9";
@@ -63,7 +63,7 @@ impl Pods {
         let pod = |n: usize, v6: &str, mark| {
             let last = u8::try_from(n).unwrap() + 1;
             let mut pod = wiring(&format!("c{n}"), &format!("web-{n}"), [10, 0, 1, last], mark, &netns[n]);
-            pod.network.ipv6 = Some(v6.parse().unwrap());
+            pod.network.addresses = PodAddresses::new(pod.network.addresses.v4(), v6.parse().ok()).unwrap();
             pod
         };
         let wiring =

@@ -202,7 +202,7 @@ fn forgotten_among(others: u8) {
     assert_eq!(pods.ask(&pods.neighbour, SERVICE), Some(ALSO_ON_SECONDARY.into()));
     assert_eq!(pods.ask(&pods.neighbour, REMOTE), Some(ALSO_ON_SECONDARY.into()));
     let address = Ipv4Addr::from(ON_SECONDARY);
-    let among = (0..others).map(|n| Ipv4Addr::new(10, 0, 200, n)).chain([address]).collect();
+    let among = (0..others).map(|n| Ipv4Addr::new(10, 0, 200, n).into()).chain([address.into()]).collect();
     let of_address = |listed: &str| listed.lines().filter(|line| line.contains(&format!("{address} "))).count();
     pods.world.on_node(|| {
         let before = connections();
@@ -268,7 +268,7 @@ fn the_first_packet_of_a_new_pod_is_not_lost() {
                 elsewhere.inside(|| ip("link del x")).unwrap();
             }
         });
-        pods.world.on_node(|| forget_address(ON_PRIMARY.into()).unwrap());
+        pods.world.on_node(|| forget_address(std::net::Ipv4Addr::from(ON_PRIMARY)).unwrap());
         let lost: Vec<u32> = (0..30)
             .filter(|round| {
                 let netns = Netns::fresh().unwrap();

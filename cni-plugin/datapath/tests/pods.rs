@@ -6,7 +6,7 @@ use std::{fs, path::Path, thread};
 
 use eni_datapath::{Netns, NetnsError, NftError, WireError, add_pod, del_pod, find_pod, forget_address, observe_pods};
 use eni_proto::{EniMark, PodKey, VethPrefix, numbers::TABLE_IN_POD};
-use world::{MARK, World, ip, ip_json, ruleset, run, snapshot, wiring};
+use world::{MARK, World, address, ip, ip_json, ruleset, run, snapshot, wiring};
 
 const ADDRESS: [u8; 4] = [10, 0, 1, 7];
 
@@ -25,7 +25,7 @@ fn a_pod_is_wired_and_taken_back_without_a_trace() {
     assert!(world.on_node(snapshot).contains(&wired.host_link));
     let alias = world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod, None)).unwrap();
 
-    assert_eq!(alias.map(|alias| alias.address), Some(wiring.network.ipv4));
+    assert_eq!(alias.map(|alias| alias.addresses), Some(wiring.network.addresses));
     assert_eq!(world.on_node(snapshot), before);
     assert_eq!(world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod, None)).unwrap(), None);
 }
@@ -96,7 +96,7 @@ fn the_same_add_again_gives_the_same_answer_and_completes_what_is_missing() {
     assert_eq!(world.on_node(|| add_pod(&wiring)).unwrap(), first);
     assert_eq!((world.on_node(snapshot), pod.inside(snapshot).unwrap()), (outside.clone(), inside.clone()));
 
-    world.on_node(|| assert!(forget_address(wiring.network.ipv4).unwrap()));
+    world.on_node(|| assert!(forget_address(address(&wiring)).unwrap()));
     pod.inside(|| ip("route flush table main")).unwrap();
     assert_eq!(world.on_node(|| add_pod(&wiring)).unwrap(), first);
     assert_eq!((world.on_node(snapshot), pod.inside(snapshot).unwrap()), (outside, inside));
@@ -113,7 +113,7 @@ fn the_same_key_with_another_address_or_a_new_namespace_is_wired_anew() {
     let new = world.on_node(|| add_pod(&moved)).unwrap();
     assert_ne!(new.host_index, old.host_index);
     let state = world.on_node(|| observe_pods(&prefix())).unwrap();
-    assert_eq!(state.routes.into_iter().collect::<Vec<_>>(), [(moved.network.ipv4, new.host_index)]);
+    assert_eq!(state.routes.into_iter().collect::<Vec<_>>(), [(address(&moved), new.host_index)]);
     assert!(state.marks.is_empty());
 
     let recreated = wiring("c1", "web-0", [10, 0, 1, 8], EniMark::PRIMARY, &again);
@@ -212,15 +212,15 @@ fn an_older_sandbox_does_not_take_its_reused_address_with_it() {
     let older = wiring("old", "web-0", ADDRESS, MARK, &pods[0]);
     world.on_node(|| add_pod(&older)).unwrap();
     // The daemon released the address, and another pod got it, while the old link was still there.
-    world.on_node(|| forget_address(older.network.ipv4)).unwrap();
+    world.on_node(|| forget_address(address(&older))).unwrap();
     world.on_node(|| add_pod(&wiring("other", "db-0", ADDRESS, MARK, &pods[1]))).unwrap();
 
     world.on_node(|| add_pod(&wiring("new", "web-0", [10, 0, 1, 9], MARK, &pods[2]))).unwrap();
 
     let state = world.on_node(|| observe_pods(&prefix())).unwrap();
     assert_eq!(state.links.len(), 2);
-    assert!(state.routes.contains_key(&older.network.ipv4));
-    assert!(state.marks.contains_key(&older.network.ipv4));
+    assert!(state.routes.contains_key(&address(&older)));
+    assert!(state.marks.contains_key(&address(&older)));
 }
 
 #[test]
@@ -311,10 +311,10 @@ fn a_pod_whose_namespace_went_first_leaves_only_what_forget_address_takes() {
     world.on_node(|| ip(&format!("link delete {}", wired.host_link)));
 
     assert_eq!(world.on_node(|| del_pod(&prefix(), &wiring.key, &wiring.pod, None)).unwrap(), None);
-    assert!(world.on_node(|| forget_address(wiring.network.ipv4)).unwrap());
+    assert!(world.on_node(|| forget_address(address(&wiring))).unwrap());
 
     assert_eq!(world.on_node(snapshot), before);
-    assert!(!world.on_node(|| forget_address(wiring.network.ipv4)).unwrap());
+    assert!(!world.on_node(|| forget_address(address(&wiring))).unwrap());
 }
 
 #[test]

@@ -1,15 +1,13 @@
 //! `prevResult`: what ADD reported, as far as CHECK compares it.
 
-use std::net::Ipv4Addr;
-
 use eni_datapath::MacAddress;
-use eni_proto::PodKey;
+use eni_proto::{PodAddresses, PodKey};
 use serde_json::Value;
 
 /// What ADD and the plugins behind us reported of one attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Previous {
-    pub(crate) address: Ipv4Addr,
+    pub(crate) addresses: PodAddresses,
     pub(crate) pod: End,
     pub(crate) host: End,
     /// Whether the attachment has the pod's default route.
@@ -38,16 +36,19 @@ pub(super) fn read(previous: Option<&Value>, interface: &str) -> Result<Previous
     let at = interfaces.iter().position(|end| is_inside(end) && end["name"] == interface);
     let at = at.ok_or_else(|| format!("`prevResult.interfaces` has no `{interface}` inside a sandbox"))?;
     let ips = list(previous, "ips")?;
-    let mut own = ips.iter().filter(|ip| ip["interface"].as_u64().is_none_or(|index| index == at as u64));
-    let address = own.find_map(|ip| ip["address"].as_str()?.strip_suffix("/32")?.parse().ok());
+    let own = || ips.iter().filter(|ip| ip["interface"].as_u64().is_none_or(|index| index == at as u64));
+    let v4 = own().find_map(|ip| ip["address"].as_str()?.strip_suffix("/32")?.parse().ok());
+    let v6 = own().find_map(|ip| ip["address"].as_str()?.strip_suffix("/128")?.parse().ok());
+    let addresses = PodAddresses::new(v4, v6);
     Ok(Previous {
-        address: address.ok_or_else(|| format!("`prevResult.ips` has no IPv4 address with /32 of `{interface}`"))?,
+        addresses: addresses
+            .ok_or_else(|| format!("`prevResult.ips` has no address with /32 or /128 of `{interface}`"))?,
         pod: end(&interfaces[at]),
         // It comes right before; the plugins behind us add theirs at the end.
         host: interfaces.iter().take(at).rfind(|end| !is_inside(end)).map(end).unwrap_or_default(),
-        default_route: list(previous, "routes")?
-            .iter()
-            .any(|route| route["dst"] == "0.0.0.0/0" && route["table"].as_u64().is_none_or(is_main)),
+        default_route: list(previous, "routes")?.iter().any(|route| {
+            (route["dst"] == "0.0.0.0/0" || route["dst"] == "::/0") && route["table"].as_u64().is_none_or(is_main)
+        }),
     })
 }
 

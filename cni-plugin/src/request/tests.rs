@@ -1,7 +1,7 @@
 #[path = "../../tests/stage/generate.rs"]
 mod generate;
 
-use std::{collections::BTreeMap, ffi::OsString};
+use std::{collections::BTreeMap, ffi::OsString, net::Ipv4Addr};
 
 use eni_proto::numbers;
 use serde_json::json;
@@ -256,7 +256,7 @@ fn a_previous_result_is_read_as_far_as_it_is_compared() {
         "routes": [{ "dst": "0.0.0.0/0", "gw": "169.254.1.1" }],
     }));
     let previous = previous.unwrap();
-    assert_eq!((previous.address, previous.default_route), ([10, 0, 3, 7].into(), true));
+    assert_eq!((previous.addresses, previous.default_route), (Ipv4Addr::new(10, 0, 3, 7).into(), true));
     let host = End { name: Some("eni1".into()), mac: "02:00:00:00:00:01".parse().ok(), mtu: Some(9001) };
     assert_eq!(previous.host, host);
     assert_eq!(previous.pod, End { name: Some("eth0".into()), ..End::default() });
@@ -268,7 +268,7 @@ fn a_previous_result_is_read_as_far_as_it_is_compared() {
     for (bad, part) in [
         (json!(null), "`prevResult` is missing"),
         (json!({ "interfaces": null, "ips": ips }), "has no `eth0` inside a sandbox"),
-        (json!({ "interfaces": [pod], "ips": [] }), "no IPv4 address"),
+        (json!({ "interfaces": [pod], "ips": [] }), "no address with /32 or /128"),
         (json!({ "interfaces": [pod], "ips": 7 }), "`prevResult.ips` is 7"),
         (json!("text"), "has no `eth0`"),
     ] {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use eni_datapath::{Difference, ExpectedEnd, ExpectedPod, check_pod};
-use eni_proto::{PodKey, PodNetwork};
+use eni_proto::{PodAddresses, PodKey, PodNetwork};
 
 use crate::{
     daemon,
@@ -49,7 +49,8 @@ fn expected<'a>(
     ExpectedPod {
         key,
         netns: attachment.netns.as_deref().unwrap_or(Path::new("")),
-        address: previous.address,
+        // What serves only for the pod's way out is not reported.
+        addresses: lease.map(|lease| lease.addresses).filter(|own| same(*own, previous)).unwrap_or(previous.addresses),
         eni_mark: lease.map(|lease| lease.eni_mark),
         default_route: previous.default_route,
         // A plugin behind us may set the pod's end to another MTU, and could not report it before version 1.1.0.
@@ -64,8 +65,12 @@ fn end(end: &End) -> ExpectedEnd<'_> {
 
 fn of_lease(previous: &Previous, lease: Option<&PodNetwork>) -> Option<Difference> {
     match lease {
-        Some(lease) if lease.ipv4 == previous.address => None,
-        Some(lease) => Some(Difference::new("lease", previous.address, lease.ipv4)),
-        None => Some(Difference::new("lease", previous.address, "none")),
+        Some(lease) if same(lease.addresses, previous) => None,
+        Some(lease) => Some(Difference::new("lease", previous.addresses, lease.addresses)),
+        None => Some(Difference::new("lease", previous.addresses, "none")),
     }
+}
+
+fn same(granted: PodAddresses, previous: &Previous) -> bool {
+    granted.of_vpc().eq(previous.addresses.all())
 }

@@ -212,7 +212,7 @@ impl Ipam for Service {
             });
         }
         let released_ipv4 = released.map_or_else(String::new, |address| address.to_string());
-        Ok(Response::new(wire::DelReply { released_ipv4, removes_left }))
+        Ok(Response::new(wire::DelReply { released_ipv4, removes_left, ..Default::default() }))
     }
 
     async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckReply>, Status> {

@@ -47,7 +47,7 @@ fn eni(id: &str, secondary: &[Ipv4Addr]) -> Interface {
 
 /// One pod, and everything as it should be.
 fn well() -> Sources {
-    let alias = LinkAlias { key: key(), address: ADDRESS, ipv6: None, eni_mark: EniMark::of_device(1) };
+    let alias = LinkAlias { key: key(), addresses: ADDRESS.into(), eni_mark: EniMark::of_device(1) };
     let link = PodLink { name: "eni1".into(), index: 7, mac: None, alias: Some(alias) };
     Sources {
         leases: Ok(vec![lease()]),

@@ -57,7 +57,7 @@ impl<E: Ec2> Reconciler<E> {
         tokio::spawn(async move {
             let asked_at = clock::now();
             let pods = outside.host.observe(&outside.settings.veth_prefix).await;
-            let holds = pods.map(|pods| pods.into_iter().map(|pod| pod.alias.address).collect());
+            let holds = pods.map(|pods| pods.into_iter().filter_map(|pod| pod.alias.addresses.v4()).collect());
             handle.tell(Event::Kernel { asked_at, holds: holds.map_err(|error| chain(&error)) });
         });
     }

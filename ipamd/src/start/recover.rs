@@ -3,7 +3,10 @@
 //! Nothing is released here. A lease whose sandbox is gone is ended by the watch over sandboxes, which looks a second time
 //! before it believes that ([`crate::orphans`]).
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use eni_proto::PodKey;
 use ipam_core::{
@@ -67,7 +70,7 @@ impl<E: Ec2> Sources<'_, E> {
         let mut enis = known.to_vec();
         let covered = |address| enis.iter().any(|eni| eni.addresses().any(|own| own == address));
         let unknown = kernel.pods.iter().filter(|pod| !leases.iter().any(|lease| lease.key == pod.alias.key));
-        let must_ask = unknown.into_iter().any(|pod| !covered(pod.alias.address));
+        let must_ask = unknown.into_iter().any(|pod| pod.alias.addresses.v4().is_some_and(|address| !covered(address)));
         if must_ask {
             enis = self.interfaces().await;
         }
@@ -104,7 +107,7 @@ impl<E: Ec2> Sources<'_, E> {
     async fn adopt(&self, pod: &KernelPod, enis: &[Interface]) -> Option<Lease> {
         let Some(eni) = owner(pod, enis) else {
             tracing::error!(
-                link = pod.link, key = %pod.alias.key, address = %pod.alias.address,
+                link = pod.link, key = %pod.alias.key, addresses = %pod.alias.addresses,
                 "IPAM-313 a pod in the kernel has an address of no interface of this node; it is left alone"
             );
             return None;
@@ -113,7 +116,7 @@ impl<E: Ec2> Sources<'_, E> {
             key: pod.alias.key.clone(),
             pod: eni_proto::Pod::default(),
             netns: String::new(),
-            address: pod.alias.address,
+            address: pod.alias.addresses.v4()?,
             eni,
             eni_mark: pod.alias.eni_mark,
             since: clock::now(),
@@ -128,7 +131,7 @@ impl<E: Ec2> Sources<'_, E> {
     /// Takes out of the kernel what still leads to an address that nobody has, and lets the address rest.
     async fn clear(&self, address: Ipv4Addr) -> Option<CoolDown> {
         tracing::warn!(%address, "the kernel still led to an address that no pod has; it is cleared and rests");
-        if let Err(error) = self.host.forget_address(address).await {
+        if let Err(error) = self.host.forget_address(address.into()).await {
             tracing::warn!(%address, error = %chain(&error), "address could not be cleared from the kernel");
         }
         Some(CoolDown { address, until: clock::now().after(self.settings.policy.cool_down) })
@@ -167,15 +170,16 @@ fn judge<'a>(
     fresh: bool,
     is_gone: impl Fn(&Lease) -> bool,
 ) -> Vec<Judged<'a>> {
-    let named = leases.iter().map(|lease| lease.address).chain(kernel.pods.iter().map(|pod| pod.alias.address));
-    let all: BTreeSet<Ipv4Addr> = named.chain(kernel.loose.iter().copied()).collect();
+    let named =
+        leases.iter().map(|lease| lease.address).chain(kernel.pods.iter().filter_map(|pod| pod.alias.addresses.v4()));
+    let all: BTreeSet<Ipv4Addr> = named.chain(kernel.loose.iter().filter_map(v4)).collect();
     let one = |address: Ipv4Addr| {
         let lease = leases.iter().find(|lease| lease.address == address);
-        let pod = kernel.pods.iter().find(|pod| pod.alias.address == address);
+        let pod = kernel.pods.iter().find(|pod| pod.alias.addresses.has(address));
         let listed = enis.iter().any(|eni| eni.addresses().any(|own| own == address));
         let evidence = Evidence {
             record: says(lease.is_some()),
-            kernel: says(pod.is_some() || kernel.loose.contains(&address)),
+            kernel: says(pod.is_some() || kernel.loose.contains(&address.into())),
             // The kernel removes a pod's host interface together with its sandbox.
             sandbox: says(pod.is_some() || lease.is_some_and(|lease| !is_gone(lease))),
             on_eni: if listed || fresh { says(listed) } else { Says::Unknown },
@@ -185,13 +189,17 @@ fn judge<'a>(
     all.into_iter().map(one).collect()
 }
 
+fn v4(address: &IpAddr) -> Option<Ipv4Addr> {
+    if let IpAddr::V4(address) = address { Some(*address) } else { None }
+}
+
 const fn says(yes: bool) -> Says {
     if yes { Says::Yes } else { Says::No }
 }
 
 /// The ENI that a pod's packets leave by: the one that has its address, or else the one that its mark names.
 fn owner(pod: &KernelPod, enis: &[Interface]) -> Option<EniId> {
-    let by_address = enis.iter().find(|eni| eni.addresses().any(|own| own == pod.alias.address));
+    let by_address = enis.iter().find(|eni| eni.addresses().any(|own| pod.alias.addresses.has(own)));
     let marked = |eni: &&Interface| {
         let mark = eni.attachment.as_ref().and_then(|at| eni_proto::EniMark::of_slot(at.card, at.device_index));
         mark == Some(pod.alias.eni_mark)

@@ -191,11 +191,7 @@ pub(super) fn labelled(state: &HostState) -> impl Iterator<Item = (&Link, LinkAl
 /// The elements that pods' links call for.
 pub(super) fn elements(state: &HostState) -> PodMap {
     let secondary = labelled(state).filter(|(_, alias)| !alias.eni_mark.is_primary());
-    secondary.flat_map(|(_, alias)| addresses(&alias).map(move |address| (address, alias.eni_mark))).collect()
-}
-
-fn addresses(alias: &LinkAlias) -> impl Iterator<Item = IpAddr> + use<> {
-    [Some(alias.address.into()), alias.ipv6.map(IpAddr::V6)].into_iter().flatten()
+    secondary.flat_map(|(_, alias)| alias.addresses.of_vpc().map(move |address| (address, alias.eni_mark))).collect()
 }
 
 /// What pods' links say of themselves is what is wanted. Where two say the same address, the route decides.
@@ -212,7 +208,7 @@ fn pods(state: &HostState, map: &PodMap, prefix: &VethPrefix) -> Vec<Deviation> 
         remedies.extend((!link.name.starts_with(prefix.as_str())).then_some(Remedy::Name(link.index)));
         remedies.extend(on_link(link, &alias).map(whatever_it_is).map(Remedy::Op));
         remedies.extend(neighbour(state, link, &alias).map(Remedy::Op));
-        for address in addresses(&alias) {
+        for address in alias.addresses.all() {
             let leads_to = routes.get(&address);
             if leads_to.is_none() {
                 remedies.push(Remedy::Op(Op::Add(Object::Route(pod_route(address, link.index)))));
@@ -230,7 +226,7 @@ fn pods(state: &HostState, map: &PodMap, prefix: &VethPrefix) -> Vec<Deviation> 
     }
     // Their DEL has left the elements to the daemon.
     let ended = state.links.iter().filter_map(ended_alias);
-    let ending: BTreeSet<IpAddr> = ended.flat_map(|alias| addresses(&alias)).collect();
+    let ending: BTreeSet<IpAddr> = ended.flat_map(|alias| alias.addresses.all()).collect();
     let stale = map.keys().filter(|address| !known.contains_key(*address) && !ending.contains(*address));
     remedies.extend(stale.map(|&address| Remedy::Pod(Element { address, mark: None, link: 0 })));
     remedies.into_iter().map(|remedy| Deviation { remedy, passing: true }).collect()
@@ -238,7 +234,7 @@ fn pods(state: &HostState, map: &PodMap, prefix: &VethPrefix) -> Vec<Deviation> 
 
 /// The pod's IPv6 address is not asked for: it is known where it lives.
 fn neighbour(state: &HostState, link: &Link, alias: &LinkAlias) -> Option<Op> {
-    let wanted = pod_neighbour(alias.ipv6?, link.index, &alias.key);
+    let wanted = pod_neighbour(alias.addresses.v6()?, link.index, &alias.key);
     (!state.neighbours.contains(&wanted)).then_some(Op::Add(Object::Neighbour(wanted)))
 }
 
@@ -268,7 +264,7 @@ mod tests {
     fn pod_link(index: u32, container: &str, mark: EniMark) -> Link {
         let key = PodKey::new("pods", container, "eth0").unwrap();
         let mac = Some(host_mac(&key));
-        let alias = LinkAlias { key, address: ADDRESS, ipv6: None, eni_mark: mark }.to_string();
+        let alias = LinkAlias { key, addresses: ADDRESS.into(), eni_mark: mark }.to_string();
         let mut ipv4 = vec![0; 4 * 40];
         ipv4[4 * (Ipv4Setting::ReversePath as usize - 1)] = 1;
         Link {

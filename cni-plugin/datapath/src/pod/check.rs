@@ -3,23 +3,15 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path};
 
 use eni_proto::{
-    EniMark, PodKey,
-    numbers::{POD_GATEWAY, TABLE_MAIN, TABLE_PODS},
+    EniMark, PodAddresses, PodKey,
+    numbers::{POD_GATEWAY, POD_GATEWAY_V6, TABLE_MAIN, TABLE_PODS},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::{
-    WireError, look, open_inside,
-    plan::{self, Addresses},
-    remove::search,
-};
+use super::{WireError, look, open_inside, plan, remove::search};
 use crate::{
     Cidr, Family, MacAddress, Netns,
     nft::{Nft, encode::eni_chain},
@@ -36,8 +28,8 @@ pub struct ExpectedPod<'a> {
     pub key: &'a PodKey,
     /// Path of the pod's network namespace.
     pub netns: &'a Path,
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Its addresses.
+    pub addresses: PodAddresses,
     /// Mark of the ENI that owns the address. Absent: what the host end says of itself.
     pub eni_mark: Option<EniMark>,
     /// Whether it has the pod's default route.
@@ -102,10 +94,10 @@ struct Seen {
     inner_routes: Vec<Route>,
     inner_rules: Vec<Rule>,
     outer: Option<Link>,
-    /// Links to which the pods' table leads for the address.
-    leads_to: Vec<u32>,
-    /// Absent: the map is not there.
-    mark: Option<Option<EniMark>>,
+    /// Links to which the pods' table leads, for each of the addresses.
+    leads_to: BTreeMap<IpAddr, Vec<u32>>,
+    /// The pods' map. Absent: it is not there.
+    marks: Option<BTreeMap<IpAddr, EniMark>>,
 }
 
 fn see(expected: &ExpectedPod<'_>) -> Result<Seen, WireError> {
@@ -114,25 +106,20 @@ fn see(expected: &ExpectedPod<'_>) -> Result<Seen, WireError> {
     let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
     let inner = look(&mut pod, expected.key.interface())?;
     let index = inner.as_ref().map_or(0, |link| link.index);
-    let addresses = observe::addresses(&mut pod, Family::V4)?.into_iter().filter(|(address, _)| address.link == index);
-    let leads_to = observe::routes(&mut host, Family::V4, Some(TABLE_PODS))?
-        .into_iter()
-        .filter(|route| route.destination == Cidr::host(expected.address))
-        .map(|route| route.link)
-        .collect();
-    Ok(Seen {
-        addresses: addresses.map(|(address, _)| address.address).collect(),
-        neighbours: observe::neighbours(&mut pod, Family::V4)?.into_iter().filter(|it| it.link == index).collect(),
-        inner_routes: observe::routes(&mut pod, Family::V4, None)?
-            .into_iter()
-            .filter(|route| route.link == index)
-            .collect(),
-        inner_rules: observe::rules(&mut pod, Family::V4)?,
-        inner,
-        outer: search(&mut host, expected.key)?,
-        leads_to,
-        mark: Nft::open()?.pods()?.map(|pods| pods.get(&expected.address.into()).copied()),
-    })
+    let mut seen =
+        Seen { inner, outer: search(&mut host, expected.key)?, marks: Nft::open()?.pods()?, ..Seen::default() };
+    for address in expected.addresses.all() {
+        let family = Family::of(address);
+        let own = observe::addresses(&mut pod, family)?.into_iter().filter(|(it, _)| it.link == index);
+        seen.addresses.extend(own.map(|(it, _)| it.address));
+        seen.neighbours.extend(observe::neighbours(&mut pod, family)?.into_iter().filter(|it| it.link == index));
+        seen.inner_routes.extend(observe::routes(&mut pod, family, None)?.into_iter().filter(|it| it.link == index));
+        seen.inner_rules.extend(observe::rules(&mut pod, family)?);
+        let routes = observe::routes(&mut host, family, Some(TABLE_PODS))?;
+        let leads_to = routes.into_iter().filter(|route| route.destination == Cidr::host(address));
+        seen.leads_to.insert(address, leads_to.map(|route| route.link).collect());
+    }
+    Ok(seen)
 }
 
 fn differences(expected: &ExpectedPod<'_>, seen: &Seen) -> Vec<Difference> {
@@ -181,18 +168,19 @@ fn end(what: &str, expected: &ExpectedEnd<'_>, link: &Link, found: &mut Vec<Diff
 
 fn inside(expected: &ExpectedPod<'_>, seen: &Seen, link: u32, found: &mut Vec<Difference>) {
     let interface = expected.key.interface();
-    if !seen.addresses.contains(&expected.address.into()) {
-        found.push(Difference::new(format!("address of {interface}"), expected.address, list(&seen.addresses)));
-    }
     let mac = seen.outer.as_ref().and_then(|outer| outer.mac).or(expected.host.mac);
-    if let Some(mac) = mac {
-        let held: Vec<_> = seen.neighbours.iter().filter(|it| it.address == POD_GATEWAY).map(|it| it.mac).collect();
-        if !held.contains(&mac) {
-            found.push(Difference::new(format!("neighbour {POD_GATEWAY} on {interface}"), mac, list(&held)));
+    for address in expected.addresses.all() {
+        if !seen.addresses.contains(&address) {
+            found.push(Difference::new(format!("address of {interface}"), address, list(&seen.addresses)));
+        }
+        let gateway: IpAddr = if address.is_ipv4() { POD_GATEWAY.into() } else { POD_GATEWAY_V6.into() };
+        let held: Vec<_> = seen.neighbours.iter().filter(|it| it.address == gateway).map(|it| it.mac).collect();
+        if let Some(mac) = mac.filter(|mac| !held.contains(mac)) {
+            found.push(Difference::new(format!("neighbour {gateway} on {interface}"), mac, list(&held)));
         }
     }
     let table = if expected.default_route { TABLE_MAIN } else { plan::own_table(link) };
-    for step in plan::routes(link, Addresses { v4: expected.address, v6: None }, table) {
+    for step in plan::routes(link, expected.addresses, table) {
         match step {
             Op::Add(Object::Route(route)) if !seen.inner_routes.contains(&route) => {
                 let others: Vec<_> =
@@ -208,22 +196,21 @@ fn inside(expected: &ExpectedPod<'_>, seen: &Seen, link: u32, found: &mut Vec<Di
 }
 
 fn around(expected: &ExpectedPod<'_>, seen: &Seen, outer: &Link, found: &mut Vec<Difference>) {
-    if seen.leads_to != [outer.index] {
+    for (address, leads_to) in seen.leads_to.iter().filter(|(_, leads_to)| **leads_to != [outer.index]) {
         let wanted = format!("over {} (index {})", outer.name, outer.index);
-        let indexes: Vec<_> = seen.leads_to.iter().map(|index| format!("over index {index}")).collect();
-        found.push(Difference::new(
-            format!("route to {} in table {TABLE_PODS}", expected.address),
-            wanted,
-            list(&indexes),
-        ));
+        let indexes: Vec<_> = leads_to.iter().map(|index| format!("over index {index}")).collect();
+        found.push(Difference::new(format!("route to {address} in table {TABLE_PODS}"), wanted, list(&indexes)));
     }
     let label: Option<eni_proto::LinkAlias> = outer.alias.parse().ok();
     let Some(wanted) = expected.eni_mark.or(label.map(|label| label.eni_mark)) else { return };
     let wanted = Some(wanted).filter(|mark| !mark.is_primary());
-    if seen.mark.flatten() != wanted {
-        let text = |mark: Option<EniMark>| mark.map_or("none".to_owned(), eni_chain);
-        let held = seen.mark.map_or("no such map".to_owned(), text);
-        found.push(Difference::new(format!("map element of {}", expected.address), text(wanted), held));
+    let text = |mark: Option<EniMark>| mark.map_or("none".to_owned(), eni_chain);
+    for address in expected.addresses.of_vpc() {
+        let held = seen.marks.as_ref().map(|marks| marks.get(&address).copied());
+        if held.flatten() != wanted {
+            let held = held.map_or("no such map".to_owned(), text);
+            found.push(Difference::new(format!("map element of {address}"), text(wanted), held));
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a wired pod looks like, and whose a link is. Pure.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use eni_proto::{
-    LinkAlias, PodKey, PodNetwork, host_link_name,
+    LinkAlias, PodAddresses, PodKey, host_link_name,
     numbers::{POD_GATEWAY, POD_GATEWAY_V6, RULE_IN_POD, TABLE_IN_POD, TABLE_MAIN},
 };
 use sha1::{Digest, Sha1};
@@ -29,12 +29,7 @@ pub(super) fn veth_pair(wiring: &PodWiring) -> VethPair {
 
 /// Returns what the host link says of itself.
 pub(super) fn alias(wiring: &PodWiring) -> LinkAlias {
-    LinkAlias {
-        key: wiring.key.clone(),
-        address: wiring.network.ipv4,
-        ipv6: wiring.network.ipv6,
-        eni_mark: wiring.network.eni_mark,
-    }
+    LinkAlias { key: wiring.key.clone(), addresses: wiring.network.addresses, eni_mark: wiring.network.eni_mark }
 }
 
 /// Returns the hardware address of one end of a key's pair: locally administered, unicast, the same for the same key.
@@ -52,38 +47,13 @@ pub(crate) fn host_mac(key: &PodKey) -> MacAddress {
     mac(key, "host")
 }
 
-/// The addresses of one interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Addresses {
-    pub(crate) v4: Ipv4Addr,
-    pub(crate) v6: Option<Ipv6Addr>,
-}
-
-impl Addresses {
-    pub(crate) fn all(self) -> impl Iterator<Item = IpAddr> {
-        [Some(self.v4.into()), self.v6.map(IpAddr::V6)].into_iter().flatten()
-    }
-}
-
-impl From<&PodNetwork> for Addresses {
-    fn from(network: &PodNetwork) -> Self {
-        Self { v4: network.ipv4, v6: network.ipv6 }
-    }
-}
-
-impl From<&LinkAlias> for Addresses {
-    fn from(alias: &LinkAlias) -> Self {
-        Self { v4: alias.address, v6: alias.ipv6 }
-    }
-}
-
 /// Returns where the pod's IPv6 address is, seen from the host: nobody asks for it, and the pod's own answers go no further.
 pub(crate) fn pod_neighbour(address: Ipv6Addr, link: u32, key: &PodKey) -> Neighbour {
     Neighbour { link, address: address.into(), mac: mac(key, "pod") }
 }
 
 /// Returns the steps on the pod's end itself, in order.
-pub(super) fn on_link(link: u32, addresses: Addresses, host_mac: MacAddress) -> Vec<Op> {
+pub(super) fn on_link(link: u32, addresses: PodAddresses, host_mac: MacAddress) -> Vec<Op> {
     let mut steps = vec![Op::Set { link, from: Setting::Up(false), to: Setting::Up(true) }];
     for address in addresses.all() {
         let gateway = match Family::of(address) {
@@ -103,10 +73,13 @@ pub(super) fn on_link(link: u32, addresses: Addresses, host_mac: MacAddress) -> 
 
 /// Returns the way out of the pod in `table`, in order: the gateway must be on the link before a route may lead over it, which a
 /// link-local one always is.
-pub(super) fn routes(link: u32, addresses: Addresses, table: u32) -> Vec<Op> {
+pub(super) fn routes(link: u32, addresses: PodAddresses, table: u32) -> Vec<Op> {
     let gateway = Route { table, destination: Cidr::host(POD_GATEWAY), gateway: None, link };
-    let mut routes = vec![gateway, Route { destination: Cidr::ANY, gateway: Some(POD_GATEWAY.into()), ..gateway }];
-    if addresses.v6.is_some() {
+    let mut routes = Vec::new();
+    if addresses.v4().is_some() {
+        routes.extend([gateway, Route { destination: Cidr::ANY, gateway: Some(POD_GATEWAY.into()), ..gateway }]);
+    }
+    if addresses.v6().is_some() {
         routes.push(Route { destination: Cidr::ANY_V6, gateway: Some(POD_GATEWAY_V6.into()), ..gateway });
     }
     let mut steps: Vec<Op> = routes.into_iter().map(|route| Op::Add(Object::Route(route))).collect();

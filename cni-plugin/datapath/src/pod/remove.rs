@@ -9,11 +9,7 @@ use eni_proto::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
-use super::{
-    WireError, inside, look, open_inside, plan,
-    plan::{Addresses, Owner},
-    refused,
-};
+use super::{WireError, inside, look, open_inside, plan, plan::Owner, refused};
 use crate::{
     Cidr, Family, Netns,
     nft::Nft,
@@ -72,7 +68,7 @@ pub fn end_pod(prefix: &VethPrefix, key: &PodKey, pod: &Pod) -> Result<Option<En
 
 /// In one send, so that nobody is killed in between. Without its route all that comes over the link is dropped (`rp_filter`).
 fn cut_off(host: &mut NetlinkSocket, link: &Link, alias: &LinkAlias) -> Result<bool, WireError> {
-    let routes = Addresses::from(alias).all().map(|address| Object::Route(route::pod_route(address, link.index)));
+    let routes = alias.addresses.all().map(|address| Object::Route(route::pod_route(address, link.index)));
     let mut messages: Vec<_> = routes.map(|route| route::op_message(Op::Remove(route))).collect();
     messages.push(route::end_link(link.index, &plan::ended_label(alias), ENDED_LINK_GROUP));
     let replies = host.exchange(&messages)?;
@@ -162,7 +158,7 @@ pub(super) fn ended_peer(host: &mut NetlinkSocket, inner: Option<&Link>) -> Resu
 fn forget_inside(netns: &Path, link: &Link, alias: &LinkAlias) {
     let (Ok(netns), Some(index)) = (Netns::open_other(netns), link.peer) else { return };
     if let Ok(mut pod) = open_inside(&netns) {
-        let _ = inside::forget(&mut pod, index, alias.into());
+        let _ = inside::forget(&mut pod, index, alias.addresses);
     }
 }
 
@@ -172,7 +168,7 @@ fn forget_inside(netns: &Path, link: &Link, alias: &LinkAlias) {
 /// element goes first, and the route, which goes with the link, last: whoever is killed in between has left the label for the next.
 pub(super) fn remove_link(host: &mut NetlinkSocket, link: &Link) -> Result<(), WireError> {
     if let Some(alias) = plan::alias_of(link).filter(|alias| !alias.eni_mark.is_primary()) {
-        for address in Addresses::from(&alias).all() {
+        for address in alias.addresses.all() {
             let destination = Cidr::host(address);
             let routes = observe::routes(host, Family::of(address), Some(TABLE_PODS))?;
             if !routes.iter().any(|route| route.destination == destination && route.link != link.index) {

@@ -5,7 +5,7 @@
 pub mod guarded;
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsFd, AsRawFd},
     process::{Command, Output},
 };
@@ -113,8 +113,7 @@ pub fn wiring(container: &str, pod: &str, address: [u8; 4], mark: EniMark, netns
         key: PodKey::new("pods", container, "eth0").unwrap(),
         pod: Pod { namespace: "default".into(), name: pod.into(), uid: String::new() },
         network: PodNetwork {
-            ipv4: address.into(),
-            ipv6: None,
+            addresses: Ipv4Addr::from(address).into(),
             eni: "eni-1".into(),
             eni_mark: mark,
             mtu: 9001,
@@ -122,6 +121,11 @@ pub fn wiring(container: &str, pod: &str, address: [u8; 4], mark: EniMark, netns
         },
         netns: netns.path(),
     }
+}
+
+/// The IPv4 address that was granted.
+pub fn address(wiring: &PodWiring) -> IpAddr {
+    wiring.network.addresses.all().next().unwrap()
 }
 
 /// A path by which other processes can open the namespace.

@@ -29,7 +29,7 @@ fn lease(last: u8) -> Lease {
 }
 
 fn pod(last: u8) -> KernelPod {
-    let alias = LinkAlias { key: key(last), address: address(last), ipv6: None, eni_mark: EniMark::of_device(1) };
+    let alias = LinkAlias { key: key(last), addresses: address(last).into(), eni_mark: EniMark::of_device(1) };
     KernelPod { link: format!("eni{last}"), alias }
 }
 

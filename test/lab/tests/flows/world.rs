@@ -11,7 +11,7 @@ use std::{
 use addresses::{ENIS, Eni, IMDS, IMDS_V6, PEER_VPC, PODS, SUBNET, in_vpc, own_v6, pod_v6, prefix_v6};
 pub(crate) use addresses::{address_of, name_of, node_of};
 use eni_datapath::{Cidr, EniPlan, Family, Guard, HostPlan, PodWiring, Repair, add_pod, prepare_eni, prepare_host};
-use eni_proto::{EniMark, PodKey, PodNetwork, VethPrefix};
+use eni_proto::{EniMark, PodAddresses, PodKey, PodNetwork, VethPrefix};
 use ipam_core::{
     EniId,
     ports::{Attachment, Interface, InterfaceKind},
@@ -178,12 +178,12 @@ impl World {
 
     fn wire_pods(&self) {
         for (name, node, index, last, mtu) in PODS {
+            let v6 = self.stack.has(Family::V6).then(|| pod_v6(node, *index, *last));
             let wiring = PodWiring {
                 key: PodKey::new("pods", &format!("sandbox-{name}"), "eth0").unwrap(),
                 pod: eni_proto::Pod { namespace: "default".into(), name: (*name).into(), uid: String::new() },
                 network: PodNetwork {
-                    ipv4: in_vpc(*last),
-                    ipv6: self.stack.has(Family::V6).then(|| pod_v6(node, *index, *last)),
+                    addresses: PodAddresses::new(Some(in_vpc(*last)), v6).unwrap(),
                     eni: "eni".into(),
                     eni_mark: EniMark::of_device(*index),
                     mtu: *mtu,

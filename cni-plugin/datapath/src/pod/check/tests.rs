@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use super::*;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 7);
@@ -11,7 +13,7 @@ fn expected(key: &PodKey) -> ExpectedPod<'_> {
     ExpectedPod {
         key,
         netns: Path::new("/run/netns/x"),
-        address: ADDRESS,
+        addresses: ADDRESS.into(),
         eni_mark: Some(MARK),
         default_route: true,
         pod: ExpectedEnd { name: None, mac: Some(MacAddress([2; 6])), mtu: Some(9001) },
@@ -24,9 +26,17 @@ fn link(index: u32, peer: u32, name: &str, mac: u8) -> Link {
     Link { index, name, up: true, mac, mtu: 9001, peer: Some(peer), kind: "veth".to_owned(), ..Link::default() }
 }
 
+fn leads_to(links: &[u32]) -> BTreeMap<IpAddr, Vec<u32>> {
+    BTreeMap::from([(ADDRESS.into(), links.to_vec())])
+}
+
+fn marks() -> BTreeMap<IpAddr, EniMark> {
+    BTreeMap::from([(ADDRESS.into(), MARK)])
+}
+
 /// All as it ought to be: the pod's end is link 2 there, the host's link 7.
 fn well() -> Seen {
-    let routes = plan::routes(2, Addresses { v4: ADDRESS, v6: None }, TABLE_MAIN);
+    let routes = plan::routes(2, ADDRESS.into(), TABLE_MAIN);
     Seen {
         inner: Some(link(2, 7, "eth0", 2)),
         addresses: vec![ADDRESS.into(), Ipv4Addr::LOCALHOST.into()],
@@ -37,8 +47,8 @@ fn well() -> Seen {
             .collect(),
         inner_rules: Vec::new(),
         outer: Some(link(7, 2, "eni1", 4)),
-        leads_to: vec![7],
-        mark: Some(Some(MARK)),
+        leads_to: leads_to(&[7]),
+        marks: Some(marks()),
     }
 }
 
@@ -65,10 +75,10 @@ fn each_thing_that_is_not_as_reported_is_told_with_what_was_wanted_and_found() {
         (|s| s.outer.as_mut().unwrap().up = false,                      "host interface eni1: wanted up, found down"),
         (|s| "b".clone_into(&mut s.outer.as_mut().unwrap().name),       "name of host interface b: wanted eni1, found b"),
         (|s| s.inner.as_mut().unwrap().peer = Some(8),                  "other end of eth0: wanted eni1 (index 7), found index 8"),
-        (|s| s.leads_to.clear(),                                        "route to 10.0.1.7 in table 20000: wanted over eni1 (index 7), found none"),
-        (|s| s.leads_to = vec![9],                                      "route to 10.0.1.7 in table 20000: wanted over eni1 (index 7), found over index 9"),
-        (|s| s.mark = Some(None),                                       "map element of 10.0.1.7: wanted eni_2, found none"),
-        (|s| s.mark = None,                                             "map element of 10.0.1.7: wanted eni_2, found no such map"),
+        (|s| s.leads_to = leads_to(&[]),                                       "route to 10.0.1.7 in table 20000: wanted over eni1 (index 7), found none"),
+        (|s| s.leads_to = leads_to(&[9]),                                  "route to 10.0.1.7 in table 20000: wanted over eni1 (index 7), found over index 9"),
+        (|s| s.marks = Some(BTreeMap::new()),                                      "map element of 10.0.1.7: wanted eni_2, found none"),
+        (|s| s.marks = None,                                             "map element of 10.0.1.7: wanted eni_2, found no such map"),
     ];
     for (change, wanted) in table {
         let mut seen = well();
@@ -90,8 +100,8 @@ fn without_the_interface_only_the_host_side_is_compared() {
 fn a_pod_of_the_primary_interface_has_no_element() {
     let key = key();
     let primary = ExpectedPod { eni_mark: Some(EniMark::PRIMARY), ..expected(&key) };
-    for (mark, differs) in [(Some(None), false), (None, false), (Some(Some(MARK)), true)] {
-        let found = differences(&primary, &Seen { mark, ..well() });
+    for (marks, differs) in [(Some(BTreeMap::new()), false), (None, false), (Some(marks()), true)] {
+        let found = differences(&primary, &Seen { marks, ..well() });
         assert_eq!(!found.is_empty(), differs, "{found:?}");
     }
 }
@@ -103,7 +113,7 @@ fn an_interface_that_is_not_the_first_has_its_routes_in_a_table_of_its_own() {
     assert_eq!(differences(&second, &well()).len(), 3, "two routes and a rule");
     let mut seen = well();
     (seen.inner_routes, seen.inner_rules) = (Vec::new(), Vec::new());
-    for step in plan::routes(2, Addresses { v4: ADDRESS, v6: None }, plan::own_table(2)) {
+    for step in plan::routes(2, ADDRESS.into(), plan::own_table(2)) {
         match step {
             Op::Add(Object::Route(route)) => seen.inner_routes.push(route),
             Op::Add(Object::Rule(rule)) => seen.inner_rules.push(rule),

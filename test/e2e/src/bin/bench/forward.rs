@@ -14,7 +14,7 @@ use std::{
 use e2e::Trouble;
 use eni_datapath::{Cidr, EniPlan, HostPlan, MacAddress, PodWiring, add_pod, prepare_eni, prepare_host};
 use eni_proto::{
-    EniMark, Pod as PodName, PodKey, PodNetwork, VethPrefix, host_link_name,
+    EniMark, Pod as PodName, PodKey, PodAddresses, PodNetwork, VethPrefix, host_link_name,
     numbers::{ROUTE_PROTOCOL, TABLE_PODS, VPC_ROUTER_V6},
 };
 use lab::{Namespace, Pod};
@@ -263,8 +263,7 @@ fn peer_side() -> String {
 fn wiring(pod: &Pod) -> Result<PodWiring, Trouble> {
     let key = PodKey::new("bench", "forward", "eth0").map_err(|error| Trouble::Broken(error.to_string()))?;
     let network = PodNetwork {
-        ipv4: POD,
-        ipv6: Some(POD_V6),
+        addresses: PodAddresses::Dual(POD, POD_V6),
         eni: "eni-bench".to_owned(),
         eni_mark: EniMark::of_device(ENI),
         mtu: 9001,

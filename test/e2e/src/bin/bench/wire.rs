@@ -9,7 +9,7 @@ use std::{
 
 use e2e::Trouble;
 use eni_datapath::{PodWiring, add_pod};
-use eni_proto::{EniMark, Pod as PodName, PodKey, PodNetwork, VethPrefix};
+use eni_proto::{EniMark, Pod as PodName, PodAddresses, PodKey, PodNetwork, VethPrefix};
 use lab::{Namespace, Pod};
 
 use crate::{
@@ -105,8 +105,7 @@ fn wire_one(manner: Manner, number: usize, pod: &Pod, barrier: &Barrier) -> Resu
     let ipv6 = (manner == Manner::OursDual).then(|| Ipv6Addr::from_bits((0x2600_1f00 << 96) + bits));
     let eni_mark = EniMark::of_device(ENI);
     let network = PodNetwork {
-        ipv4: address,
-        ipv6,
+        addresses: ipv6.map_or(address.into(), |ipv6| PodAddresses::Dual(address, ipv6)),
         eni: "eni-bench".to_owned(),
         eni_mark,
         mtu: 9001,

@@ -17,6 +17,7 @@ mod history;
 mod host;
 mod inspect;
 mod install;
+mod kube;
 mod metadata;
 mod orphans;
 mod reconcile;

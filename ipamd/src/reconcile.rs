@@ -19,7 +19,7 @@ use std::{
 use eni_proto::{Pod, PodKey, Refusal, RefusalCode};
 use ipam_aws::AwsImds;
 use ipam_core::{
-    Action, Command, CoolDown, EniId, Event, IntentId, Lease, Moment, SubnetId, Ticket,
+    Action, Command, CoolDown, EniId, Event, IntentId, Lease, Moment, Policy, SubnetId, Ticket,
     engine::{Engine, EngineStatus},
     ports::{Attachment, Cidr4, Ec2, Interface, NodeIdentity},
 };
@@ -33,6 +33,7 @@ use crate::{
     clock,
     history::Ended,
     host::HostNet,
+    kube::{News, Newsroom},
     settings::Settings,
     store::{KnownCloud, Store},
 };
@@ -131,6 +132,11 @@ impl Handle {
         let _ = self.messages.send(Message::Metadata(Box::new(node)));
     }
 
+    /// Lets the pool be otherwise from now on.
+    pub(crate) fn policy(&self, policy: Policy) {
+        self.tell(Event::Policy { policy: Box::new(policy) });
+    }
+
     fn tell(&self, event: Event) {
         // Nobody listens only when the daemon stops, and then nobody needs to.
         let _ = self.messages.send(Message::Event(event));
@@ -167,6 +173,8 @@ pub(crate) struct Outside<E> {
     pub(crate) granted: mpsc::UnboundedSender<String>,
     /// Hears of each address that is released.
     pub(crate) released: mpsc::UnboundedSender<IpAddr>,
+    /// Passes on what happens to pods.
+    pub(crate) newsroom: Newsroom,
 }
 
 /// A change at EC2 that is not settled in the database.
@@ -207,7 +215,7 @@ struct Reconciler<E> {
     node: NodeIdentity,
     outside: Arc<Outside<E>>,
     handle: Handle,
-    adds: BTreeMap<Ticket, oneshot::Sender<AddAnswer>>,
+    adds: BTreeMap<Ticket, (Pod, oneshot::Sender<AddAnswer>)>,
     ends: BTreeMap<Ticket, (Ended, oneshot::Sender<DelAnswer>)>,
     /// ENIs that the kernel was or is being prepared for: how they hang on the node, and how to stop the preparation.
     prepared: BTreeMap<EniId, (Option<Attachment>, AbortHandle)>,
@@ -246,7 +254,8 @@ impl<E: Ec2> Reconciler<E> {
             }
             Message::Metadata(node) => self.refresh(*node),
             Message::Add { event, ticket, reply } => {
-                self.adds.insert(ticket, reply);
+                let pod = if let Event::Add { pod, .. } = &event { pod.clone() } else { Pod::default() };
+                self.adds.insert(ticket, (pod, reply));
                 self.feed(event);
             }
             Message::End { event, ticket, why, reply } => {
@@ -294,10 +303,13 @@ impl<E: Ec2> Reconciler<E> {
 
     /// Stores the lease, then answers (I2). Also for a lease that is not fresh: its first write may still be on its way.
     fn grant(&mut self, ticket: Ticket, lease: Lease, fresh: bool) {
-        let reply = self.adds.remove(&ticket);
+        let reply = self.adds.remove(&ticket).map(|(_, reply)| reply);
         if fresh {
             // Nobody listens only when lost namespaces cannot be watched.
             let _ = self.outside.granted.send(lease.netns.clone());
+            let Lease { key, pod, address, .. } = &lease;
+            let given = || News::Given { key: key.clone(), pod: pod.clone(), address: address.to_string() };
+            self.outside.newsroom.tell(given);
         }
         let stored = self.outside.store.put(lease.clone());
         let handle = self.handle.clone();
@@ -324,7 +336,8 @@ impl<E: Ec2> Reconciler<E> {
 
     fn refuse(&mut self, ticket: Ticket, refusal: Refusal) {
         tracing::warn!(code = refusal.code.as_str(), reason = refusal.message, "address refused");
-        if let Some(reply) = self.adds.remove(&ticket) {
+        if let Some((pod, reply)) = self.adds.remove(&ticket) {
+            self.outside.newsroom.tell(|| News::Refused { pod, message: refusal.to_string() });
             let _ = reply.send(Err(refusal));
         }
     }
@@ -340,6 +353,7 @@ impl<E: Ec2> Reconciler<E> {
             }
             return;
         };
+        self.outside.newsroom.tell(|| News::Ended { key: key.clone() });
         let stored = self.outside.store.release(key.clone(), cooling.clone(), clock::now(), why);
         let (host, freed) = (self.outside.host.clone(), self.outside.released.clone());
         let address = cooling.address.into();

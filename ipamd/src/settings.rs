@@ -4,6 +4,7 @@
 
 mod cloud;
 mod ignored;
+mod kubernetes;
 mod reader;
 pub(crate) mod reference;
 pub(crate) mod sources;
@@ -17,7 +18,7 @@ use ipam_core::{Policy, ports::Cidr4};
 use reader::Reader;
 use sources::Sources;
 
-use crate::sandboxes::Runtime;
+use crate::{kube::KubeSettings, sandboxes::Runtime};
 
 /// What the daemon runs with. Built only by [`Settings::read`], so it is always consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) plugin_dir: PathBuf,
     /// `CRI_SOCKET` and `UNLISTED_SANDBOX_SECONDS`: whom to ask for sandboxes that are lost. Absent: nobody.
     pub(crate) runtime: Option<Runtime>,
+    /// How Kubernetes is reached, and what of it is used. Absent: it is not.
+    pub(crate) kube: Option<KubeSettings>,
     /// `ADD_WAIT_SECONDS`: how long an ADD waits for an address; goes into the CNI configuration.
     pub(crate) add_wait_seconds: u32,
     /// How large the pool is, where it lives, what may be changed: see `settings/cloud.rs`.
@@ -108,6 +111,7 @@ impl Settings {
             conf_dir: reader.optional_path("HOST_CNI_CONFDIR_PATH"),
             plugin_dir: reader.path("HOST_CNI_BIN_PATH"),
             runtime: reader.runtime(),
+            kube: reader.kubernetes(),
             add_wait_seconds: reader.number("ADD_WAIT_SECONDS"),
             policy: reader.policy(),
             metadata_period: Duration::from_secs(reader.number("IPAMD_METADATA_SECONDS")),

@@ -32,6 +32,7 @@ use self::recover::{Recovered, Sources};
 use crate::{
     clock, conflist, connections, ended,
     host::HostNet,
+    kube,
     metadata::{self, Descriptions},
     orphans,
     reconcile::{self, Outside, chain},
@@ -218,19 +219,19 @@ async fn begin(
     let imds = Arc::new(AwsImds::new());
     let node = node::identity(&*imds, &recorded, stage).await;
     let ec2 = Arc::new(AwsEc2::connect(AwsSettings::for_region(&node.region)).await);
-    let known = node::known_cloud(&store, &node, std::mem::take(&mut recorded.cloud)).await;
+    let mut known = node::known_cloud(&store, &node, std::mem::take(&mut recorded.cloud)).await;
     let limits = node::limits(&*ec2, &node, settings.policy.access, (&store, &known), stage).await;
     tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
     let host =
         HostNet::start(&settings.veth_prefix).map_err(|source| StartError::System { what: "a thread", source })?;
-    let access = settings.policy.access;
-    let enis = Descriptions { access, ec2: &*ec2, imds: &imds, node: &node };
+    let (kube, newsroom, policy) = kube::begin(&settings, std::mem::take(&mut known.wanted), stage).await;
+    let enis = Descriptions { access: policy.access, ec2: &*ec2, imds: &imds, node: &node };
     let sources = Sources { settings: &settings, host: &host, enis, store: &store, stage };
     let Recovered { leases, cooling } = sources.recover(recorded, &known.interfaces).await;
     let released = connections::start(cooling.iter().map(|cooling| cooling.address.into()).collect());
     let start = engine::Start {
         node: node.clone(),
-        policy: settings.policy.clone(),
+        policy,
         limits,
         leases,
         cooling,
@@ -238,13 +239,11 @@ async fn begin(
         intents_open: known.illegible || !known.open.is_empty(),
     };
     let engine = Engine::new(start, clock::now());
-    let released_dir = settings.released_dir.clone();
-    let (history, period) = (settings.history, settings.metadata_period);
+    let (released_dir, history, period) = (settings.released_dir.clone(), settings.history, settings.metadata_period);
     let (granted, new_leases) = mpsc::unbounded_channel();
     let prefix = settings.veth_prefix.clone();
     let (conf_dir, lost_sandboxes) = (settings.conf_dir.clone(), settings.runtime.clone());
-    let told = settings.clone();
-    let shown = node.clone();
+    let (told, shown) = (settings.clone(), node.clone());
     let outside = Outside {
         ec2,
         imds: imds.clone(),
@@ -255,10 +254,14 @@ async fn begin(
         networks: Mutex::new(known.networks.clone()),
         granted,
         released,
+        newsroom,
     };
     let handle = reconcile::start(engine, outside, known);
     if let Some(folder) = conf_dir {
         tokio::spawn(conflist::publish(folder, told, handle.clone()));
+    }
+    if let Some(kube) = kube {
+        kube.serve(handle.clone(), store.clone());
     }
     released::honour(&released_dir, &handle).await;
     tokio::spawn(ended::follow(host.clone(), links_left));

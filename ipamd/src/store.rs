@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::{cloud::CloudWrite, forms::Form};
 pub(crate) use self::{cloud::KnownCloud, history::tenures};
-use crate::history::Ended;
+use crate::{history::Ended, kube::decide::Wanted};
 
 /// How long one writer waits for the other before SQLite gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -210,6 +210,17 @@ impl Store {
         limits: Limits,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         Self::queue(&self.cloud, CloudWrite::Limits(limits))
+    }
+
+    /// Keeps what Kubernetes wants of the pool.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub(crate) fn remember_wanted(
+        &self,
+        wanted: &Wanted,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.cloud, CloudWrite::Wanted(wanted.clone()))
     }
 
     /// Keeps the networks of the zone's subnets.

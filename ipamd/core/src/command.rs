@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, net::Ipv4Addr};
 use eni_proto::{Pod, PodKey, Refusal};
 
 use crate::{
-    AttachmentId, CoolDown, EniId, Lease, Moment, SecurityGroupId, SubnetId,
+    AttachmentId, CoolDown, EniId, Lease, Moment, Policy, SecurityGroupId, SubnetId,
     ports::{Amount, Ec2Error, Holdings, Interface, Scope, Subnet},
 };
 
@@ -126,6 +126,11 @@ pub enum Event {
     SecurityGroups {
         /// The new ones, at least one.
         security_groups: Vec<SecurityGroupId>,
+    },
+    /// The pool is to be otherwise than before: max pods or the place of new ENIs are known, or have changed.
+    Policy {
+        /// All of it.
+        policy: Box<Policy>,
     },
     /// Time has passed.
     Tick,

@@ -294,6 +294,7 @@ impl Engine {
             Event::Settled { intent, outcome } => self.settled(now, &intent, outcome, commands),
             Event::HostReady { eni } => self.host_ready(&eni),
             Event::HostFailed { eni, reason } => self.host_failed(now, eni, reason),
+            Event::Policy { policy } => self.policy = *policy,
             Event::Tick => {}
         }
     }

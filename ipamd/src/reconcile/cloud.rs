@@ -13,7 +13,7 @@ use ipam_core::{
 use tokio::task::JoinSet;
 
 use super::{Open, Outside, Reconciler, chain};
-use crate::{clock, metadata::Descriptions, store::KnownCloud};
+use crate::{clock, kube::News, metadata::Descriptions, store::KnownCloud};
 
 /// This node's part of a time over which all nodes are to be spread.
 pub(super) fn part_of(time: Duration, instance: &InstanceId) -> Duration {
@@ -136,6 +136,12 @@ impl<E: Ec2> Reconciler<E> {
         let listed: BTreeSet<_> = pool.enis().flat_map(|eni| eni.interface.addresses()).collect();
         let lost: Vec<_> = pool.leases().filter(|lease| !listed.contains(&lease.address)).collect();
         for lease in lost.iter().filter(|lease| !self.lost.contains(&lease.address)) {
+            let message = format!(
+                "IPAM-313 the pod's address {} is on no interface of this node any more: nobody reaches it by that; delete the pod, \
+                 so that its successor gets another one",
+                lease.address
+            );
+            self.outside.newsroom.tell(|| News::Lost { pod: lease.pod.clone(), message });
             tracing::error!(
                 key = %lease.key, pod = %lease.pod, address = %lease.address, eni = %lease.eni,
                 "IPAM-313 no interface of this node has the pod's address any more; it is kept and given to nobody else"

@@ -40,11 +40,19 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         if !custom {
             return if discover { Placement::Discover } else { Placement::NodeSubnet };
         }
+        if subnet.is_none() && self.text("MY_NODE_NAME").is_some() {
+            // The ENIConfig says where, before anything is made.
+            return Placement::NodeSubnet;
+        }
         match subnet.as_deref().unwrap_or_default().parse() {
             Ok(subnet) => Placement::Custom(CustomNetwork { subnet, security_groups }),
             Err(_) => {
                 let text = subnet.unwrap_or_default();
-                self.wrong("ENI_CONFIG_SUBNET", &text, "custom networking needs a subnet like subnet-0123abcd");
+                self.wrong(
+                    "ENI_CONFIG_SUBNET",
+                    &text,
+                    "custom networking needs a subnet like subnet-0123abcd, or MY_NODE_NAME for an ENIConfig",
+                );
                 Placement::NodeSubnet
             }
         }

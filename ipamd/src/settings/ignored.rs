@@ -27,7 +27,6 @@ const ANY_FILE: &str = "the plugin has no log file: its lines are in ipamd's log
 
 /// The settings of amazon-vpc-cni-k8s 1.23 that are read nowhere here, by name.
 pub(crate) const IGNORED: &[Ignored] = &[
-    ignored("ANNOTATE_POD_IP", OFF, "pods are not annotated yet; status.podIP has the address"),
     ignored("AWS_EC2_ENDPOINT", &[], "set AWS_ENDPOINT_URL_EC2, which every AWS SDK reads"),
     ignored(
         "AWS_MANAGE_ENIS_NON_SCHEDULABLE",
@@ -47,7 +46,6 @@ pub(crate) const IGNORED: &[Ignored] = &[
     ignored("AWS_VPC_K8S_EGRESS_V6_PLUGIN_LOG_FILE", &[], ANY_FILE),
     ignored("AWS_VPC_K8S_PLUGIN_LOG_FILE", &["stderr"], ANY_FILE),
     ignored("AWS_VPC_K8S_PLUGIN_LOG_LEVEL", &[], "the plugin logs at the level of ipamd: set AWS_VPC_K8S_CNI_LOGLEVEL"),
-    ignored("CLUSTER_ENDPOINT", &[], "ipamd serves without the API server"),
     ignored("DISABLE_INTROSPECTION", &[], "there is no introspection yet"),
     ignored("DISABLE_LEAKED_ENI_CLEANUP", OFF, "only ENIs of this node's own instance tag are ever cleaned up"),
     ignored("DISABLE_METRICS", &[], "there are no metrics yet"),
@@ -60,8 +58,6 @@ pub(crate) const IGNORED: &[Ignored] = &[
     ignored("ENABLE_POD_ENI", OFF, "security groups for pods (trunk and branch ENIs) are not supported"),
     ignored("ENABLE_V4_EGRESS", ON, "it concerns IPv6 clusters only"),
     ignored("ENABLE_V6_EGRESS", OFF, "IPv6 egress of IPv4 pods is not supported"),
-    ignored("ENI_CONFIG_ANNOTATION_DEF", &[], "ENIConfig objects are not read yet: set ENI_CONFIG_SUBNET"),
-    ignored("ENI_CONFIG_LABEL_DEF", &[], "ENIConfig objects are not read yet: set ENI_CONFIG_SUBNET"),
     ignored("HTTP_TIMEOUT", &["10"], "each kind of AWS call has a timeout of its own"),
     ignored("INTROSPECTION_BIND_ADDRESS", &[], "there is no introspection yet"),
     ignored("MANAGE_UNTAGGED_ENI", ON, "untagged ENIs are used, and never given back"),
@@ -75,4 +71,4 @@ pub(crate) const IGNORED: &[Ignored] = &[
 ];
 
 /// Names that the AWS CNI's containers have and that carry no wish.
-pub(crate) const SILENT: &[&str] = &["MY_NODE_NAME", "MY_POD_NAME", "VPC_CNI_VERSION", "VPC_ID"];
+pub(crate) const SILENT: &[&str] = &["MY_POD_NAME", "VPC_CNI_VERSION", "VPC_ID"];

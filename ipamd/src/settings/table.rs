@@ -76,6 +76,7 @@ pub(crate) const TOPICS: &[(&str, &[Setting])] = &[
     ("What may be asked of EC2", EC2),
     ("The way of packets", PACKETS),
     ("The container runtime", RUNTIME),
+    ("Kubernetes", KUBERNETES),
     ("Files of the daemon", FILES),
     ("Logs", LOGS),
 ];
@@ -110,7 +111,7 @@ const POOL: &[Setting] = &[
     ours(
         "MAX_PODS",
         number(1, 2000, "pods"),
-        Means("no such bound"),
+        Means("what the Node says, or no such bound"),
         "the node's max pods: never more addresses than they can use",
     ),
     aws(
@@ -150,9 +151,14 @@ const PLACEMENT: &[Setting] = &[
         "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
         Switch,
         Default("false"),
-        "true: pods live in ENI_CONFIG_SUBNET instead of the node's subnet",
+        "true: pods live in the subnet of the node's ENIConfig, or in ENI_CONFIG_SUBNET, instead of the node's",
     ),
-    ours("ENI_CONFIG_SUBNET", Text("a subnet's id"), Means("custom networking is off"), "subnet of custom networking"),
+    ours(
+        "ENI_CONFIG_SUBNET",
+        Text("a subnet's id"),
+        Means("the node's ENIConfig says it"),
+        "subnet of custom networking, without an ENIConfig",
+    ),
     ours(
         "ENI_CONFIG_SECURITY_GROUPS",
         Text("security groups' ids, separated by commas"),
@@ -233,6 +239,45 @@ const RUNTIME: &[Setting] = &[
         number(2, 86_400, "seconds"),
         Default("300"),
         "how long the runtime must not know a sandbox before that is lost",
+    ),
+];
+
+const KUBERNETES: &[Setting] = &[
+    aws(
+        "MY_NODE_NAME",
+        Text("a node's name"),
+        Means("Kubernetes is not used"),
+        "this node's name in Kubernetes: its condition, startup taint, events, max pods and ENIConfig",
+    ),
+    aws(
+        "CLUSTER_ENDPOINT",
+        Text("a URL like https://10.0.0.1:443"),
+        Means("KUBERNETES_SERVICE_HOST and its port, which kubelet sets"),
+        "API server to use instead, without kube-proxy on the way",
+    ),
+    ours(
+        "IPAMD_SERVICE_ACCOUNT_DIR",
+        Path,
+        Default("/var/run/secrets/kubernetes.io/serviceaccount"),
+        "folder with the token and ca.crt for the API server",
+    ),
+    aws(
+        "ANNOTATE_POD_IP",
+        Switch,
+        Default("false"),
+        "true: pods get their address as the annotation vpc.amazonaws.com/pod-ips",
+    ),
+    aws(
+        "ENI_CONFIG_ANNOTATION_DEF",
+        Text("an annotation's key"),
+        Default("k8s.amazonaws.com/eniConfig"),
+        "annotation of the node that names its ENIConfig",
+    ),
+    aws(
+        "ENI_CONFIG_LABEL_DEF",
+        Text("a label's key"),
+        Default("k8s.amazonaws.com/eniConfig"),
+        "label of the node that names its ENIConfig, if no annotation does; else it is default",
     ),
 ];
 

@@ -12,6 +12,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::{Acknowledge, CHECKPOINT_PERIOD, StoreError, forms::Form, millis};
+use crate::kube::decide::Wanted;
 
 /// How long a settled change is kept, for people who ask what happened.
 const SETTLED_KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -31,6 +32,8 @@ pub(crate) struct KnownCloud {
     pub(crate) limits: Option<Limits>,
     /// Networks of the subnets that were asked for.
     pub(crate) networks: BTreeMap<SubnetId, Cidr4>,
+    /// What Kubernetes wanted.
+    pub(crate) wanted: Wanted,
 }
 
 /// One durable write.
@@ -42,6 +45,7 @@ pub(super) enum CloudWrite {
     Node(Box<NodeIdentity>),
     Limits(Limits),
     Networks(BTreeMap<SubnetId, Cidr4>),
+    Wanted(Wanted),
     Forget,
 }
 
@@ -88,8 +92,9 @@ async fn write_one(connection: &mut SqliteConnection, write: CloudWrite) -> Resu
         CloudWrite::Node(node) => fact(&mut transaction, "node", node.write()).await?,
         CloudWrite::Limits(limits) => fact(&mut transaction, "limits", limits.write()).await?,
         CloudWrite::Networks(networks) => fact(&mut transaction, "networks", networks.write()).await?,
+        CloudWrite::Wanted(wanted) => fact(&mut transaction, "wanted", wanted.write()).await?,
         CloudWrite::Forget => {
-            let clear = "DELETE FROM interfaces; DELETE FROM intents; DELETE FROM facts WHERE name IN ('node', 'limits', 'networks')";
+            let clear = "DELETE FROM interfaces; DELETE FROM intents; DELETE FROM facts WHERE name IN ('node', 'limits', 'networks', 'wanted')";
             sqlx::raw_sql(clear).execute(&mut *transaction).await?;
         }
     }
@@ -137,7 +142,9 @@ async fn fact(connection: &mut SqliteConnection, name: &str, value: String) -> R
 pub(super) async fn read(connection: &mut SqliteConnection) -> Result<KnownCloud, sqlx::Error> {
     let open = sqlx::query("SELECT id, action AS body FROM intents WHERE settled_ms IS NULL ORDER BY created_ms, id");
     let interfaces = sqlx::query("SELECT eni AS id, body FROM interfaces ORDER BY eni");
-    let facts = sqlx::query("SELECT name AS id, value AS body FROM facts WHERE name IN ('node', 'limits', 'networks')");
+    let facts = sqlx::query(
+        "SELECT name AS id, value AS body FROM facts WHERE name IN ('node', 'limits', 'networks', 'wanted')",
+    );
     let mut known = KnownCloud::default();
     for row in open.fetch_all(&mut *connection).await? {
         let id: String = row.try_get("id")?;
@@ -157,6 +164,7 @@ pub(super) async fn read(connection: &mut SqliteConnection) -> Result<KnownCloud
     for row in facts.fetch_all(connection).await? {
         match row.try_get("id")? {
             "node" => known.node = understood("node", row.try_get("body")?),
+            "wanted" => known.wanted = understood("wanted", row.try_get("body")?).unwrap_or_default(),
             "networks" => known.networks = understood("networks", row.try_get("body")?).unwrap_or_default(),
             name => known.limits = understood(name, row.try_get("body")?),
         }

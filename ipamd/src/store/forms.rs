@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Display, net::Ipv4Addr, str::FromStr};
 
+use crate::kube::decide::Wanted;
 use ipam_core::{
-    Action, AttachmentId, EniId, InstanceId, Limits, MacAddress, SecurityGroupId, SubnetId, VpcId,
+    Action, AttachmentId, CustomNetwork, EniId, InstanceId, Limits, MacAddress, SecurityGroupId, SubnetId, VpcId,
     policy::MAX_CARDS,
     ports::{Amount, Attachment, Cidr4, Holdings, Interface, InterfaceKind, NodeIdentity},
 };
@@ -79,6 +80,34 @@ impl Form for BTreeMap<SubnetId, Cidr4> {
     fn read(text: &str) -> Result<Self, serde_json::Error> {
         let subnets: Vec<SubnetForm> = read(text)?;
         Ok(subnets.into_iter().map(|form| (form.subnet, form.network)).collect())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct WantedForm {
+    max_pods: Option<u16>,
+    network: Option<CustomForm>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CustomForm {
+    #[serde(with = "text")]
+    subnet: SubnetId,
+    #[serde(with = "texts")]
+    security_groups: Vec<SecurityGroupId>,
+}
+
+impl Form for Wanted {
+    fn write(&self) -> String {
+        let network = self.network.clone();
+        let form = |CustomNetwork { subnet, security_groups }| CustomForm { subnet, security_groups };
+        write(WantedForm { max_pods: self.max_pods, network: network.map(form) })
+    }
+
+    fn read(text: &str) -> Result<Self, serde_json::Error> {
+        let WantedForm { max_pods, network } = read(text)?;
+        let network = network.map(|CustomForm { subnet, security_groups }| CustomNetwork { subnet, security_groups });
+        Ok(Self { max_pods, network })
     }
 }
 

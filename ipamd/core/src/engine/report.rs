@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How the pool stands at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineStatus {
     /// Addresses that could be given out now.
     pub free: u32,

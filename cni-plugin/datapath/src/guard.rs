@@ -4,14 +4,15 @@
 //! itself, so that nothing has to be told when pods come and go. All changes of plans go through the guard, which looks at nothing
 //! meanwhile. Of pods only what stays wrong for a while is mended, because an ADD or DEL may be at work on it.
 //!
-//! Settings for which the kernel sends no notification (`arp_ignore`, `arp_announce`) are compared with everything else, at least every
-//! [`LOOK_INTERVAL`].
+//! Of settings for which the kernel sends no notification (`arp_ignore`, `arp_announce`, `accept_ra`) the files are watched. Whatever
+//! could not be heard is found at least every [`LOOK_INTERVAL`].
 
 mod compare;
 mod drift;
 mod keeper;
 mod listen;
 mod patience;
+mod settings;
 
 use std::{
     collections::BTreeMap,
@@ -128,7 +129,9 @@ impl Guard {
         let (kicks, inbox) = mpsc::channel();
         let (wanted, stopped, drift) = (Arc::default(), Arc::default(), Arc::default());
         let mut keeper = Keeper::new(prefix, Box::new(report), Arc::clone(&drift))?;
-        listen::start(&listen::Shared::new(keeper.interest(), &drift, &stopped), &kicks)?;
+        let shared = listen::Shared::new(keeper.interest(), &drift, &stopped);
+        listen::start(&shared, &kicks)?;
+        keeper.watch_settings(settings::Watches::start(&shared, &kicks)?);
         let own = Arc::clone(&wanted);
         let thread = thread::Builder::new().name("guard".to_owned()).spawn(move || watch(&own, &mut keeper, &inbox))?;
         Ok(Self { wanted, drift, kicks, stopped, thread: Some(thread) })

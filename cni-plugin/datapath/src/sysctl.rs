@@ -53,6 +53,7 @@ fn write(name: &str, value: u32) -> io::Result<()> {
     io::Write::write_all(&mut file, value.to_string().as_bytes())
 }
 
-fn path(name: &str) -> std::path::PathBuf {
+/// Where the setting is; only right on a thread of the same namespace.
+pub(crate) fn path(name: &str) -> std::path::PathBuf {
     Path::new("/proc/sys/net").join(name)
 }

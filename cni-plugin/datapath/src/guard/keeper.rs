@@ -15,6 +15,7 @@ use super::{
     compare::{self, Deviation, Element, Remedy, Taken},
     listen::Interest,
     patience::Patience,
+    settings::{LinkSetting, Watches},
 };
 use crate::{
     Family, HostError, HostPlan, SysctlError,
@@ -72,6 +73,7 @@ pub(super) struct Keeper {
     /// Things that an ADD or DEL may be at work on, and since when they are wrong.
     pending: BTreeMap<Remedy, Instant>,
     seen: Option<Seen>,
+    watches: Option<Watches>,
 }
 
 /// Our table at one generation of nf_tables.
@@ -98,7 +100,12 @@ impl Keeper {
             patience: BTreeMap::new(),
             pending: BTreeMap::new(),
             seen: None,
+            watches: None,
         })
+    }
+
+    pub(super) fn watch_settings(&mut self, watches: Watches) {
+        self.watches = Some(watches);
     }
 
     pub(super) const fn interest(&self) -> &Arc<Mutex<Interest>> {
@@ -199,6 +206,10 @@ impl Keeper {
         let links = enis.chain(compare::labelled(state).map(|(link, _)| link.index)).collect();
         let mut interest = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
         (interest.links, interest.enis) = (links, macs);
+        drop(interest);
+        if let Some(watches) = &mut self.watches {
+            watches.follow(silent_settings(wanted, state));
+        }
     }
 
     /// What is to be mended now, and how long the rest can wait.
@@ -345,6 +356,17 @@ const fn at(family: Family) -> usize {
 fn primary<'a>(wanted: &'a Wanted, state: &'a HostState) -> Option<(&'a HostPlan, &'a Link)> {
     let (plan, index) = wanted.host.as_ref()?;
     Some((plan, compare::find(state, plan.primary_mac, *index)?))
+}
+
+/// What we compare and nobody tells of when it changes.
+fn silent_settings(wanted: &Wanted, state: &HostState) -> BTreeSet<LinkSetting> {
+    let secondary = wanted.enis.values().filter(|(plan, _)| !plan.mark.is_primary());
+    let links = secondary.filter_map(|(plan, index)| compare::find(state, plan.mac, *index));
+    let of_arp = |link: &Link| {
+        ["arp_ignore", "arp_announce"].map(|name| (link.index, format!("ipv4/conf/{}/{name}", link.name)))
+    };
+    let of_primary = primary(wanted, state).map(|(_, link)| (link.index, format!("ipv6/conf/{}/accept_ra", link.name)));
+    links.flat_map(of_arp).chain(of_primary).collect()
 }
 
 fn set_up(wanted: &Wanted, state: &HostState) -> Result<(), SysctlError> {

@@ -71,6 +71,10 @@ impl Shared {
     pub(super) fn new(interest: &Arc<Mutex<Interest>>, drift: &Arc<Mutex<Drift>>, stopped: &Arc<AtomicBool>) -> Self {
         Self { interest: Arc::clone(interest), drift: Arc::clone(drift), stopped: Arc::clone(stopped) }
     }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
 }
 
 /// Starts to listen, in the network namespace of the calling thread, until it is stopped.
@@ -99,7 +103,7 @@ fn open(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
 
 fn listen(socket: &Socket, concerns: &dyn Fn(u16, &[u8]) -> bool, kicks: &mpsc::Sender<Kick>, shared: &Shared) {
     let mut buffer = Vec::with_capacity(64 * 1024);
-    while !shared.stopped.load(Ordering::Relaxed) {
+    while !shared.is_stopped() {
         buffer.clear();
         let concerned = match socket.recv(&mut buffer, 0) {
             Ok(_) => messages(&buffer).any(|(kind, payload)| concerns(kind, payload)),

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 # command -> Debian package that has it
 declare -A needed=([ip]=iproute2 [nft]=nftables [ping]=iputils-ping [curl]=curl [cc]=gcc
-  [containerd]=containerd [runc]=runc [podman]=podman)
+  [containerd]=containerd [runc]=runc [podman]=podman [chromium]=chromium)
 missing=()
 for command in "${!needed[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${needed[$command]}")
@@ -19,5 +19,14 @@ if ((${#missing[@]})); then
   sudo=(); [ "$(id -u)" = 0 ] || sudo=(sudo)
   "${sudo[@]}" apt-get update -qq
   DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+# promtool alone: the package would start a server.
+if [ ! -x target/tools/promtool ]; then
+  echo "== unpacking promtool from Debian's prometheus into target/tools"
+  folder=$(mktemp -d)
+  (cd "$folder" && apt-get download -qq prometheus 2>/dev/null && dpkg-deb -x prometheus_*.deb .)
+  mkdir -p target/tools
+  mv "$folder/usr/bin/promtool" target/tools/
+  rm -r "$folder"
 fi
 test/localstack/setup.sh

@@ -4,6 +4,7 @@
 
 mod daemon;
 mod error;
+mod report;
 mod request;
 mod result;
 mod verbs;
@@ -13,6 +14,7 @@ use std::{
     ffi::OsString,
     io::{IsTerminal, Read, Write},
     process::ExitCode,
+    time::Instant,
 };
 
 use error::{CniError, code};
@@ -35,6 +37,7 @@ To see that it runs:  echo '{\"cniVersion\":\"1.0.0\"}' | CNI_COMMAND=VERSION en
 ";
 
 fn main() -> ExitCode {
+    let begun = Instant::now();
     let environment = |name: &str| std::env::var_os(name);
     let Some(command) = environment("CNI_COMMAND") else {
         return without_command();
@@ -54,7 +57,7 @@ fn main() -> ExitCode {
         Ok(bytes) if bytes as u64 > LARGEST_INPUT => {
             Err(CniError::new(code::UNDECODABLE, "the network configuration is larger than 1 MiB", ""))
         }
-        Ok(_) => serve(&command.to_string_lossy(), environment, &stdin),
+        Ok(_) => serve(&command.to_string_lossy(), environment, &stdin, begun),
     };
     match outcome {
         Ok(Some(answer)) => print(&answer.to_string(), ExitCode::SUCCESS),
@@ -70,11 +73,14 @@ fn serve(
     command: &str,
     environment: impl Fn(&str) -> Option<OsString>,
     stdin: &[u8],
+    begun: Instant,
 ) -> Result<Option<Value>, CniError> {
     let request = request::read(request::verb(command)?, environment, stdin)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CniError::new(code::IO, format!("the runtime cannot start: {error}"), ""))?;
-    runtime.block_on(verbs::run(&request))
+    let outcome = runtime.block_on(verbs::run(&request));
+    report::send(&request, outcome.as_ref().err(), begun.elapsed());
+    outcome
 }
 
 /// For a person at a terminal: what this is. For a runtime: an error.

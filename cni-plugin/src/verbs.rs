@@ -30,6 +30,7 @@ use serde_json::Value;
 use crate::{
     daemon::{self, Granted},
     error::{self, CniError, chain, code},
+    report,
     request::{Attachment, Config, Request, Task},
     result,
 };
@@ -59,7 +60,7 @@ async fn add(config: &Config, attachment: &Attachment) -> Result<Value, CniError
         }
         Err(none) => return Err(none.error),
     };
-    match wire(config, attachment, netns, &granted) {
+    match report::wiring(|| wire(config, attachment, netns, &granted)) {
         Ok(results) => Ok(result::join(results)),
         Err(error) => Err(given_back(config, attachment, error::wiring(&error)).await),
     }
@@ -114,13 +115,13 @@ async fn del(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
     keys.reverse();
     if !ends_with_its_sandbox(attachment) {
         for key in &keys {
-            del_pod(&config.veth_prefix, key, &attachment.pod, netns).map_err(not_removed)?;
+            report::wiring(|| del_pod(&config.veth_prefix, key, &attachment.pod, netns)).map_err(not_removed)?;
         }
         return release(config, key).await;
     }
     let mut left = Vec::new();
     for key in &keys {
-        left.extend(end_pod(&config.veth_prefix, key, &attachment.pod).map_err(not_removed)?);
+        left.extend(report::wiring(|| end_pod(&config.veth_prefix, key, &attachment.pod)).map_err(not_removed)?);
     }
     let heard = daemon::del(config, key, !left.is_empty()).await;
     if heard != Ok(true) {

@@ -27,6 +27,9 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
+    /// Every way.
+    pub(crate) const ALL: [Self; 5] = [Self::Del, Self::Gc, Self::NamespaceGone, Self::SandboxUnknown, Self::Reboot];
+
     /// The word in the database and in logs.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {

@@ -16,7 +16,7 @@ use ipam_core::{
 };
 use tokio::sync::oneshot;
 
-use crate::settings::Settings;
+use crate::{metrics::METRICS, settings::Settings};
 
 /// How long the link of a freshly attached ENI may take to appear before the try is given up, and begun again.
 const LINK_WAIT: Duration = Duration::from_secs(30);
@@ -82,6 +82,10 @@ impl HostNet {
     /// Starts the thread, and the guard that keeps right what it prepares.
     pub(crate) fn start(prefix: &VethPrefix) -> io::Result<Self> {
         let guard = Arc::new(datapath::Guard::start(prefix, tell)?);
+        let figures = Arc::downgrade(&guard);
+        let drift = move || figures.upgrade().map(|guard| guard.drift()).unwrap_or_default();
+        // A process has one guard; another one in a test of this module would not be counted.
+        let _ = METRICS.drift.set(Box::new(drift));
         let (jobs, inbox) = mpsc::channel::<Job>();
         std::thread::Builder::new()
             .name("netlink".to_owned())

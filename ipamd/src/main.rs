@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod arguments;
 mod cards;
 mod clock;
@@ -17,11 +18,15 @@ mod history;
 mod host;
 mod inspect;
 mod install;
+mod journal;
 mod kube;
+mod logging;
 mod metadata;
+mod metrics;
 mod orphans;
 mod reconcile;
 mod released;
+mod reports;
 mod sandboxes;
 mod server;
 mod settings;
@@ -29,6 +34,7 @@ mod start;
 mod status;
 mod store;
 mod table;
+mod view;
 
 use std::process::ExitCode;
 
@@ -79,7 +85,10 @@ async fn serve(places: &Places) -> ExitCode {
         Ok(settings) => settings,
         Err(mistakes) => return arguments::wrong(&mistakes),
     };
-    begin_logging(settings.log_level);
+    if let Err(error) = logging::begin(&settings.log) {
+        complain(&format!("IPAM-315 the log file cannot be opened: {error}"));
+        return ExitCode::FAILURE;
+    }
     for warning in sources.warnings() {
         tracing::warn!(warning, "a setting has no effect");
     }
@@ -115,10 +124,4 @@ fn with_settings(command: impl FnOnce(&Settings) -> Result<Vec<String>, install:
 #[allow(clippy::print_stderr, reason = "the program's last words go where people look")]
 fn complain(text: &str) {
     eprintln!("ipamd: {text}");
-}
-
-fn begin_logging(level: &str) {
-    // Only our own crates at the chosen level: the SDK's and the server's details help nobody at `info`.
-    let filter = format!("warn,ipamd={level},ipam_aws={level},ipam_core={level}");
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }

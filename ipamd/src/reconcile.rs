@@ -33,9 +33,12 @@ use crate::{
     clock,
     history::Ended,
     host::HostNet,
+    journal::{Flight, JOURNAL, Pace, Sample},
     kube::{News, Newsroom},
+    metrics::METRICS,
     settings::Settings,
     store::{KnownCloud, Store},
+    view::View,
 };
 
 /// What the caller of an ADD hears.
@@ -52,6 +55,15 @@ enum Message {
     Lease { key: PodKey, reply: oneshot::Sender<Option<Lease>> },
     Status { reply: oneshot::Sender<EngineStatus> },
     Cards { reply: oneshot::Sender<Vec<u8>> },
+    View { reply: oneshot::Sender<Box<View>> },
+}
+
+/// Somebody who waits for the answer to an ADD.
+struct Asker {
+    key: PodKey,
+    pod: Pod,
+    since: Instant,
+    reply: oneshot::Sender<AddAnswer>,
 }
 
 /// The way to the loop. Cheap to clone.
@@ -108,6 +120,11 @@ impl Handle {
     /// Returns the lease of a key.
     pub(crate) async fn lease(&self, key: PodKey) -> Result<Option<Lease>, Stopped> {
         self.ask(|reply| Message::Lease { key, reply }).await
+    }
+
+    /// Returns everything that is shown of the daemon.
+    pub(crate) async fn view(&self) -> Result<Box<View>, Stopped> {
+        self.ask(|reply| Message::View { reply }).await
     }
 
     /// Returns how the pool stands.
@@ -204,6 +221,7 @@ pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownClo
         kept: Vec::new(),
         lost: BTreeSet::new(),
         quiet_until,
+        samples: Pace::new(),
     };
     tokio::spawn(reconciler.run(inbox, known));
     handle
@@ -215,7 +233,7 @@ struct Reconciler<E> {
     node: NodeIdentity,
     outside: Arc<Outside<E>>,
     handle: Handle,
-    adds: BTreeMap<Ticket, (Pod, oneshot::Sender<AddAnswer>)>,
+    adds: BTreeMap<Ticket, Asker>,
     ends: BTreeMap<Ticket, (Ended, oneshot::Sender<DelAnswer>)>,
     /// ENIs that the kernel was or is being prepared for: how they hang on the node, and how to stop the preparation.
     prepared: BTreeMap<EniId, (Option<Attachment>, AbortHandle)>,
@@ -226,6 +244,7 @@ struct Reconciler<E> {
     lost: BTreeSet<Ipv4Addr>,
     /// EC2 is not asked before.
     quiet_until: Instant,
+    samples: Pace,
 }
 
 impl<E: Ec2> Reconciler<E> {
@@ -247,15 +266,20 @@ impl<E: Ec2> Reconciler<E> {
     fn receive(&mut self, message: Message) {
         match message {
             Message::Event(event) => {
-                if let Event::Cancel { ticket } = event {
-                    self.adds.remove(&ticket);
+                if let Event::Cancel { ticket } = event
+                    && self.adds.remove(&ticket).is_some()
+                {
+                    METRICS.add_results.add("abandoned");
                 }
                 self.feed(event);
             }
             Message::Metadata(node) => self.refresh(*node),
             Message::Add { event, ticket, reply } => {
-                let pod = if let Event::Add { pod, .. } = &event { pod.clone() } else { Pod::default() };
-                self.adds.insert(ticket, (pod, reply));
+                if let Event::Add { key, pod, .. } = &event {
+                    let asker = Asker { key: key.clone(), pod: pod.clone(), since: Instant::now(), reply };
+                    self.adds.insert(ticket, asker);
+                    METRICS.adds.add();
+                }
                 self.feed(event);
             }
             Message::End { event, ticket, why, reply } => {
@@ -267,6 +291,11 @@ impl<E: Ec2> Reconciler<E> {
             Message::Lease { key, reply } => drop(reply.send(self.engine.lease(&key).cloned())),
             Message::Cards { reply } => drop(reply.send(self.engine.cards().collect())),
             Message::Status { reply } => drop(reply.send(self.engine.status(clock::now()))),
+            Message::View { reply } => {
+                let view = View::of(&self.engine, &self.node, &self.outside.settings, clock::now());
+                JOURNAL.sampled(Sample::of(&view.status, view.at));
+                drop(reply.send(Box::new(view)));
+            }
         }
     }
 
@@ -284,6 +313,10 @@ impl<E: Ec2> Reconciler<E> {
         }
         if observed {
             self.tell_of_lost_addresses();
+        }
+        if self.samples.is_due() {
+            let now = clock::now();
+            JOURNAL.sampled(Sample::of(&self.engine.status(now), now));
         }
     }
 
@@ -303,7 +336,7 @@ impl<E: Ec2> Reconciler<E> {
 
     /// Stores the lease, then answers (I2). Also for a lease that is not fresh: its first write may still be on its way.
     fn grant(&mut self, ticket: Ticket, lease: Lease, fresh: bool) {
-        let reply = self.adds.remove(&ticket).map(|(_, reply)| reply);
+        let asker = self.adds.remove(&ticket);
         if fresh {
             // Nobody listens only when lost namespaces cannot be watched.
             let _ = self.outside.granted.send(lease.netns.clone());
@@ -313,6 +346,7 @@ impl<E: Ec2> Reconciler<E> {
         }
         let stored = self.outside.store.put(lease.clone());
         let handle = self.handle.clone();
+        let chosen = Instant::now();
         tokio::spawn(async move {
             let answer = match stored.await {
                 Ok(()) => {
@@ -328,17 +362,19 @@ impl<E: Ec2> Reconciler<E> {
                 }
             };
             // The caller may have gone; then the runtime's DEL, which follows every failed ADD, releases the lease.
-            if let Some(reply) = reply {
-                let _ = reply.send(answer);
+            if let Some(asker) = asker {
+                let times = (chosen.duration_since(asker.since), chosen.elapsed());
+                asker.answer(answer, fresh, times);
             }
         });
     }
 
     fn refuse(&mut self, ticket: Ticket, refusal: Refusal) {
         tracing::warn!(code = refusal.code.as_str(), reason = refusal.message, "address refused");
-        if let Some((pod, reply)) = self.adds.remove(&ticket) {
+        if let Some(asker) = self.adds.remove(&ticket) {
+            let (queue, pod) = (asker.since.elapsed(), asker.pod.clone());
             self.outside.newsroom.tell(|| News::Refused { pod, message: refusal.to_string() });
-            let _ = reply.send(Err(refusal));
+            asker.answer(Err(refusal), false, (queue, Duration::ZERO));
         }
     }
 
@@ -357,6 +393,7 @@ impl<E: Ec2> Reconciler<E> {
         let stored = self.outside.store.release(key.clone(), cooling.clone(), clock::now(), why);
         let (host, freed) = (self.outside.host.clone(), self.outside.released.clone());
         let address = cooling.address.into();
+        let begun = Instant::now();
         tokio::spawn(async move {
             if let Err(error) = host.forget_address(address).await {
                 tracing::warn!(%address, error = %chain(&error), "released address could not be cleared from the kernel");
@@ -368,6 +405,8 @@ impl<E: Ec2> Reconciler<E> {
             let outcome = stored.await;
             match &outcome {
                 Ok(()) => {
+                    METRICS.ends.add(why.as_str());
+                    METRICS.del_seconds.add("lease", begun.elapsed());
                     tracing::info!(key = %key, address = %cooling.address, why = why.as_str(), "address released")
                 }
                 Err(error) => {
@@ -378,6 +417,30 @@ impl<E: Ec2> Reconciler<E> {
                 let _ = reply.send(outcome.map(|()| Some(cooling)).map_err(|error| store_refusal(&error)));
             }
         });
+    }
+}
+
+impl Asker {
+    /// Answers, after counting how it ended and what it took: until an address was chosen, and until that was stored.
+    fn answer(self, answer: AddAnswer, fresh: bool, (queue, lease): (Duration, Duration)) {
+        let (given, outcome) = match &answer {
+            Ok(lease) => {
+                let outcome = if fresh { "given" } else { "repeated" };
+                METRICS.add_results.add(outcome);
+                (Some((lease.address.to_string(), lease.eni.to_string())), outcome)
+            }
+            Err(refusal) => {
+                let stored = refusal.code != RefusalCode::StoreFailed;
+                METRICS.add_results.add(if stored { "refused" } else { "unstored" });
+                METRICS.refusals.add(refusal.code.as_str());
+                (None, refusal.code.as_str())
+            }
+        };
+        METRICS.add_seconds.add("queue", queue);
+        METRICS.add_seconds.add("lease", lease);
+        let pod = self.pod.to_string();
+        JOURNAL.answered(Flight { at: clock::now(), key: self.key, pod, given, outcome, queue, lease, plugin: None });
+        let _ = self.reply.send(answer);
     }
 }
 

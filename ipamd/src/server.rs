@@ -16,8 +16,9 @@ use tonic::{
 use wire::ipam_server::{Ipam, IpamServer};
 
 use crate::{
+    admin::documents,
     cards::{self, Wish},
-    clock, gc,
+    clock, gc, logging,
     reconcile::{Handle, Stopped},
     settings::Settings,
 };
@@ -213,6 +214,23 @@ impl Ipam for Service {
         // A DEL may have been killed before it told of the interface that it left.
         self.links_left.notify_one();
         Ok(Response::new(wire::GcReply { released }))
+    }
+
+    async fn show(&self, request: Request<wire::ShowRequest>) -> Result<Response<wire::ShowReply>, Status> {
+        let name = request.into_inner().document;
+        let handle = self.handle(clock::now()).await.map_err(refused)?;
+        let view = handle.view().await.map_err(stopping)?;
+        let document = documents::document(&name, &view)
+            .ok_or_else(|| Status::invalid_argument(format!("give one of {}", documents::NAMES.join(", "))))?;
+        Ok(Response::new(wire::ShowReply { json: document.to_string() }))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<wire::SetLogLevelRequest>,
+    ) -> Result<Response<wire::SetLogLevelReply>, Status> {
+        logging::set_level(&request.into_inner().level).map_err(Status::invalid_argument)?;
+        Ok(Response::new(wire::SetLogLevelReply {}))
     }
 
     async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {

@@ -10,7 +10,12 @@ pub(crate) mod reference;
 pub(crate) mod sources;
 pub(crate) mod table;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use eni_datapath::SourcePorts;
 use eni_proto::VethPrefix;
@@ -18,7 +23,7 @@ use ipam_core::{Policy, ports::Cidr4};
 use reader::Reader;
 use sources::Sources;
 
-use crate::{kube::KubeSettings, sandboxes::Runtime};
+use crate::{kube::KubeSettings, logging::LogPlan, sandboxes::Runtime};
 
 /// What the daemon runs with. Built only by [`Settings::read`], so it is always consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +68,19 @@ pub(crate) struct Settings {
     pub(crate) cluster: Option<String>,
     /// `IPAMD_HISTORY_DAYS`, `IPAMD_HISTORY_ROWS`: how much of the history of leases is kept.
     pub(crate) history: HistoryBounds,
-    /// `AWS_VPC_K8S_CNI_LOGLEVEL`: least severe level that is logged.
-    pub(crate) log_level: &'static str,
+    /// `DISABLE_METRICS`, `IPAMD_METRICS_ADDRESS`: where metrics are served. Absent: nowhere.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// `DISABLE_INTROSPECTION`, `INTROSPECTION_BIND_ADDRESS`: where introspection is served. Absent: nowhere.
+    pub(crate) introspection: Option<Place>,
+    /// `AWS_VPC_K8S_CNI_LOGLEVEL`, `AWS_VPC_K8S_CNI_LOG_FILE`, `IPAMD_LOG_FORMAT`: how the log is written.
+    pub(crate) log: LogPlan,
+}
+
+/// Where something is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
 }
 
 /// How much is kept of leases that have ended.
@@ -128,7 +144,9 @@ impl Settings {
                 days: reader.number("IPAMD_HISTORY_DAYS"),
                 rows: reader.number("IPAMD_HISTORY_ROWS"),
             },
-            log_level: reader.level(),
+            metrics: reader.metrics(),
+            introspection: reader.introspection(),
+            log: reader.log(),
         };
         if reader.mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(reader.mistakes)) }
     }
@@ -148,13 +166,42 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         }
     }
 
-    fn level(&mut self) -> &'static str {
-        match self.word("AWS_VPC_K8S_CNI_LOGLEVEL") {
+    fn metrics(&mut self) -> Option<SocketAddr> {
+        const NAME: &str = "IPAMD_METRICS_ADDRESS";
+        let text = self.text(NAME).unwrap_or_default();
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.wrong(NAME, &text, "give ADDRESS:PORT like 10.0.0.5:61678 or [::]:61678");
+        }
+        address.filter(|_| !self.switch("DISABLE_METRICS"))
+    }
+
+    fn introspection(&mut self) -> Option<Place> {
+        const NAME: &str = "INTROSPECTION_BIND_ADDRESS";
+        let text = self.text(NAME).unwrap_or_default();
+        let place = match text.strip_prefix("unix:") {
+            Some(path) => Some(PathBuf::from(path)).filter(|path| path.is_absolute()).map(Place::Unix),
+            None => text.parse().ok().map(Place::Tcp),
+        };
+        if place.is_none() {
+            self.wrong(NAME, &text, "give ADDRESS:PORT like 127.0.0.1:61679, or unix: and an absolute path");
+        }
+        place.filter(|_| !self.switch("DISABLE_INTROSPECTION"))
+    }
+
+    fn log(&mut self) -> LogPlan {
+        const FILE: &str = "AWS_VPC_K8S_CNI_LOG_FILE";
+        let level = match self.word("AWS_VPC_K8S_CNI_LOGLEVEL") {
             // The AWS CNI's word for what cannot be survived; ipamd has no such level.
             Some("fatal") => "error",
             Some(level) => level,
             None => "info",
+        };
+        let file = self.text(FILE).filter(|text| text != "stderr").map(PathBuf::from);
+        if let Some(path) = file.as_ref().filter(|path| !path.is_absolute()) {
+            self.wrong(FILE, &path.display().to_string(), "give an absolute path, or stderr");
         }
+        LogPlan { level, json: self.word("IPAMD_LOG_FORMAT") == Some("json"), file }
     }
 }
 

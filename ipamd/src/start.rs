@@ -30,13 +30,14 @@ use tokio::{
 
 use self::recover::{Recovered, Sources};
 use crate::{
-    clock, conflist, connections, ended,
+    admin, clock, conflist, connections, ended,
     host::HostNet,
     kube,
     metadata::{self, Descriptions},
+    metrics::{self, METRICS, ec2::Counted},
     orphans,
     reconcile::{self, Outside, chain},
-    released, sandboxes,
+    released, reports, sandboxes,
     server::{self, SocketError, Stage},
     settings::{HistoryBounds, Settings},
     store::{Recorded, Store, StoreError},
@@ -103,6 +104,8 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), StartError> {
     let (stage, stages) = watch::channel(Stage::Starting("the start has just begun".to_owned()));
     let (hurry, hurries) = watch::channel(false);
     let links_left = Arc::new(Notify::new());
+    admin::start(&settings, &stages);
+    tokio::spawn(reports::follow(settings.socket.clone()));
     let server = server::serve(
         listener,
         settings.clone(),
@@ -218,7 +221,7 @@ async fn begin(
 ) -> Result<(), StartError> {
     let imds = Arc::new(AwsImds::new());
     let node = node::identity(&*imds, &recorded, stage).await;
-    let ec2 = Arc::new(AwsEc2::connect(AwsSettings::for_region(&node.region)).await);
+    let ec2 = Arc::new(counted(AwsEc2::connect(AwsSettings::for_region(&node.region)).await));
     let mut known = node::known_cloud(&store, &node, std::mem::take(&mut recorded.cloud)).await;
     let limits = node::limits(&*ec2, &node, settings.policy.access, (&store, &known), stage).await;
     tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
@@ -272,8 +275,19 @@ async fn begin(
     tokio::spawn(released::follow(released_dir, handle.clone()));
     tokio::spawn(metadata::follow(imds, handle.clone(), period, shown));
     tokio::spawn(housekeeping(store, history));
+    // Set once: a process starts once.
+    let _ = METRICS.served_after.set(metrics::age().unwrap_or_default());
     stage.send_replace(Stage::Serving(handle));
     Ok(())
+}
+
+/// EC2, with its calls and its limiter in the metrics.
+fn counted(ec2: AwsEc2) -> Counted<AwsEc2> {
+    let ec2 = Arc::new(ec2);
+    let uses = Arc::clone(&ec2);
+    // Set once: a process starts once.
+    let _ = METRICS.limiter.set(Box::new(move || uses.uses()));
+    Counted(ec2)
 }
 
 /// Work that nobody waits for.

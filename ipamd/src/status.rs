@@ -5,11 +5,15 @@ use std::{path::Path, process::ExitCode};
 use eni_proto::wire::{self, ipam_client::IpamClient};
 use ipam_core::engine::EngineStatus;
 
+/// Whether the pool works. A full node is ready: it works, and telling the runtime otherwise would make Kubernetes move its pods away.
+pub(crate) const fn is_ready(status: &EngineStatus) -> bool {
+    status.free + status.in_flight + status.leased + status.cooling > 0
+}
+
 /// The answer to a Status call.
 pub(crate) fn reply(status: &EngineStatus) -> wire::StatusReply {
     wire::StatusReply {
-        // A full node is ready: it works, and telling the runtime otherwise would make Kubernetes move its pods away.
-        ready: status.free + status.in_flight + status.leased + status.cooling > 0,
+        ready: is_ready(status),
         waiting_for: status.waiting.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         free: status.free,
         leased: status.leased,

@@ -101,3 +101,20 @@ impl From<crate::Refusal> for Refusal {
         }
     }
 }
+
+impl Report {
+    /// End of the socket's name, behind that of the daemon's.
+    pub const SOCKET_SUFFIX: &'static str = ".report";
+
+    /// The report as one datagram.
+    #[must_use]
+    pub fn to_datagram(&self) -> Vec<u8> {
+        prost::Message::encode_to_vec(self)
+    }
+
+    /// Reads a datagram. Absent: it is none of ours.
+    #[must_use]
+    pub fn from_datagram(bytes: &[u8]) -> Option<Self> {
+        prost::Message::decode(bytes).ok()
+    }
+}

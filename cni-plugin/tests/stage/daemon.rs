@@ -242,4 +242,18 @@ impl Ipam for Service {
         let waiting_for = if ready { String::new() } else { "EC2 to answer".to_owned() };
         Ok(Response::new(wire::StatusReply { ready, waiting_for, ..Default::default() }))
     }
+
+    async fn show(
+        &self,
+        _: tonic::Request<eni_proto::wire::ShowRequest>,
+    ) -> Result<tonic::Response<eni_proto::wire::ShowReply>, tonic::Status> {
+        Err(tonic::Status::unimplemented("the plugin never asks for it"))
+    }
+
+    async fn set_log_level(
+        &self,
+        _: tonic::Request<eni_proto::wire::SetLogLevelRequest>,
+    ) -> Result<tonic::Response<eni_proto::wire::SetLogLevelReply>, tonic::Status> {
+        Err(tonic::Status::unimplemented("the plugin never asks for it"))
+    }
 }

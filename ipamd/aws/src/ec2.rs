@@ -21,7 +21,7 @@ use ipam_core::{
 use crate::{
     AwsSettings, convert, http_client,
     outcome::{failed, unusable},
-    throttle::Throttle,
+    throttle::{Throttle, Use},
     whole::WholeAnswers,
 };
 
@@ -65,6 +65,12 @@ impl AwsEc2 {
         }
         let config = aws_sdk_ec2::config::Builder::from(&config.load().await).interceptor(WholeAnswers);
         Self { client: Client::from_conf(config.build()), throttle: Throttle::new() }
+    }
+
+    /// How this node's share of EC2's budget was used so far, by action.
+    #[must_use]
+    pub fn uses(&self) -> Vec<Use> {
+        self.throttle.uses()
     }
 
     fn failed<E>(&self, action: &'static str, error: &SdkError<E>) -> Ec2Error

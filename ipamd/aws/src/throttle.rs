@@ -3,7 +3,10 @@
 use std::{
     hash::{BuildHasher, RandomState},
     num::NonZeroU32,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -62,9 +65,29 @@ pub struct Throttle {
 
 #[derive(Debug)]
 struct Gate {
-    action: &'static str,
+    budget: Budget,
     limiter: DefaultDirectRateLimiter,
     rest: Mutex<Rest>,
+    /// How many calls it let pass, and how long these waited in all, in microseconds.
+    calls: AtomicU64,
+    waited: AtomicU64,
+}
+
+/// How an action's share was used so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// Name of the action.
+    pub action: &'static str,
+    /// Calls that may be sent at once.
+    pub burst: u32,
+    /// Calls a second after that.
+    pub per_second: u32,
+    /// Calls that were let pass.
+    pub calls: u64,
+    /// How long these waited, in all.
+    pub waited: Duration,
+    /// How long it still rests because EC2 said that there were too many.
+    pub rests_for: Duration,
 }
 
 /// What the last words "too many requests" ask for.
@@ -99,23 +122,44 @@ impl Throttle {
     pub fn new() -> Self {
         let limiter = |budget: &Budget| {
             let limiter = RateLimiter::direct(budget.quota());
-            Gate { action: budget.action, limiter, rest: Mutex::new(Rest::NONE) }
+            let (calls, waited) = (AtomicU64::new(0), AtomicU64::new(0));
+            Gate { budget: *budget, limiter, rest: Mutex::new(Rest::NONE), calls, waited }
         };
         Self { gates: BUDGETS.iter().map(limiter).collect() }
     }
 
     fn gate(&self, action: &str) -> Option<&Gate> {
-        self.gates.iter().find(|gate| gate.action == action)
+        self.gates.iter().find(|gate| gate.budget.action == action)
     }
 
     /// Waits until `action` may be called. An action without a budget is not held back.
     pub async fn wait(&self, action: &str) {
         let Some(gate) = self.gate(action) else { return };
+        let began = Instant::now();
         let rest = || *gate.rest.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((_, until)) = rest().last.filter(|(_, until)| *until > Instant::now()) {
             tokio::time::sleep_until(until).await;
         }
         gate.limiter.until_ready().await;
+        gate.calls.fetch_add(1, Ordering::Relaxed);
+        gate.waited.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How each action's share was used so far, in the order of [`BUDGETS`].
+    pub fn uses(&self) -> Vec<Use> {
+        let now = Instant::now();
+        let of = |gate: &Gate| {
+            let until = gate.rest.lock().unwrap_or_else(PoisonError::into_inner).last.map(|(_, until)| until);
+            Use {
+                action: gate.budget.action,
+                burst: gate.budget.burst,
+                per_second: gate.budget.per_second,
+                calls: gate.calls.load(Ordering::Relaxed),
+                waited: Duration::from_micros(gate.waited.load(Ordering::Relaxed)),
+                rests_for: until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now)),
+            }
+        };
+        self.gates.iter().map(of).collect()
     }
 
     /// Hears that EC2 refused `action` because there were too many requests of it.

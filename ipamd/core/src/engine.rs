@@ -240,6 +240,12 @@ impl Engine {
         &self.pool
     }
 
+    /// What the instance allows.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// When a [`Event::Tick`] is due, if nothing happens before. Absent: never.
     #[must_use]
     pub fn next_wake(&self) -> Option<Moment> {

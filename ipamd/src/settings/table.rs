@@ -78,6 +78,7 @@ pub(crate) const TOPICS: &[(&str, &[Setting])] = &[
     ("The container runtime", RUNTIME),
     ("Kubernetes", KUBERNETES),
     ("Files of the daemon", FILES),
+    ("Looking inside", LOOKING),
     ("Logs", LOGS),
 ];
 
@@ -295,12 +296,38 @@ const FILES: &[Setting] = &[
     ours("IPAMD_HISTORY_ROWS", number(0, 10_000_000, "leases"), Default("100000"), "most ended leases that are kept"),
 ];
 
-const LOGS: &[Setting] = &[aws(
-    "AWS_VPC_K8S_CNI_LOGLEVEL",
-    Word(&["error", "warn", "info", "debug", "trace", "fatal"]),
-    Default("info"),
-    "least severe level that is logged; fatal is taken for error",
-)];
+const LOOKING: &[Setting] = &[
+    aws("DISABLE_METRICS", Switch, Default("false"), "true: no metrics are served"),
+    ours(
+        "IPAMD_METRICS_ADDRESS",
+        Text("ADDRESS:PORT"),
+        Default("[::]:61678"),
+        "where /metrics is served; [::] is every address of the node, those of IPv4 too",
+    ),
+    aws("DISABLE_INTROSPECTION", Switch, Default("false"), "true: no introspection and no status page"),
+    aws(
+        "INTROSPECTION_BIND_ADDRESS",
+        Text("ADDRESS:PORT, or unix: and a path"),
+        Default("127.0.0.1:61679"),
+        "where introspection and the status page are served; they show names of pods, so keep it on the node",
+    ),
+];
+
+const LOGS: &[Setting] = &[
+    aws(
+        "AWS_VPC_K8S_CNI_LOGLEVEL",
+        Word(&["error", "warn", "info", "debug", "trace", "fatal"]),
+        Default("info"),
+        "least severe level that is logged; fatal is taken for error; `ipamd log-level` changes it while the daemon runs",
+    ),
+    aws(
+        "AWS_VPC_K8S_CNI_LOG_FILE",
+        Text("an absolute path, or stderr"),
+        Default("stderr"),
+        "where the log goes; a file is set aside at 20 MiB, and four of those are kept",
+    ),
+    ours("IPAMD_LOG_FORMAT", Word(&["text", "json"]), Default("text"), "json: each line of the log is a JSON object"),
+];
 
 /// All settings, in the order of the reference.
 pub(crate) fn all() -> impl Iterator<Item = &'static Setting> {

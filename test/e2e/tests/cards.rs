@@ -82,7 +82,7 @@ async fn a_pod_talks_by_every_card_and_each_packet_leaves_by_its_own() {
     for (worker, sandbox, own) in &pods {
         let cards: Vec<_> = own.iter().map(|address| card_of(&cluster, *address)).collect();
         assert_eq!(cards, [0, 1, 2, 3].map(|card| (node_of(worker), card)));
-        for (_, other, theirs) in pods.iter().filter(|(_, other, _)| other.name != sandbox.name) {
+        for (_, _, theirs) in pods.iter().filter(|(_, other, _)| other.name != sandbox.name) {
             for (source, target) in own.iter().zip(theirs).chain(own.iter().zip(theirs.iter().rev())) {
                 ping(sandbox, *source, *target);
             }

@@ -174,7 +174,7 @@ impl Ipam for Service {
             Ok(leases) => leases,
             Err(refusal) => {
                 let outcome = Some(wire::add_reply::Outcome::Refusal(refusal.into()));
-                return Ok(Response::new(wire::AddReply { outcome, further: vec![] }));
+                return Ok(Response::new(wire::AddReply { outcome, ..Default::default() }));
             }
         };
         let mut networks = leases.iter().map(|lease| (lease.key.interface(), self.network(lease).into()));
@@ -183,7 +183,7 @@ impl Ipam for Service {
             interface: interface.to_owned(),
             network: Some(network),
         });
-        Ok(Response::new(wire::AddReply { further: further.collect(), outcome }))
+        Ok(Response::new(wire::AddReply { further: further.collect(), outcome, branch: None }))
     }
 
     async fn del(&self, request: Request<wire::DelRequest>) -> Result<Response<wire::DelReply>, Status> {

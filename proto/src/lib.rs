@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod branch;
 #[cfg(feature = "cri")]
 pub mod cri;
 mod key;
@@ -18,6 +19,7 @@ mod refusal;
 pub mod wire;
 
 pub use addresses::{PodAddresses, is_for_egress};
+pub use branch::{BranchEni, Enforcing, InvalidBranch};
 pub use key::{InvalidKey, Pod, PodKey};
 pub use link::{InvalidAlias, LinkAlias, VethPrefix, host_link_name};
 pub use network::{EniMark, InvalidNetwork, PodNetwork};

@@ -16,6 +16,21 @@ pub const ENI_MARK_MASK: u32 = 0x7f;
 /// The bit of mark and connection mark that says: leave by the primary ENI.
 pub const PRIMARY_MARK: u32 = 0x80;
 
+/// Rules of a pod on a branch ENI in strict mode: what comes from its VLAN or from the pod itself goes by the branch's table.
+pub const RULE_BRANCH: u32 = 10;
+/// Where `from all lookup local` is on a node with such pods: behind their rules, so that even the node reaches them over the VPC.
+pub const RULE_LOCAL_BEHIND: u32 = 20;
+/// Rule of a pod on a branch ENI in standard mode: `to ADDRESS lookup main`.
+pub const RULE_TO_BRANCH_POD: u32 = 513;
+/// Kernel route table `local`.
+pub const TABLE_LOCAL: u32 = 255;
+
+/// Route table of the branch ENI with this VLAN; the AWS CNI's.
+#[must_use]
+pub const fn branch_table(vlan: u16) -> u32 {
+    100 + vlan as u32
+}
+
 /// How many ENIs of each network card above 0 have a mark: those at the device indexes below.
 pub const ENIS_PER_FURTHER_CARD: u8 = 3;
 

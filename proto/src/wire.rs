@@ -18,7 +18,7 @@ pub use generated::*;
 
 use std::str::FromStr;
 
-use crate::{EniMark, InvalidKey, InvalidNetwork, PodAddresses, numbers};
+use crate::{EniMark, InvalidBranch, InvalidKey, InvalidNetwork, PodAddresses, numbers};
 
 /// An address that may be absent, as the messages have it.
 pub fn text(address: Option<impl ToString>) -> String {
@@ -88,6 +88,31 @@ impl TryFrom<PodNetwork> for crate::PodNetwork {
                 .ok_or(InvalidNetwork::Mtu(network.mtu))?,
             veth_prefix: network.veth_prefix.parse().map_err(InvalidNetwork::Prefix)?,
         })
+    }
+}
+
+impl From<crate::BranchEni> for BranchEni {
+    fn from(branch: crate::BranchEni) -> Self {
+        Self {
+            vlan: branch.vlan().into(),
+            mac: branch.mac().to_vec(),
+            trunk: branch.trunk().to_vec(),
+            router: branch.router().map_or_else(String::new, |router| router.to_string()),
+            standard: branch.enforcing() == crate::Enforcing::Standard,
+        }
+    }
+}
+
+impl TryFrom<BranchEni> for crate::BranchEni {
+    type Error = InvalidBranch;
+
+    fn try_from(branch: BranchEni) -> Result<Self, InvalidBranch> {
+        let router = match branch.router.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| InvalidBranch::Router(text.to_owned()))?),
+        };
+        let enforcing = if branch.standard { crate::Enforcing::Standard } else { crate::Enforcing::Strict };
+        Self::new(branch.vlan, &branch.mac, &branch.trunk, router, enforcing)
     }
 }
 

@@ -6,6 +6,7 @@
 //! - a late DEL never hurts a newer sandbox
 //! - a second interface of a pod works beside the first, and neither disturbs the other
 
+mod branch;
 mod check;
 mod inside;
 mod plan;
@@ -40,8 +41,10 @@ use crate::{
     sysctl,
 };
 
+pub(crate) use branch::plan::{BranchRule, Selector};
 pub(crate) use plan::{ended_alias, host_mac, pod_neighbour};
 
+pub use branch::{add_branch_pod, check_branch_pod, del_branch_pod, prepare_branches};
 pub use check::{Difference, ExpectedEnd, ExpectedPod, check_pod};
 pub use remove::{EndedLink, del_pod, delete_ended, end_pod, find_pod, further_pods, remove_ended};
 
@@ -102,6 +105,15 @@ pub enum WireError {
         /// The address.
         address: IpAddr,
     },
+    /// The node has no link of the trunk that is to carry the pod.
+    #[error("no link with hardware address {mac}, which the trunk has")]
+    NoTrunk {
+        /// The trunk's address.
+        mac: MacAddress,
+    },
+    /// The kernel has no VLANs, which branch ENIs need.
+    #[error("this kernel has no VLANs (CONFIG_VLAN_8021Q), which security groups for pods need")]
+    NoVlan,
     /// The kernel refused a step on the host.
     #[error("cannot {step}")]
     Refused {

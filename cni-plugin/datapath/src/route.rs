@@ -9,7 +9,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope},
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoData, InfoKind, InfoVeth, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
     neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
@@ -19,6 +19,7 @@ use crate::{
     Cidr, Family, MacAddress,
     attributes::{self, Attributes},
     ops::{Address, Ipv4Setting, Neighbour, Object, Op, Route, Rule, Setting},
+    pod::{BranchRule, Selector},
     socket::Message,
 };
 
@@ -142,6 +143,49 @@ pub(crate) fn create_veth(pair: &VethPair, pod_netns: RawFd) -> Message {
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
     encode(&RouteNetlinkMessage::NewLink(host), NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO)
+}
+
+/// Creates a branch ENI's link on that of its trunk, with the branch's hardware address, which EC2 checks.
+pub(crate) fn create_vlan(name: &str, vlan: u16, mac: MacAddress, trunk: u32) -> Message {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Address(mac.0.to_vec()),
+        LinkAttribute::Link(trunk),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vlan),
+            LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(vlan)])),
+        ]),
+    ];
+    encode(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+pub(crate) fn add_branch_rule(rule: &BranchRule) -> Message {
+    encode(&RouteNetlinkMessage::NewRule(branch_rule(rule)), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+pub(crate) fn remove_branch_rule(rule: &BranchRule) -> Message {
+    encode(&RouteNetlinkMessage::DelRule(branch_rule(rule)), 0)
+}
+
+fn branch_rule(rule: &BranchRule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = code(rule.family);
+    message.header.action = RuleAction::ToTable;
+    message.header.table = u8::try_from(rule.table).unwrap_or(0);
+    message.attributes = vec![RuleAttribute::Priority(rule.priority), RuleAttribute::Table(rule.table)];
+    if rule.ours {
+        message.attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL)));
+    }
+    match &rule.selector {
+        Selector::All => {}
+        Selector::Incoming(link) => message.attributes.push(RuleAttribute::Iifname(link.clone())),
+        Selector::To(address) => {
+            message.header.dst_len = Family::of(*address).bits();
+            message.attributes.push(RuleAttribute::Destination(*address));
+        }
+    }
+    message
 }
 
 /// Writes a pod link's alias and drops packets from it whose source is not the pod's (`rp_filter`).

@@ -165,7 +165,7 @@ impl Service {
         let (key, mut book) = self.hear("ADD", request.key);
         if let Manner::Refuse(refusal) = &book.manner {
             let outcome = Some(wire::add_reply::Outcome::Refusal(refusal.clone()));
-            return Some(wire::AddReply { outcome, further: vec![] });
+            return Some(wire::AddReply { outcome, ..Default::default() });
         }
         let address = book.lease(&key);
         let outcome = Some(wire::add_reply::Outcome::Network(book.network(&key, address)));
@@ -176,7 +176,7 @@ impl Service {
             let network = Some(book.network(&key.to_string(), address));
             wire::FurtherInterface { interface: key.interface().to_owned(), network }
         });
-        let reply = wire::AddReply { further: further.collect(), outcome };
+        let reply = wire::AddReply { further: further.collect(), outcome, branch: None };
         Some(reply).filter(|_| !matches!(book.manner, Manner::Silent))
     }
 }

@@ -1,5 +1,5 @@
 #[path = "../../tests/world/mod.rs"]
-mod world;
+pub(super) mod world;
 
 use std::io;
 

@@ -54,7 +54,7 @@ terraform: setup setup-ship ## The Terraform modules: format, docs, tests, polic
 setup-ship:
 	@test/ship/setup.sh
 
-bench: setup plugin ## Measures against the floor; writes target/bench/report.json.
+bench: setup plugin ## Measures against the floor; writes target/bench/report.json and forward.svg.
 	$(SAY) "building the daemon for speed (the first time: about 20 minutes on 2 cores)"
 	cargo build --release -p ipamd -p e2e
 	$(SAY) "benchmarks"

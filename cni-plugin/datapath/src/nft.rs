@@ -8,6 +8,7 @@ pub(crate) mod stay;
 pub(crate) mod table;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
@@ -21,7 +22,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use crate::{
-    Family,
+    Family, Netns,
+    netns::NetnsId,
     nft::encode::{Change, Expression, Step},
     socket::{Message, NetlinkSocket, Refusal},
 };
@@ -50,6 +52,10 @@ pub enum NftError {
 
 pub(crate) use picture::Picture;
 
+thread_local! {
+    static KEPT: RefCell<Option<(NetnsId, Nft)>> = const { RefCell::new(None) };
+}
+
 /// Changes in one transaction: the answers must fit into the socket's receive buffer.
 const BATCH: usize = 64;
 
@@ -63,6 +69,21 @@ pub(crate) struct Nft(NetlinkSocket);
 impl Nft {
     pub(crate) fn open() -> Result<Self, NftError> {
         Ok(Self(NetlinkSocket::open(NETLINK_NETFILTER)?))
+    }
+
+    /// Works with a connection that this thread keeps.
+    ///
+    /// For removals: when a connection closes while something removed is not freed yet, the kernel first waits until nobody can be
+    /// using it, some 10 ms (`nft_rcv_nl_event`).
+    pub(crate) fn with_kept<T>(work: impl FnOnce(&mut Self) -> Result<T, NftError>) -> Result<T, NftError> {
+        let here = Netns::current().map_err(io::Error::other)?.id();
+        let kept = KEPT.take().filter(|(netns, _)| *netns == here);
+        let mut nft = kept.map_or_else(Self::open, |(_, nft)| Ok(nft))?;
+        let outcome = work(&mut nft);
+        if !matches!(outcome, Err(NftError::Socket(_))) {
+            KEPT.set(Some((here, nft)));
+        }
+        outcome
     }
 
     /// Does all changes or none.

@@ -176,7 +176,7 @@ pub fn forget_address(address: impl Into<IpAddr>) -> Result<bool, WireError> {
 /// # Errors
 /// [`WireError`].
 pub fn forget_addresses(addresses: &BTreeSet<IpAddr>) -> Result<usize, WireError> {
-    let mut known = Nft::open()?.remove_pods(addresses)?;
+    let mut known = Nft::with_kept(|nft| nft.remove_pods(addresses))?;
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
     let families: BTreeSet<Family> = addresses.iter().map(|address| Family::of(*address)).collect();
     let mut stale = Vec::new();

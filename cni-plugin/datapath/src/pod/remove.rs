@@ -172,7 +172,7 @@ pub(super) fn remove_link(host: &mut NetlinkSocket, link: &Link) -> Result<(), W
             let destination = Cidr::host(address);
             let routes = observe::routes(host, Family::of(address), Some(TABLE_PODS))?;
             if !routes.iter().any(|route| route.destination == destination && route.link != link.index) {
-                Nft::open()?.remove_pod(address)?;
+                Nft::with_kept(|nft| nft.remove_pod(address))?;
             }
         }
     }

@@ -7,12 +7,18 @@
 
 #[path = "bench/add.rs"]
 mod add;
+#[path = "bench/crowd.rs"]
+mod crowd;
 #[path = "bench/floor.rs"]
 mod floor;
 #[path = "bench/forward.rs"]
 mod forward;
 #[path = "bench/report.rs"]
 mod report;
+#[path = "bench/stage.rs"]
+mod stage;
+#[path = "bench/traffic.rs"]
+mod traffic;
 #[path = "bench/wire.rs"]
 mod wire;
 
@@ -37,6 +43,9 @@ struct Arguments {
     /// Where the figures go, as JSON.
     #[arg(long, default_value = "target/bench/report.json")]
     report: PathBuf,
+    /// Where the picture of forwarding goes, as SVG.
+    #[arg(long, default_value = "target/bench/forward.svg")]
+    plot: PathBuf,
     /// Measure only this.
     #[arg(long, value_enum)]
     only: Option<Part>,
@@ -52,6 +61,8 @@ enum Part {
     Add,
     /// The wiring alone.
     Wire,
+    /// A change of nf_tables beside others' rules.
+    Crowd,
     /// A forwarded packet.
     Forward,
 }
@@ -80,10 +91,17 @@ fn measure(arguments: &Arguments) -> Result<Vec<Row>, Trouble> {
         rows.extend(add(arguments, 200 / share)?);
     }
     if wants(Part::Wire) {
-        rows.extend(wire::measure(100 / share)?);
+        rows.extend(wire::measure(150 / share)?);
+    }
+    if wants(Part::Crowd) {
+        rows.extend(crowd::measure(100 / share)?);
     }
     if wants(Part::Forward) {
-        rows.extend(forward::measure(40 / share)?);
+        let (measured, panels) = forward::measure(40 / share)?;
+        rows.extend(measured);
+        let title = "What a pod's packets cost, by the number of pods on the node".to_owned();
+        let picture = simulate::plot::picture(&[(title, panels)]);
+        report::save(&arguments.plot, &picture).map_err(Trouble::os("write the picture"))?;
     }
     report::write(&arguments.report, &rows).map_err(Trouble::os("write the report"))?;
     Ok(rows)

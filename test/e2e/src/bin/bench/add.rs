@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     floor,
-    report::{Row, Samples},
+    report::{Good, Row, Samples},
 };
 
 /// Debian's package containernetworking-plugins.
@@ -69,7 +69,18 @@ pub(crate) async fn measure(binaries: Binaries, runs: usize) -> Result<Vec<Row>,
 }
 
 fn row(name: &str, measured: Samples, (against, reference): (&'static str, Samples), goal: f64) -> Row {
-    Row { name: name.to_owned(), unit: "ms", measured, against, reference, goal }
+    let paired = measured.count() == reference.count();
+    Row {
+        name: name.to_owned(),
+        unit: "ms",
+        measured,
+        against,
+        reference,
+        goal: Some(goal),
+        good: Good::Low,
+        paired,
+        detail: false,
+    }
 }
 
 /// One ADD or DEL of the real plugin, in milliseconds.

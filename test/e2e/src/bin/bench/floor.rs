@@ -24,6 +24,7 @@ const NLMSG_ERROR: u16 = 2;
 const RTM_NEWLINK: u16 = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_LINK: u16 = 5;
+const NESTED: u16 = 0x8000;
 
 /// Two sockets in the node's namespace.
 pub(crate) struct Sockets {
@@ -70,6 +71,12 @@ pub(crate) fn delete(sockets: &Sockets, name: &str) -> io::Result<()> {
     talk(&sockets.route, &[(RouteNetlinkMessage::DelLink(link), 0)]).map(drop)
 }
 
+/// Takes back all of [`wire`]: the map element, and the link with the rest.
+pub(crate) fn unwire(sockets: &Sockets, name: &str, address: Ipv4Addr) -> io::Result<()> {
+    change_element(&sockets.netfilter, (10 << 8) | 14, 0, address, &[])?;
+    delete(sockets, name)
+}
+
 /// Strict reverse path filter (IPv4), no link-local address (IPv6). Source: linux/if_link.h, linux/ip.h.
 fn settings() -> Vec<u8> {
     let ipv4 = attribute(2, &attribute(1, &attribute(8, &1_u32.to_ne_bytes())));
@@ -85,13 +92,17 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Adds `address : jump eni_2` to the pods' map, in a batch of its own. Source: linux/netfilter/nf_tables.h.
+/// Adds `address : jump eni_2` to the pods' map. Source: linux/netfilter/nf_tables.h.
 fn add_element(socket: &Socket, address: Ipv4Addr) -> io::Result<()> {
-    const NESTED: u16 = 0x8000;
     let verdict = [attribute(1, &(-3_i32).to_be_bytes()), attribute(2, b"eni_2\0")].concat();
-    let key = attribute(1 | NESTED, &attribute(1, &address.octets()));
     let data = attribute(2 | NESTED, &attribute(2 | NESTED, &verdict));
-    let element = attribute(1 | NESTED, &[key, data].concat());
+    change_element(socket, (10 << 8) | 12, NLM_F_CREATE, address, &data)
+}
+
+/// In a batch of its own.
+fn change_element(socket: &Socket, kind: u16, flags: u16, address: Ipv4Addr, data: &[u8]) -> io::Result<()> {
+    let key = attribute(1 | NESTED, &attribute(1, &address.octets()));
+    let element = attribute(1 | NESTED, &[&key, data].concat());
     let body = [attribute(1, b"eni_cni\0"), attribute(2, b"pod_eni\0"), attribute(3 | NESTED, &element)].concat();
     let message = |kind: u16, flags: u16, family: u8, subsystem: u16, sequence: u32, body: &[u8]| {
         let length = u32::try_from(20 + body.len()).unwrap_or(u32::MAX);
@@ -105,7 +116,7 @@ fn add_element(socket: &Socket, address: Ipv4Addr) -> io::Result<()> {
     };
     let batch = [
         message(16, 0, 0, 10, 1, &[]),
-        message((10 << 8) | 12, NLM_F_CREATE | NLM_F_ACK, 2, 0, 2, &body),
+        message(kind, flags | NLM_F_ACK, 2, 0, 2, &body),
         message(17, 0, 0, 10, 3, &[]),
     ];
     socket.send(&batch.concat(), 0)?;

@@ -32,6 +32,24 @@ impl Samples {
     }
 }
 
+/// What of a figure is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Good {
+    /// Little of it, as of time.
+    Low,
+    /// Much of it, as of throughput. The ratio is turned round, so that it always says how many times as much ours costs.
+    High,
+}
+
+/// How one thing compares with another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Ratio {
+    /// Median.
+    pub(crate) p50: f64,
+    /// A quarter of the pairs are below. Absent: the ratio is one of medians.
+    pub(crate) quartiles: Option<(f64, f64)>,
+}
+
 /// One line of the report.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
@@ -41,20 +59,39 @@ pub(crate) struct Row {
     /// What it is compared with.
     pub(crate) against: &'static str,
     pub(crate) reference: Samples,
-    /// Most that the ratio of the medians may be.
-    pub(crate) goal: f64,
+    /// Most that the ratio may be. Absent: nothing is promised.
+    pub(crate) goal: Option<f64>,
+    pub(crate) good: Good,
+    /// Whether the n-th sample of both was measured right after another, so that the machine's moods met both.
+    pub(crate) paired: bool,
+    /// Whether it is one of many alike, which only the file has.
+    pub(crate) detail: bool,
 }
 
 impl Row {
-    fn ratio(&self, share: f64) -> f64 {
-        match (self.measured.percentile(share), self.reference.percentile(share)) {
-            (Some(value), Some(reference)) if reference > 0.0 => value / reference,
-            _ => f64::NAN,
+    fn of(&self, value: f64, reference: f64) -> f64 {
+        match self.good {
+            Good::Low => value / reference,
+            Good::High => reference / value,
         }
     }
 
-    fn met(&self) -> bool {
-        self.ratio(0.5) <= self.goal
+    fn ratio_at(&self, share: f64) -> f64 {
+        let values = self.measured.percentile(share).zip(self.reference.percentile(share));
+        values.map_or(f64::NAN, |(value, reference)| self.of(value, reference))
+    }
+
+    /// Of the pairs where there are pairs; else of the medians.
+    pub(crate) fn ratio(&self) -> Ratio {
+        let pairs = self.measured.0.iter().zip(&self.reference.0).map(|(value, reference)| self.of(*value, *reference));
+        let pairs = Samples(pairs.collect());
+        let quartiles = pairs.percentile(0.25).zip(pairs.percentile(0.75)).filter(|_| self.paired);
+        let p50 = pairs.percentile(0.5).filter(|_| self.paired).unwrap_or_else(|| self.ratio_at(0.5));
+        Ratio { p50, quartiles }
+    }
+
+    fn met(&self) -> Option<bool> {
+        self.goal.map(|goal| self.ratio().p50 <= goal)
     }
 
     fn to_json(&self) -> Value {
@@ -66,6 +103,7 @@ impl Row {
             "min": of(&self.measured, 0.0),
             "p50": of(&self.measured, 0.5),
             "p99": of(&self.measured, 0.99),
+            "max": of(&self.measured, 1.0),
             "reference": {
                 "what": self.against,
                 "samples": self.reference.count(),
@@ -73,9 +111,11 @@ impl Row {
                 "p50": of(&self.reference, 0.5),
                 "p99": of(&self.reference, 0.99),
             },
-            "ratio_min": rounded(self.ratio(0.0)),
-            "ratio_p50": rounded(self.ratio(0.5)),
-            "ratio_p99": rounded(self.ratio(0.99)),
+            "ratio": rounded(self.ratio().p50),
+            "ratio_quartiles": self.ratio().quartiles.map(|(low, high)| [rounded(low), rounded(high)]),
+            "ratio_min": rounded(self.ratio_at(0.0)),
+            "ratio_p50": rounded(self.ratio_at(0.5)),
+            "ratio_p99": rounded(self.ratio_at(0.99)),
             "goal": self.goal,
             "met": self.met(),
         })
@@ -89,21 +129,23 @@ fn rounded(value: f64) -> f64 {
 /// Prints the table.
 pub(crate) fn show(rows: &[Row]) {
     println!(
-        "\n{:<18} {:>9} {:>9} {:>5}  {:>7} {:>7} {:>6}  {:<4}  against",
-        "", "p50", "p99", "", "ratio", "p99", "goal", "met"
+        "\n{:<24} {:>10} {:>10} {:<6}  {:>6} {:>13} {:>5}  {:<4} against",
+        "", "p50", "best", "", "ratio", "half of pairs", "goal", "met"
     );
-    for row in rows {
+    for row in rows.iter().filter(|row| !row.detail) {
         let value = |share| row.measured.percentile(share).unwrap_or(f64::NAN);
+        let best = if row.good == Good::Low { 0.0 } else { 1.0 };
+        let ratio = row.ratio();
         println!(
-            "{:<18} {:>9.3} {:>9.3} {:<5}  {:>7.2} {:>7.2} {:>6.1}  {:<4}  {} (p50 {:.3})",
+            "{:<24} {:>10.3} {:>10.3} {:<6}  {:>6.2} {:>13} {:>5}  {:<4} {} (p50 {:.3})",
             row.name,
             value(0.5),
-            value(0.99),
+            value(best),
             row.unit,
-            row.ratio(0.5),
-            row.ratio(0.99),
-            row.goal,
-            if row.met() { "yes" } else { "no" },
+            ratio.p50,
+            ratio.quartiles.map(|(low, high)| format!("{low:.2} .. {high:.2}")).unwrap_or_default(),
+            row.goal.map_or_else(|| "–".to_owned(), |goal| format!("{goal:.1}")),
+            row.met().map_or("–", |met| if met { "yes" } else { "no" }),
             row.against,
             row.reference.percentile(0.5).unwrap_or(f64::NAN),
         );
@@ -112,11 +154,16 @@ pub(crate) fn show(rows: &[Row]) {
 
 /// Writes the list.
 pub(crate) fn write(path: &Path, rows: &[Row]) -> io::Result<()> {
+    let list: Vec<Value> = rows.iter().map(Row::to_json).collect();
+    save(path, &format!("{:#}\n", Value::from(list)))
+}
+
+/// Writes a file, and its folder where there is none.
+pub(crate) fn save(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let list: Vec<Value> = rows.iter().map(Row::to_json).collect();
-    std::fs::write(path, format!("{:#}\n", Value::from(list)))
+    std::fs::write(path, text)
 }
 
 #[cfg(test)]
@@ -143,12 +190,18 @@ mod tests {
             measured: samples(&[3.0, 2.0, 4.0]),
             against: "raw netlink",
             reference: samples(&[1.0, 1.0, 2.0]),
-            goal: 2.5,
+            goal: Some(2.5),
+            good: Good::Low,
+            paired: true,
+            detail: false,
         };
         let line = row.to_json();
         for field in ["name", "unit", "samples", "p50", "p99", "reference", "ratio_p50", "ratio_p99", "goal", "met"] {
             assert!(!line[field].is_null(), "{field}: {line}");
         }
-        assert_eq!((line["ratio_p50"].as_f64(), line["met"].as_bool()), (Some(3.0), Some(false)));
+        assert_eq!((line["ratio_p50"].as_f64(), line["met"].as_bool()), (Some(3.0), Some(true)));
+        assert_eq!(row.ratio(), Ratio { p50: 2.0, quartiles: Some((2.0, 3.0)) });
+        let more = Row { good: Good::High, paired: false, ..row };
+        assert_eq!(more.ratio(), Ratio { p50: 1.0 / 3.0, quartiles: None });
     }
 }

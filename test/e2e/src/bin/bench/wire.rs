@@ -1,4 +1,6 @@
-//! The wiring alone, as the plugin does it in its process, in turn with the same objects in raw netlink; one pod, and 30 at once.
+//! The wiring alone, as the plugin does it in its process, beside the same objects in raw netlink; one pod, and 30 at once; and the way back.
+//!
+//! Ours and the floor alternate, and who is first alternates too: each is compared with the one right beside it.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -8,14 +10,15 @@ use std::{
 };
 
 use e2e::Trouble;
-use eni_datapath::{PodWiring, add_pod};
+use eni_datapath::{PodWiring, add_pod, del_pod, delete_ended, end_pod, forget_address};
 use eni_proto::{EniMark, Pod as PodName, PodAddresses, PodKey, PodNetwork, VethPrefix};
 use lab::{Namespace, Pod};
 
 use crate::{
     floor,
-    forward::{self, ENI},
-    report::{Row, Samples},
+    forward::ENI,
+    report::{Good, Row, Samples},
+    stage,
 };
 
 const AT_ONCE: usize = 30;
@@ -25,58 +28,120 @@ const AT_ONCE: usize = 30;
 enum Manner {
     Ours,
     OursDual,
+    /// Ours, taken back as with a daemon that does the slow part later.
+    OursCutOff,
     Floor,
 }
 
-const MANNERS: [Manner; 3] = [Manner::Ours, Manner::OursDual, Manner::Floor];
+const MANNERS: [Manner; 4] = [Manner::Ours, Manner::OursDual, Manner::OursCutOff, Manner::Floor];
 
-/// Times `runs` pods of each manner alone in turn, and a tenth as often 30 at once.
+/// Times of one manner: there and back.
+#[derive(Debug, Clone, Default)]
+struct Times {
+    wire: Samples,
+    unwire: Samples,
+}
+
+/// Times `runs` pods of each manner alone in turn, and a third as often 30 at once.
 pub(crate) fn measure(runs: usize) -> Result<Vec<Row>, Trouble> {
     println!("the wiring alone: {runs} pods each of IPv4, dual stack and raw netlink, then {AT_ONCE} at once");
-    let node = forward::bare_node()?;
+    let (node, _peer) = stage::bare_node()?;
     // All live until the end: a namespace that goes away keeps the kernel's lock for the next one's links.
     let mut kept = Vec::new();
-    let mut alone = [(); 3].map(|()| Samples::default());
-    let mut together = [(); 3].map(|()| Samples::default());
+    let mut alone: [Times; MANNERS.len()] = Default::default();
+    let mut together: [Times; MANNERS.len()] = Default::default();
     for run in 0..runs {
-        for (manner, samples) in MANNERS.into_iter().zip(&mut alone) {
-            samples.add(wire(&node, manner, 1, &mut kept)?);
-        }
-        if run % 10 == 0 {
-            for (manner, samples) in MANNERS.into_iter().zip(&mut together) {
-                samples.add(wire(&node, manner, AT_ONCE, &mut kept)?);
-            }
+        round(&node, run, 1, &mut kept, &mut alone)?;
+        if run % 3 == 0 {
+            round(&node, run / 3, AT_ONCE, &mut kept, &mut together)?;
         }
     }
-    let row = |name: &str, measured: &Samples, against, reference: &Samples, goal| Row {
-        name: name.to_owned(),
-        unit: "ms",
-        measured: measured.clone(),
-        against,
-        reference: reference.clone(),
-        goal,
-    };
-    let [ours, dual, floor] = alone;
-    let [ours_together, dual_together, floor_together] = together;
+    let [ours, dual, cut_off, floor] = alone;
+    let [ours_together, dual_together, _, floor_together] = together;
     Ok(vec![
-        row("wire", &ours, "raw netlink", &floor, 1.5),
-        row("wire_dual", &dual, "IPv4", &ours, 1.2),
-        row("wire_30_at_once", &ours_together, "raw netlink", &floor_together, 2.0),
-        row("wire_dual_30", &dual_together, "IPv4", &ours_together, 1.2),
+        row("wire", &ours.wire, ("raw netlink", &floor.wire), Some(1.5)),
+        row("wire_dual", &dual.wire, ("IPv4", &ours.wire), Some(1.2)),
+        row("wire_30_at_once", &ours_together.wire, ("raw netlink", &floor_together.wire), Some(2.0)),
+        row("wire_dual_30", &dual_together.wire, ("IPv4", &ours_together.wire), Some(1.2)),
+        row("unwire", &ours.unwire, ("raw netlink", &floor.unwire), None),
+        row("unwire_30_at_once", &ours_together.unwire, ("raw netlink", &floor_together.unwire), None),
+        row("cut_off", &cut_off.unwire, ("raw netlink", &floor.unwire), None),
     ])
 }
 
-/// Wires `count` pods at the same moment; returns the milliseconds until the last was done.
-fn wire(node: &Namespace, manner: Manner, count: usize, kept: &mut Vec<Pod>) -> Result<f64, Trouble> {
+fn row(name: &str, measured: &Samples, (against, reference): (&'static str, &Samples), goal: Option<f64>) -> Row {
+    let (measured, reference) = (measured.clone(), reference.clone());
+    Row {
+        name: name.to_owned(),
+        unit: "ms",
+        measured,
+        against,
+        reference,
+        goal,
+        good: Good::Low,
+        paired: true,
+        detail: false,
+    }
+}
+
+/// Every manner once, each round in the other order.
+fn round(
+    node: &Namespace,
+    number: usize,
+    count: usize,
+    kept: &mut Vec<Pod>,
+    times: &mut [Times; MANNERS.len()],
+) -> Result<(), Trouble> {
+    let mut order: Vec<_> = MANNERS.into_iter().zip(times).collect();
+    if number % 2 == 1 {
+        order.reverse();
+    }
+    for (manner, times) in order {
+        there_and_back(node, manner, count, kept, times)?;
+    }
+    Ok(())
+}
+
+/// Wires `count` pods at the same moment, and takes them back at the same moment.
+fn there_and_back(
+    node: &Namespace,
+    manner: Manner,
+    count: usize,
+    kept: &mut Vec<Pod>,
+    times: &mut Times,
+) -> Result<(), Trouble> {
     let first = kept.len();
     for _ in 0..count {
         kept.push(Pod::new("wire")?);
     }
     let pods = kept.get(first..).unwrap_or_default();
-    let barrier = Barrier::new(count);
-    let times: Vec<Result<(Instant, Instant), Trouble>> = thread::scope(|scope| {
-        let one = |(number, pod)| node.inside(|| wire_one(manner, first + number, pod, &barrier));
-        let running: Vec<_> = pods.iter().enumerate().map(|it| scope.spawn(move || one(it))).collect();
+    let subjects = pods.iter().zip(first..).map(|(pod, number)| Subject::new(manner, number, pod));
+    let subjects = subjects.collect::<Result<Vec<_>, _>>()?;
+    times.wire.add(at_once(node, &subjects, Subject::wire)?);
+    times.unwire.add(at_once(node, &subjects, Subject::unwire)?);
+    if manner == Manner::OursCutOff {
+        node.inside(|| {
+            subjects.iter().try_for_each(|it| forget_address(it.address).map(drop)).and_then(|()| delete_ended())
+        })?
+        .map_err(|error| Trouble::Broken(error.to_string()))?;
+    }
+    Ok(())
+}
+
+type Work = fn(&Subject, &floor::Sockets) -> Result<(), Trouble>;
+
+/// The milliseconds until the last was done.
+fn at_once(node: &Namespace, subjects: &[Subject], work: Work) -> Result<f64, Trouble> {
+    let barrier = Barrier::new(subjects.len());
+    let one = |subject: &Subject| -> Result<(Instant, Instant), Trouble> {
+        let sockets = floor::open().map_err(Trouble::os("open netlink"))?;
+        barrier.wait();
+        let began = Instant::now();
+        work(subject, &sockets)?;
+        Ok((began, Instant::now()))
+    };
+    let times: Vec<Result<_, Trouble>> = thread::scope(|scope| {
+        let running: Vec<_> = subjects.iter().map(|it| scope.spawn(|| node.inside(|| one(it)))).collect();
         let join = |running: thread::ScopedJoinHandle<'_, Result<_, lab::LabError>>| match running.join() {
             Ok(times) => times.map_err(Trouble::from).and_then(|times| times),
             Err(panic) => std::panic::resume_unwind(panic),
@@ -85,35 +150,58 @@ fn wire(node: &Namespace, manner: Manner, count: usize, kept: &mut Vec<Pod>) -> 
     });
     let times = times.into_iter().collect::<Result<Vec<_>, _>>()?;
     let (began, ended) = (times.iter().map(|it| it.0).min(), times.iter().map(|it| it.1).max());
-    let took = began.zip(ended).map(|(began, ended)| ended - began).unwrap_or_default();
-    Ok(took.as_secs_f64() * 1e3)
+    Ok(began.zip(ended).map(|(began, ended)| ended - began).unwrap_or_default().as_secs_f64() * 1e3)
 }
 
-fn wire_one(manner: Manner, number: usize, pod: &Pod, barrier: &Barrier) -> Result<(Instant, Instant), Trouble> {
-    let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 16, 0).to_bits() + u32::try_from(number).unwrap_or(0));
-    if manner == Manner::Floor {
-        let sockets = floor::open().map_err(Trouble::os("open netlink"))?;
-        let (netns, name) = (pod.netns(), format!("floor{number}"));
-        barrier.wait();
-        let began = Instant::now();
-        floor::wire(&sockets, &netns, &name, address).map_err(Trouble::os("wire a pod in raw netlink"))?;
-        return Ok((began, Instant::now()));
+/// One pod to wire.
+struct Subject {
+    manner: Manner,
+    address: Ipv4Addr,
+    /// Of the floor's link.
+    name: String,
+    wiring: PodWiring,
+}
+
+impl Subject {
+    fn new(manner: Manner, number: usize, pod: &Pod) -> Result<Self, Trouble> {
+        let number = u32::try_from(number).unwrap_or(0);
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 16, 0).to_bits() + number);
+        let key = PodKey::new("bench", &format!("wire{number}"), "eth0");
+        let key = key.map_err(|error| Trouble::Broken(error.to_string()))?;
+        let bits = u128::from(address.to_bits());
+        let network = PodNetwork {
+            addresses: match manner {
+                Manner::OursDual => PodAddresses::Dual(address, Ipv6Addr::from_bits((0x2600_1f00 << 96) + bits)),
+                Manner::Ours | Manner::OursCutOff | Manner::Floor => address.into(),
+            },
+            eni: "eni-bench".to_owned(),
+            eni_mark: EniMark::of_device(ENI),
+            mtu: 9001,
+            veth_prefix: VethPrefix::default(),
+        };
+        let wiring = PodWiring { key, pod: PodName::default(), network, netns: pod.netns() };
+        Ok(Self { manner, address, name: format!("floor{number}"), wiring })
     }
-    let broken = |error: &dyn std::error::Error| Trouble::Broken(error.to_string());
-    let key = PodKey::new("bench", &format!("wire{number}"), "eth0").map_err(|error| broken(&error))?;
-    let bits = u128::from(address.to_bits());
-    let ipv6 = (manner == Manner::OursDual).then(|| Ipv6Addr::from_bits((0x2600_1f00 << 96) + bits));
-    let eni_mark = EniMark::of_device(ENI);
-    let network = PodNetwork {
-        addresses: ipv6.map_or(address.into(), |ipv6| PodAddresses::Dual(address, ipv6)),
-        eni: "eni-bench".to_owned(),
-        eni_mark,
-        mtu: 9001,
-        veth_prefix: VethPrefix::default(),
-    };
-    let wiring = PodWiring { key, pod: PodName::default(), network, netns: pod.netns() };
-    barrier.wait();
-    let began = Instant::now();
-    add_pod(&wiring).map_err(|error| broken(&error))?;
-    Ok((began, Instant::now()))
+
+    fn wire(&self, sockets: &floor::Sockets) -> Result<(), Trouble> {
+        if self.manner == Manner::Floor {
+            let wired = floor::wire(sockets, &self.wiring.netns, &self.name, self.address);
+            return wired.map_err(Trouble::os("wire a pod in raw netlink"));
+        }
+        add_pod(&self.wiring).map(drop).map_err(|error| Trouble::Broken(error.to_string()))
+    }
+
+    fn unwire(&self, sockets: &floor::Sockets) -> Result<(), Trouble> {
+        let (key, pod) = (&self.wiring.key, &self.wiring.pod);
+        let prefix = VethPrefix::default();
+        match self.manner {
+            Manner::Floor => {
+                let undone = floor::unwire(sockets, &self.name, self.address);
+                return undone.map_err(Trouble::os("take a pod back in raw netlink"));
+            }
+            Manner::OursCutOff => end_pod(&prefix, key, pod).map(drop),
+            Manner::Ours | Manner::OursDual => del_pod(&prefix, key, pod, None).map(drop),
+        }
+        .map_err(|error| Trouble::Broken(error.to_string()))
+    }
 }

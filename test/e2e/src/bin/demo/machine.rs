@@ -13,7 +13,8 @@ pub(crate) fn traces() -> Result<BTreeSet<String>, Trouble> {
     let our_link = |name: &String| name == "igw" || name.starts_with("eni");
     let links = links.lines().filter_map(name).filter(our_link);
     let rules = rules.lines().filter(|line| line.contains("lookup 20000")).map(str::to_owned);
-    let our_table = |line: &&str| ["eni_cni", "eni_cni_stay", "fabric", "internet"].iter().any(|ours| line.ends_with(ours));
+    let our_table =
+        |line: &&str| ["eni_cni", "eni_cni_stay", "fabric", "internet"].iter().any(|ours| line.ends_with(ours));
     Ok(links.chain(rules).chain(tables.lines().filter(our_table).map(str::to_owned)).collect())
 }
 

@@ -47,7 +47,8 @@ pub struct HostPlan {
     pub veth_prefix: VethPrefix,
     /// MTU of the primary ENI in bytes.
     pub mtu: u16,
-    /// Whether pods have IPv6 addresses too, which are never translated.
+    /// Whether pods have IPv6 addresses too, which are never translated. Pods may also have an address of one family, not of the VPC,
+    /// that only leads out of the node, as the node ([`eni_proto::is_for_egress`]).
     pub ipv6: bool,
 }
 
@@ -161,6 +162,7 @@ pub(crate) fn shape<'a>(plan: &'a HostPlan, link: &'a Link, family: Family) -> S
         external_snat: plan.external_snat || !v4,
         source_ports: plan.source_ports,
         veth_prefix: &plan.veth_prefix,
+        egress: plan.ipv6,
     }
 }
 

@@ -106,6 +106,10 @@ pub(crate) enum Expression {
     Put(Ipv4Addr),
     /// Source NAT to the address in the register.
     SourceNat(SourcePorts),
+    /// Source NAT to an address of the link that the packet leaves by.
+    Masquerade(SourcePorts),
+    /// Keeps the bits under the mask, which is as long as an address.
+    Keep(Vec<u8>),
 }
 
 /// One message of a transaction.

@@ -6,7 +6,8 @@
 //!   inbound      prerouting mangle (-150)   iifname PRIMARY ct state new fib daddr type local  ct mark |= 0x80
 //!   prerouting   prerouting -90             iifname "eni*" goto from_pod
 //!   from_pod     ct mark & 0x80             meta mark |= 0x80, return
-//!                ip daddr @by_main          as the next but one, else return
+//!                ip saddr EGRESS            as the last but one, without regard to the settings, else return
+//!                ip daddr @by_main          as the last but one, else return
 //!                ip daddr @direct           goto by_owner
 //!                ct status ! confirmed fib daddr oifname PRIMARY   ct mark |= 0x80, meta mark |= 0x80, return
 //!                fib daddr oifname PRIMARY  goto by_owner
@@ -34,7 +35,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use eni_proto::{
     EniMark, VethPrefix,
-    numbers::{ENI_MARK_MASK, NFT_BY_MAIN_SET, NFT_DIRECT_SET, NFT_POD_MAP, NFT_PREROUTING_PRIORITY, PRIMARY_MARK},
+    numbers::{
+        EGRESS_V4, EGRESS_V4_BITS, EGRESS_V6, EGRESS_V6_BITS, ENI_MARK_MASK, NFT_BY_MAIN_SET, NFT_DIRECT_SET,
+        NFT_POD_MAP, NFT_PREROUTING_PRIORITY, PRIMARY_MARK,
+    },
 };
 
 use super::encode::{Change, Expression, Field, Hook, Step, eni_chain, next};
@@ -70,6 +74,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) external_snat: bool,
     pub(crate) source_ports: SourcePorts,
     pub(crate) veth_prefix: &'a VethPrefix,
+    /// Whether some pods have addresses of this family that are not the VPC's.
+    pub(crate) egress: bool,
 }
 
 /// Brings the table to this shape and leaves pods and ENI chains in it as they are. Right for an absent table too.
@@ -185,6 +191,10 @@ fn from_pod(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
     by_primary.extend(set_bit(Field::Mark));
     by_primary.push(Expression::Return);
     let mut rules = vec![by_primary];
+    if shape.egress {
+        rules.push([is_for_egress(shape.family), begin_by_primary(shape.primary_link)].concat());
+        rules.push([is_for_egress(shape.family), vec![Expression::Return]].concat());
+    }
     if !shape.by_main.is_empty() {
         if !shape.external_snat {
             rules.push(when(NFT_BY_MAIN_SET, begin_by_primary(shape.primary_link)));
@@ -218,11 +228,14 @@ fn begin_by_primary(primary_link: &str) -> Vec<Expression> {
 /// For pods the connection mark has decided already, so that their rule stands under every setting.
 fn source_nat(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
     if shape.family == Family::V6 {
-        return vec![];
+        // The connection mark says as the node, which only those for egress are.
+        let of_pods =
+            [&leaves_by(shape)[..], &came_from_pod(shape), &is_for_egress(shape.family), &is_marked()].concat();
+        return vec![[of_pods, vec![Expression::Masquerade(shape.source_ports)]].concat()];
     }
     let mut translate = is_not_local().to_vec();
     translate.extend([Expression::Put(shape.primary_address), Expression::SourceNat(shape.source_ports)]);
-    let leaves = [Expression::Load(Field::OutgoingName), Expression::Equal(name(shape.primary_link))];
+    let leaves = leaves_by(shape);
     let of_pods = [&leaves[..], &came_from_pod(shape), &is_marked(), &translate].concat();
     if shape.external_snat {
         return vec![of_pods];
@@ -230,6 +243,23 @@ fn source_nat(shape: &Shape<'_>) -> Vec<Vec<Expression>> {
     let foreign = [Expression::Load(Field::IncomingName), Expression::NotEqual(shape.veth_prefix.as_str().into())];
     let outside = [Expression::Load(Field::Destination), Expression::NotInSet(NFT_DIRECT_SET)];
     vec![of_pods, [&leaves[..], &foreign, &outside, &translate].concat()]
+}
+
+fn leaves_by(shape: &Shape<'_>) -> [Expression; 2] {
+    [Expression::Load(Field::OutgoingName), Expression::Equal(name(shape.primary_link))]
+}
+
+/// The source is of the node's own range for pods that have no address of this family from the VPC.
+fn is_for_egress(family: Family) -> Vec<Expression> {
+    let (network, bits) = match family {
+        Family::V4 => (EGRESS_V4.octets().to_vec(), EGRESS_V4_BITS),
+        Family::V6 => (EGRESS_V6.octets().to_vec(), EGRESS_V6_BITS),
+    };
+    let mask = (0..network.len()).map(|at| {
+        let left = usize::from(bits).saturating_sub(at * 8).min(8);
+        u8::MAX.checked_shl(u32::try_from(8 - left).unwrap_or_default()).unwrap_or_default()
+    });
+    vec![Expression::Load(Field::Source), Expression::Keep(mask.collect()), Expression::Equal(network)]
 }
 
 pub(super) fn came_from_pod(shape: &Shape<'_>) -> [Expression; 2] {
@@ -314,6 +344,7 @@ mod tests {
                 external_snat,
                 source_ports: SourcePorts::Random,
                 veth_prefix: &prefix,
+                egress: false,
             };
             let first = Expression::Load(Field::ConnectionStatus);
             refresh(&shape).iter().any(

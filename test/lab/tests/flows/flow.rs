@@ -32,9 +32,12 @@ pub(crate) enum Setting {
     PeerExcluded,
     /// The same with 172.16.0.0/12, and `AWS_EXTERNAL_SERVICE_CIDRS` with a part of it that is on the node.
     ServicesByMain,
+    /// Pods whose only address of the family is not the VPC's (`ENABLE_V4_EGRESS`, `ENABLE_V6_EGRESS`).
+    Egress,
 }
 
 impl Setting {
+    /// Those that a node can change to and fro.
     pub(crate) const ALL: [Self; 4] = [Self::Default, Self::ExternalSnat, Self::PeerExcluded, Self::ServicesByMain];
 
     pub(crate) const fn title(self) -> &'static str {
@@ -42,6 +45,7 @@ impl Setting {
             Self::Default => "default settings",
             Self::ExternalSnat => "external SNAT",
             Self::PeerExcluded => "peered VPC excluded from SNAT, which is the same as a new network of the VPC",
+            Self::Egress => "pods that have addresses of the other family (egress)",
             Self::ServicesByMain => "172.16.0.0/12 excluded from SNAT, 172.17.0.0/16 an external service CIDR",
         }
     }
@@ -216,6 +220,8 @@ pub(crate) fn all() -> Vec<Flow> {
     let mut flows = rows(&default, Family::V4);
     flows.extend(rows(&others, Family::V4));
     flows.extend(rows(&default, Family::V6).into_iter().map(in_ipv6));
+    let egress = [(Setting::Egress, rows::EGRESS)];
+    flows.extend(Family::ALL.into_iter().flat_map(|family| rows(&egress, family)));
     flows
 }
 

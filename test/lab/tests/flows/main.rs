@@ -57,7 +57,7 @@ fn run(stack: Stack, proxy: Proxy, flows: &[flow::Flow]) -> Column {
     let mut world = World::new(stack);
     world.with_proxy(proxy);
     let outcomes = flows.iter().map(|flow| {
-        let concerned = stack.families().contains(&flow.family);
+        let concerned = stack.concerns(flow.family, flow.setting);
         concerned.then(|| world.within(flow.setting, |world| flow.follow(world)))
     });
     let outcomes = outcomes.collect();

@@ -33,7 +33,7 @@ pub(crate) fn markdown(flows: &[Flow], columns: &[Column]) -> String {
     let mut title = String::new();
     for (number, flow) in flows.iter().enumerate() {
         let columns: Vec<&Column> =
-            columns.iter().filter(|column| column.stack.families().contains(&flow.family)).collect();
+            columns.iter().filter(|column| column.stack.concerns(flow.family, flow.setting)).collect();
         let own_title = format!("{}, {}", family(flow.family), flow.setting.title());
         if own_title != title {
             title = own_title;
@@ -67,7 +67,9 @@ pub(crate) fn markdown(flows: &[Flow], columns: &[Column]) -> String {
 fn name(column: &Column) -> String {
     let stack = match column.stack {
         Stack::V4 => "IPv4",
+        Stack::V6 => "IPv6",
         Stack::Dual => "dual stack",
+        Stack::V4LeadingOut => "IPv6 egress",
     };
     format!("{stack}, {}", column.proxy)
 }

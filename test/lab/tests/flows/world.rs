@@ -4,14 +4,17 @@ mod addresses;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
 use addresses::{ENIS, Eni, IMDS, IMDS_V6, PEER_VPC, PODS, SUBNET, in_vpc, own_v6, pod_v6, prefix_v6};
 pub(crate) use addresses::{address_of, name_of, node_of};
 use eni_datapath::{Cidr, EniPlan, Family, Guard, HostPlan, PodWiring, Repair, add_pod, prepare_eni, prepare_host};
-use eni_proto::{EniMark, PodAddresses, PodKey, PodNetwork, VethPrefix};
+use eni_proto::{
+    EniMark, PodAddresses, PodKey, PodNetwork, VethPrefix,
+    numbers::{EGRESS_V4, EGRESS_V6},
+};
 use ipam_core::{
     EniId,
     ports::{Attachment, Interface, InterfaceKind},
@@ -24,21 +27,47 @@ use crate::{flow::Setting, probe, proxy::Proxy};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stack {
     V4,
+    /// Of the VPC in IPv6, and one that leads out in IPv4.
+    V6,
     Dual,
+    /// Of the VPC in IPv4, and one that leads out in IPv6.
+    V4LeadingOut,
 }
 
 impl Stack {
-    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::Dual];
+    pub(crate) const ALL: [Self; 4] = [Self::V4, Self::V6, Self::Dual, Self::V4LeadingOut];
 
+    /// Of the addresses that the VPC knows, and of the cluster's services.
     pub(crate) const fn families(self) -> &'static [Family] {
         match self {
-            Self::V4 => &[Family::V4],
+            Self::V4 | Self::V4LeadingOut => &[Family::V4],
+            Self::V6 => &[Family::V6],
             Self::Dual => &Family::ALL,
         }
     }
 
-    fn has(self, family: Family) -> bool {
-        self.families().contains(&family)
+    /// Whether a flow means anything in such a cluster.
+    pub(crate) fn concerns(self, family: Family, setting: Setting) -> bool {
+        let leads_out = match self {
+            Self::V4 | Self::Dual => None,
+            Self::V6 => Some(Family::V4),
+            Self::V4LeadingOut => Some(Family::V6),
+        };
+        match setting {
+            Setting::Egress => leads_out == Some(family),
+            Setting::Default | Setting::ExternalSnat | Setting::PeerExcluded | Setting::ServicesByMain => {
+                self != Self::V4LeadingOut && self.families().contains(&family)
+            }
+        }
+    }
+
+    /// Nodes always have IPv4.
+    fn of_nodes(self) -> &'static [Family] {
+        if self == Self::V4 { &[Family::V4] } else { &Family::ALL }
+    }
+
+    fn node_has_ipv6(self) -> bool {
+        self.of_nodes().contains(&Family::V6)
     }
 }
 
@@ -64,7 +93,7 @@ impl World {
         let add = |name| (name, lab.add_node(instance(name).parse().unwrap(), name).unwrap());
         let nodes = BTreeMap::from(["node-1", "node-2", "client"].map(add));
         let peer = lab.add_outside_host("peer", v4("peer"), PEER_VPC).unwrap();
-        if stack.has(Family::V6) {
+        if stack.node_has_ipv6() {
             for (.., number, _) in ENIS {
                 lab.give_ipv6(eni(*number), [(own_v6(*number), 128), (prefix_v6(*number), 80)]);
             }
@@ -178,12 +207,11 @@ impl World {
 
     fn wire_pods(&self) {
         for (name, node, index, last, mtu) in PODS {
-            let v6 = self.stack.has(Family::V6).then(|| pod_v6(node, *index, *last));
             let wiring = PodWiring {
                 key: PodKey::new("pods", &format!("sandbox-{name}"), "eth0").unwrap(),
                 pod: eni_proto::Pod { namespace: "default".into(), name: (*name).into(), uid: String::new() },
                 network: PodNetwork {
-                    addresses: PodAddresses::new(Some(in_vpc(*last)), v6).unwrap(),
+                    addresses: addresses_of(self.stack, pod_v6(node, *index, *last), *last),
                     eni: "eni".into(),
                     eni_mark: EniMark::of_device(*index),
                     mtu: *mtu,
@@ -196,7 +224,7 @@ impl World {
         // It offers larger segments than its link carries, so that who sends to it has to find the path's MTU.
         let small = self.pods["small"].namespace();
         small.ip("route change default via 169.254.1.1 dev eth0 advmss 8961\n").unwrap();
-        if self.stack.has(Family::V6) {
+        if self.stack.node_has_ipv6() {
             small.ip("route change default via fe80::1 dev eth0 advmss 8941\n").unwrap();
         }
     }
@@ -217,25 +245,36 @@ impl World {
         }
         self.lab.fabric().ip(&format!("addr add {IMDS}/32 dev lo\naddr add {IMDS_V6}/128 dev lo nodad\n")).unwrap();
         let others = ["node-1", "node-2", "client", "peer", "container", "internet", "imds"];
-        for (name, family) in PODS
-            .iter()
-            .map(|(name, ..)| *name)
-            .chain(others)
-            .flat_map(|name| self.stack.families().iter().map(move |f| (name, *f)))
-        {
-            self.place(name).inside(|| probe::serve(name, address_of(name, family))).unwrap();
+        let pods = PODS.iter().map(|(name, ..)| (*name, self.stack.families()));
+        for (name, families) in pods.chain(others.map(|name| (name, self.stack.of_nodes()))) {
+            for family in families {
+                self.place(name).inside(|| probe::serve(name, address_of(name, *family))).unwrap();
+            }
         }
     }
 }
 
-fn v4(name: &str) -> std::net::Ipv4Addr {
+/// All addresses of a pod.
+fn addresses_of(stack: Stack, v6: Ipv6Addr, last: [u8; 2]) -> PodAddresses {
+    let [.., low] = last;
+    let out_v4 = Ipv4Addr::from_bits(EGRESS_V4.to_bits() | u32::from(low));
+    let out_v6 = Ipv6Addr::from_bits(EGRESS_V6.to_bits() | u128::from(low));
+    match stack {
+        Stack::V4 => PodAddresses::V4(in_vpc(last)),
+        Stack::V6 => PodAddresses::Dual(out_v4, v6),
+        Stack::Dual => PodAddresses::Dual(in_vpc(last), v6),
+        Stack::V4LeadingOut => PodAddresses::Dual(in_vpc(last), out_v6),
+    }
+}
+
+fn v4(name: &str) -> Ipv4Addr {
     match address_of(name, Family::V4) {
         IpAddr::V4(address) => address,
         IpAddr::V6(_) => unreachable!(),
     }
 }
 
-fn v6(name: &str) -> std::net::Ipv6Addr {
+fn v6(name: &str) -> Ipv6Addr {
     match address_of(name, Family::V6) {
         IpAddr::V6(address) => address,
         IpAddr::V4(_) => unreachable!(),
@@ -254,10 +293,10 @@ fn host_plan(node: &str, setting: Setting, stack: Stack) -> HostPlan {
         by_main: vec![],
         veth_prefix: VethPrefix::default(),
         mtu: 9001,
-        ipv6: stack.has(Family::V6),
+        ipv6: stack.node_has_ipv6(),
     };
     match setting {
-        Setting::Default => {}
+        Setting::Default | Setting::Egress => {}
         Setting::ExternalSnat => plan.external_snat = true,
         Setting::PeerExcluded => plan.direct.push(Cidr::new(PEER_VPC.network, PEER_VPC.prefix).unwrap()),
         Setting::ServicesByMain => {
@@ -278,8 +317,8 @@ fn eni_plans(node: &str, stack: Stack) -> impl Iterator<Item = EniPlan> {
         card: 0,
         mark: EniMark::of_device(*index),
         mtu: 9001,
-        ipv6: stack.has(Family::V6),
-        primary_v6: stack.has(Family::V6).then(|| own_v6(*number)),
+        ipv6: stack.node_has_ipv6(),
+        primary_v6: stack.node_has_ipv6().then(|| own_v6(*number)),
     })
 }
 

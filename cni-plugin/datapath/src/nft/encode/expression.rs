@@ -41,15 +41,24 @@ pub(super) fn encode(family: Family, expression: &Expression) -> Attributes {
         Expression::Put(address) => immediate(REGISTER, value(&address.octets())),
         Expression::SourceNat(ports) => {
             let nat = Attributes::new().be32(1, 0).be32(2, code(family).into()).be32(3, REGISTER);
-            let nat = match ports {
-                SourcePorts::Random => nat.be32(7, FULLY_RANDOM),
-                SourcePorts::Hashed => nat.be32(7, RANDOM),
-                SourcePorts::Kept => nat,
-            };
-            ("nat", nat)
+            ("nat", with_ports(nat, 7, *ports))
+        }
+        Expression::Masquerade(ports) => ("masq", with_ports(Attributes::new(), 1, *ports)),
+        Expression::Keep(mask) => {
+            let length = u32::try_from(mask.len()).unwrap_or_default();
+            let registers = Attributes::new().be32(1, REGISTER).be32(2, REGISTER).be32(3, length);
+            ("bitwise", registers.nested(4, value(mask)).nested(5, value(&vec![0; mask.len()])))
         }
     };
     Attributes::new().text(1, name).nested(2, data)
+}
+
+fn with_ports(nat: Attributes, kind: u16, ports: SourcePorts) -> Attributes {
+    match ports {
+        SourcePorts::Random => nat.be32(kind, FULLY_RANDOM),
+        SourcePorts::Hashed => nat.be32(kind, RANDOM),
+        SourcePorts::Kept => nat,
+    }
 }
 
 fn immediate(register: u32, data: Attributes) -> (&'static str, Attributes) {

@@ -243,6 +243,20 @@ pub(super) const WITH_SERVICES_BY_MAIN: &[Row] = &[
     ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
 ];
 
+pub(super) const EGRESS: &[Row] = &[
+    ("pod on primary ENI to internet", "a", "internet", ALL, "internet sees node-1", "eth0"),
+    ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
+    ("pod on another secondary ENI to internet", "d", "internet", ALL, "internet sees node-1", "eth0"),
+    ("pod on secondary ENI to host in the VPC", "b", "client", ALL, "client sees node-1", "eth0"),
+    ("pod on secondary ENI to other node", "b", "node-2", ALL, "node-2 sees node-1", "eth0, node-2 eth0"),
+    ("pod on primary ENI to peered VPC", "a", "peer", ALL, "peer sees node-1", "eth0"),
+    ("pod on secondary ENI to peered VPC", "b", "peer", ALL, "peer sees node-1", "eth0"),
+    ("pod on secondary ENI to IMDS", "b", "imds", &[Tcp], "imds sees node-1", "eth0"),
+    ("closed port of internet host", "b", "internet", &[Unreachable], "internet sees node-1", "eth0"),
+    ("path MTU, pod on secondary ENI to internet", "b", "internet", &[LearnsMtu(1500)], "internet sees node-1", "eth0"),
+    ("pod with the address of a pod on another node", "b", "internet", &[As("f")], "nobody", "-"),
+];
+
 /// Name, answer and way of what is otherwise in IPv6: a pod goes everywhere with its own address, by its ENI. Errors of the node come
 /// by the ENI of what they are about.
 pub(super) const OTHERWISE_IN_IPV6: &[(&str, &str, &str)] = &[

@@ -146,7 +146,7 @@ pub(crate) struct Kube {
     news: mpsc::Receiver<News>,
     /// That of the settings.
     policy: Policy,
-    /// What has been made of it.
+    /// What an earlier run knew: all that is new is stored.
     known: Wanted,
 }
 
@@ -158,10 +158,10 @@ pub(crate) async fn begin(
 ) -> (Option<Kube>, Newsroom, Policy) {
     let (kube, newsroom) = start(settings.kube.as_ref());
     let Some(mut kube) = kube else { return (None, newsroom, settings.policy.clone()) };
-    let wanted = kube.wanted(known, stage).await;
     kube.policy = settings.policy.clone();
-    let policy = wanted.complete(kube.policy.clone(), kube.settings.eni_config.is_some());
-    kube.known = wanted;
+    kube.known = known.clone();
+    let wanted = kube.wanted(known, stage).await;
+    let policy = wanted.complete(settings.policy.clone(), kube.settings.eni_config.is_some());
     (Some(kube), newsroom, policy)
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn prepare(plan: &HostPlan, mut gate: Option<&mut Nft>) -> Result<Lin
         match &mut gate {
             Some(gate) => stay::ensure(gate, &shape, stay::Owner::Socket)?,
             None => stay::ensure(&mut Nft::open()?, &shape, stay::Owner::Anybody)?,
-        }
+        };
     }
     Ok(link.clone())
 }

@@ -95,7 +95,7 @@ fn names_and_address_of_an_ended_pod_are_free_for_the_next() {
             assert!(!end(&world, &ended), "{who}");
         }
         let state = world.on_node(|| observe_pods(&prefix())).unwrap();
-        assert_eq!(state.routes.get(&address(&next)), Some(&wired.host_index), "{who}");
+        assert_eq!(state.routes.get(&address(next)), Some(&wired.host_index), "{who}");
         assert_eq!((state.links.len(), state.marks.len()), (1, 1), "{who}: {state:?}");
         world.on_node(|| del_pod(&prefix(), &next.key, &next.pod, None)).unwrap();
         assert_eq!(world.on_node(snapshot), before, "{who}");

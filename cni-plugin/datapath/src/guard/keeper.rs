@@ -253,6 +253,8 @@ impl Keeper {
         let mut refused = BTreeMap::new();
         let mut ops = Vec::new();
         let mut pods = Vec::new();
+        // Our own transactions do not make what was seen stale.
+        let mut seen = seen.clone();
         for remedy in due {
             let outcome = match remedy {
                 Remedy::Op(op) => {
@@ -264,14 +266,14 @@ impl Keeper {
                     continue;
                 }
                 Remedy::Name(link) => self.rename(*link, state),
-                Remedy::Table(family) => self.mend_table(*family, wanted, state, seen),
+                Remedy::Table(family) => self.mend_table(*family, wanted, state, &mut seen),
                 Remedy::Settings => set_up(wanted, state).map_err(NotDone::from),
                 Remedy::ReversePathOfAll => relax(wanted).map_err(NotDone::from),
             };
             refused.extend(outcome.err().map(|why| (*remedy, why)));
         }
         refused.extend(self.mend_ops(&ops));
-        refused.extend(self.mend_pods(&pods, seen));
+        refused.extend(self.mend_pods(&pods, &seen));
         refused
     }
 
@@ -325,7 +327,7 @@ impl Keeper {
         family: Family,
         wanted: &mut Wanted,
         state: &HostState,
-        seen: &Seen,
+        seen: &mut Seen,
     ) -> Result<(), NotDone> {
         let Some((plan, link)) = primary(wanted, state) else { return Ok(()) };
         let prepared = link.clone();
@@ -337,9 +339,11 @@ impl Keeper {
         if !host::mend_table(&mut self.nft, seen.generation, &shape, &marks, pods.as_ref())? {
             return Err(NotDone::Meanwhile);
         }
+        seen.generation = seen.generation.wrapping_add(1);
         let plan = plan.clone();
         if let Some(gate) = &mut wanted.gate {
-            stay::ensure(gate, &host::shape(&plan, &prepared, family), stay::Owner::Socket)?;
+            let made = stay::ensure(gate, &host::shape(&plan, &prepared, family), stay::Owner::Socket)?;
+            seen.generation = seen.generation.wrapping_add(made.into());
         }
         // The tables of both families are found wrong by a new name; each is written by itself.
         let pictures = self.nft.pictures()?;

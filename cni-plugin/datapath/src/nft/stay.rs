@@ -36,20 +36,20 @@ pub(crate) enum Owner {
     Socket,
 }
 
-/// Makes the table, unless it is there as it shall be, or another socket owns it, which made it so.
-pub(crate) fn ensure(nft: &mut Nft, shape: &Shape<'_>, owner: Owner) -> Result<(), NftError> {
+/// Makes the table, unless it is there as it shall be, or another socket owns it, which made it so. Returns whether it made it.
+pub(crate) fn ensure(nft: &mut Nft, shape: &Shape<'_>, owner: Owner) -> Result<bool, NftError> {
     let there = nft.table(shape.family, TABLE)?;
     let owned = there.as_ref().is_some_and(|there| there.owned);
     let enough = owned || owner == Owner::Anybody;
     if enough && nft.rules_are(shape.family, TABLE, CHAIN, &rules(shape))? {
-        return Ok(());
+        return Ok(false);
     }
     let outcome = nft.commit(&write(shape, there.is_some(), owner));
     let refused = |errno| matches!(&outcome, Err(NftError::Refused { source, .. }) if source.errno == errno);
     match owner {
         Owner::Socket if refused(Errno::EOPNOTSUPP) || refused(Errno::EINVAL) => ensure(nft, shape, Owner::Anybody),
-        Owner::Socket | Owner::Anybody if refused(Errno::EPERM) => Ok(()),
-        Owner::Socket | Owner::Anybody => outcome,
+        Owner::Socket | Owner::Anybody if refused(Errno::EPERM) => Ok(false),
+        Owner::Socket | Owner::Anybody => outcome.map(|()| true),
     }
 }
 

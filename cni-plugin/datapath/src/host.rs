@@ -103,6 +103,8 @@ pub fn prepare_host(plan: &HostPlan) -> Result<String, HostError> {
 
 /// `gate` will own the last gate; without it anybody can change that.
 pub(crate) fn prepare(plan: &HostPlan, mut gate: Option<&mut Nft>) -> Result<Link, HostError> {
+    // Where there is no nf_tables nothing is begun.
+    Nft::open()?.generation()?;
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
     let state = observe_host(&mut socket)?;
     let link = state.link_of(plan.primary_mac).ok_or(HostError::LinkMissing { mac: plan.primary_mac })?;

@@ -45,6 +45,9 @@ pub enum NftError {
         /// What was being done.
         step: String,
     },
+    /// The kernel was built without nf_tables, or its module is missing.
+    #[error("this kernel has no nf_tables (CONFIG_NF_TABLES), which pods' packets need")]
+    Unsupported,
     /// There is no talking to the kernel.
     #[error("nf_tables socket failed")]
     Socket(#[from] io::Error),
@@ -68,7 +71,10 @@ pub(crate) struct Nft(NetlinkSocket);
 
 impl Nft {
     pub(crate) fn open() -> Result<Self, NftError> {
-        Ok(Self(NetlinkSocket::open(NETLINK_NETFILTER)?))
+        match NetlinkSocket::open(NETLINK_NETFILTER) {
+            Err(error) if error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) => Err(NftError::Unsupported),
+            opened => Ok(Self(opened?)),
+        }
     }
 
     /// Works with a connection that this thread keeps.
@@ -103,12 +109,18 @@ impl Nft {
     /// Returns the number that grows with every transaction in this namespace.
     pub(crate) fn generation(&mut self) -> Result<u32, NftError> {
         let reply = self.0.ask(encode::generation_request())?;
+        if reply.result.as_ref().is_err_and(is_unknown) {
+            return Err(NftError::Unsupported);
+        }
         let number = reply.data.iter().find_map(|(kind, payload)| encode::read_generation(*kind, payload));
         number.ok_or_else(|| NftError::Socket(io::Error::other("nf_tables told no generation")))
     }
 
     fn send(&mut self, messages: Vec<Message>, changes: &[Step]) -> Result<(), NftError> {
         let replies = self.0.exchange(&messages)?;
+        if replies.first().is_some_and(|border| border.result.as_ref().is_err_and(is_unknown)) {
+            return Err(NftError::Unsupported);
+        }
         // The first message opens the transaction; the kernel answers it only to refuse everything.
         let steps = std::iter::once("commit".to_owned()).chain(changes.iter().map(|(_, change)| change.to_string()));
         let refused: Vec<_> =
@@ -253,9 +265,33 @@ pub(crate) struct Table {
     owned: bool,
 }
 
+/// Whether the kernel knows nobody who understands a message. Source: net/netfilter/nfnetlink.c, which says so by the first code to a
+/// single message and by the second to the first one of a transaction.
+fn is_unknown(refusal: &Refusal) -> bool {
+    matches!(refusal.errno, Errno::EINVAL | Errno::EOPNOTSUPP)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// nf_tables is subsystem 10; of 15 no kernel has heard.
+    #[test]
+    fn a_kernel_without_nf_tables_is_told_apart() {
+        let mut socket = NetlinkSocket::open(NETLINK_NETFILTER).unwrap();
+        let strange = |mut message: Message| {
+            message.kind = 15 << 8;
+            message
+        };
+        let reply = socket.ask(strange(encode::generation_request())).unwrap();
+        assert!(is_unknown(&reply.result.unwrap_err()));
+        let mut batch = encode::transaction(&[(Family::V4, Change::AddTable)], None);
+        let subsystem_at = 2;
+        batch[0].payload[subsystem_at..subsystem_at + 2].copy_from_slice(&15_u16.to_be_bytes());
+        let border = socket.exchange(&batch).unwrap().remove(0);
+        assert!(is_unknown(&border.result.unwrap_err()));
+        assert!(Nft::open().unwrap().generation().is_ok(), "this one has it");
+    }
 
     #[test]
     fn a_transaction_on_a_stale_view_is_not_done() {

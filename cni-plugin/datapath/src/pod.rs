@@ -48,6 +48,8 @@ pub use branch::{add_branch_pod, check_branch_pod, del_branch_pod, prepare_branc
 pub use check::{Difference, ExpectedEnd, ExpectedPod, check_pod};
 pub use remove::{EndedLink, del_pod, delete_ended, end_pod, find_pod, further_pods, remove_ended};
 
+/// Links with less have no IPv6 and none of its settings. Source: `IPV6_MIN_MTU`.
+const MIN_MTU_V6: u16 = 1280;
 /// How often an ADD clears a taken name away: two ADDs of one pod may meet, but not for ever.
 const ATTEMPTS: usize = 4;
 
@@ -114,6 +116,18 @@ pub enum WireError {
     /// The kernel has no VLANs, which branch ENIs need.
     #[error("this kernel has no VLANs (CONFIG_VLAN_8021Q), which security groups for pods need")]
     NoVlan,
+    /// The host uses the address itself, so that packets to the pod would end there; nothing of this ADD is left.
+    #[error("the host has the address {address} itself; take it off its interface, see `ip route get {address}`")]
+    AddressOfHost {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Somebody renamed or deleted the host link while it was set up; nothing of this ADD is left.
+    #[error("somebody renamed or deleted link {link} while it was set up")]
+    LinkTaken {
+        /// Its name as it was made.
+        link: String,
+    },
     /// The kernel refused a step on the host.
     #[error("cannot {step}")]
     Refused {
@@ -196,12 +210,15 @@ pub fn forget_addresses(addresses: &BTreeSet<IpAddr>) -> Result<usize, WireError
 fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireError> {
     let netns = Netns::open_other(&wiring.netns)?;
     // A path that is a namespace of another kind is found out here, before anything is made.
-    let mut pod = open_inside(&netns)?;
+    let wants_ipv6 = wiring.network.addresses.v6().is_some();
+    let mut pod = netns.inside(|| {
+        if wants_ipv6 {
+            // Runtimes make namespaces without IPv6.
+            sysctl::ensure("ipv6/conf/default/disable_ipv6", 0)?;
+        }
+        Ok::<_, WireError>(NetlinkSocket::open(NETLINK_ROUTE)?)
+    })??;
     let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
-    if wiring.network.addresses.v6().is_some() {
-        // Runtimes make namespaces without IPv6.
-        netns.inside(|| sysctl::ensure("ipv6/conf/default/disable_ipv6", 0))??;
-    }
     let pair = plan::veth_pair(wiring);
     for _ in 0..ATTEMPTS {
         if let Some((host_index, pod_index)) = create(&mut host, &pair, &netns)? {
@@ -265,12 +282,24 @@ fn finish(
     checkpoint(Step::PairMade)?;
     // Router advertisements of a pod must never reach the host's routes (CVE-2020-10749).
     let has_ipv6 = sysctl::write_if_present(&format!("ipv6/conf/{}/accept_ra", wired.host_link), 0)?;
+    if !has_ipv6 && sysctl::has_ipv6() && wiring.network.mtu >= MIN_MTU_V6 {
+        return Err(WireError::LinkTaken { link: wired.host_link.clone() });
+    }
     let alias = plan::alias(wiring).to_string();
     let leads_in = lead_in(wiring, wired.host_index);
     // The label comes last: from then on the guard takes what is missing for damage.
-    let mut messages: Vec<_> = leads_in.iter().copied().map(route::op_message).collect();
+    let addresses: Vec<IpAddr> = wiring.network.addresses.all().collect();
+    let mut messages: Vec<_> = addresses.iter().map(|address| route::way_to(*address)).collect();
+    messages.extend(leads_in.iter().copied().map(route::op_message));
     messages.push(route::claim_link(wired.host_index, &alias, has_ipv6));
-    let mut replies = host.exchange(&messages)?.into_iter().map(|reply| reply.result);
+    let mut replies = host.exchange(&messages)?.into_iter();
+    for (address, way) in addresses.into_iter().zip(replies.by_ref()) {
+        // That there is no way yet is as it should be.
+        if way.data.iter().any(|(kind, payload)| route::ends_here(*kind, payload)) {
+            return Err(WireError::AddressOfHost { address });
+        }
+    }
+    let mut replies = replies.map(|reply| reply.result);
     for (op, outcome) in leads_in.iter().zip(replies.by_ref()) {
         outcome.map_err(|source| match op {
             Op::Add(Object::Route(route)) if source.errno == Errno::EEXIST => {

@@ -23,7 +23,7 @@ use crate::{
     socket::Message,
 };
 
-pub(crate) use read::{read_address, read_foreign_route, read_link, read_neighbour, read_route, read_rule};
+pub(crate) use read::{ends_here, read_address, read_foreign_route, read_link, read_neighbour, read_route, read_rule};
 
 // Source: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
 const AF_INET: u16 = 2;
@@ -116,6 +116,15 @@ pub(crate) fn rename_link(index: u32, name: &str) -> Message {
     message.header.index = index;
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     encode(&RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Asks by which route a packet to this address would go.
+pub(crate) fn way_to(address: IpAddr) -> Message {
+    let mut message = RouteMessage::default();
+    message.header.address_family = code(Family::of(address));
+    message.header.destination_prefix_length = Cidr::host(address).prefix();
+    message.attributes.push(RouteAttribute::Destination(address.into()));
+    encode(&RouteNetlinkMessage::GetRoute(message), 0)
 }
 
 /// Creates both ends where they belong: the host end here and up, the pod end in the namespace of `pod_netns`.

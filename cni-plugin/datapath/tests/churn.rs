@@ -131,12 +131,18 @@ fn pods_come_and_go_while_others_change_links_all_the_time() {
         over.store(true, Ordering::Relaxed);
         (lists, disturbing.join().unwrap())
     });
+    let drift = guard.drift();
     drop(guard);
     let repairs = repairs.lock().unwrap();
     println!(
-        "{wirings} wirings beside {events} foreign link events: 0 failed, {lists} lists asked, {} repairs",
-        repairs.len()
+        "{wirings} wirings beside {events} foreign link events: 0 failed, {lists} lists asked, {} repairs; {} looks of the \
+         guard, {} of them in vain",
+        repairs.len(),
+        drift.looks,
+        drift.failed_looks
     );
+    // A list that changes while it is told is begun anew; that must not keep the guard blind.
+    assert!(drift.failed_looks * 10 <= drift.looks, "{drift:#?}");
     assert_eq!(lists, 0);
     assert_eq!(world.on_node(|| pod_leftovers().unwrap()), Vec::<String>::new());
     let given_up: Vec<_> = repairs.iter().filter(|repair| matches!(repair.outcome, Outcome::LeftAlone(_))).collect();

@@ -178,6 +178,32 @@ mod tests {
         payload
     }
 
+    /// The socket has room for a few messages, and nobody reads them while links come and go.
+    #[test]
+    fn lost_notifications_are_counted_and_everything_is_looked_at() {
+        let shared = Shared::new(&Arc::default(), &Arc::default(), &Arc::default());
+        let (drift, stopped) = (Arc::clone(&shared.drift), Arc::clone(&shared.stopped));
+        let (kicks, inbox) = mpsc::channel();
+        let netns = crate::Netns::fresh().unwrap();
+        netns
+            .inside(move || {
+                let socket = open(NETLINK_ROUTE, &GROUPS_ROUTE).unwrap();
+                socket.set_rx_buf_sz(1_u32).unwrap();
+                for _ in 0..10 {
+                    for line in ["link add one type veth peer name two", "link del one"] {
+                        assert!(std::process::Command::new("ip").args(line.split(' ')).status().unwrap().success());
+                    }
+                }
+                let listener = thread::spawn(move || listen(&socket, &|_, _| false, &kicks, &shared));
+                let kick = inbox.recv_timeout(std::time::Duration::from_secs(20));
+                stopped.store(true, Ordering::Relaxed);
+                listener.join().unwrap();
+                assert!(matches!(kick, Ok(Kick::Look(_))), "{kick:?}");
+            })
+            .unwrap();
+        assert!(drift.lock().unwrap().overruns > 0);
+    }
+
     #[test]
     fn only_what_may_be_ours_is_looked_at() {
         let eni = MacAddress([2, 0, 0, 0, 0, 9]);

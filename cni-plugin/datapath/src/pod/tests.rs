@@ -1,3 +1,4 @@
+mod disturbed;
 #[path = "../../tests/world/mod.rs"]
 pub(super) mod world;
 

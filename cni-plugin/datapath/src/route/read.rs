@@ -80,6 +80,14 @@ pub(crate) fn read_address(kind: u16, payload: &[u8]) -> Option<(Address, bool)>
     Some((Address { link: message.header.index, address }, ours))
 }
 
+/// Whether the answer to [`way_to`](super::way_to) says that the address is the host's own. Source: `RTN_LOCAL` in linux/rtnetlink.h.
+pub(crate) fn ends_here(kind: u16, payload: &[u8]) -> bool {
+    const RTM_NEWROUTE: u16 = 24;
+    const TYPE_AT: usize = 7;
+    const LOCAL: u8 = 2;
+    kind == RTM_NEWROUTE && payload.get(TYPE_AT) == Some(&LOCAL)
+}
+
 /// A unicast route of ours; nothing for any other.
 pub(crate) fn read_route(kind: u16, payload: &[u8]) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = decode(kind, payload)? else { return None };

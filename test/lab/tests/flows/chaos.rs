@@ -79,7 +79,7 @@ const BREAKAGES: &[&str] = &[
 fn state(node: &Namespace) -> String {
     let script = "ip rule; ip -6 rule; ip route show table all | grep -v 'table local'; ip -6 route show table all proto 142
         ip -4 -o address | cut -d' ' -f2-5; ip -6 neighbour show nud permanent
-        for link in /sys/class/net/*; do cat $link/address $link/mtu $link/group; echo $(( $(cat $link/flags) & 1 )); done
+        ip -o link | awk '{ line = $2 ($3 ~ /[<,]UP[,>]/); for (i = 4; i < NF; i++) if ($i ~ /^(mtu|group|link.ether)$/) line = line \" \" $(i + 1); print line }'
         cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter
         cat /proc/sys/net/ipv4/conf/eth[12]/arp_* /proc/sys/net/ipv6/conf/eth0/accept_ra /proc/sys/net/ipv6/conf/all/forwarding
         for family in ip ip6; do nft -s list table $family eni_cni; nft -s list table $family eni_cni_stay; done";

@@ -38,14 +38,48 @@ pub(crate) enum Verb {
         #[arg(long)]
         force: bool,
     },
-    /// Shows how the pool of the running daemon stands.
+    /// Shows how the pool of the running daemon stands: ENIs, addresses, what is waited for.
+    #[command(after_help = STATUS_HELP)]
     Status {
         #[command(flatten)]
         places: Places,
-        /// For people or for machines.
-        #[arg(long, value_enum, default_value_t = Output::Table)]
-        output: Output,
+        #[command(flatten)]
+        look: Look,
     },
+    /// Shows which pod has which address.
+    #[command(after_help = PODS_HELP)]
+    Pods {
+        #[command(flatten)]
+        places: Places,
+        #[command(flatten)]
+        look: Look,
+    },
+    /// Shows what the daemon does at EC2, would do next, and waits for; and how its share of EC2's budget is used.
+    #[command(after_help = PLAN_HELP)]
+    Plan {
+        #[command(flatten)]
+        places: Places,
+        #[command(flatten)]
+        look: Look,
+    },
+    /// Changes the level of the running daemon's log until it ends: error, warn, info, debug or trace.
+    LogLevel {
+        #[command(flatten)]
+        places: Places,
+        level: String,
+    },
+    /// Writes all that helps to find out what is wrong into one tar archive: bounded, without secrets, with or without a daemon.
+    #[command(after_help = BUNDLE_HELP)]
+    SupportBundle {
+        #[command(flatten)]
+        places: Places,
+        /// The archive; it must not be there yet.
+        #[arg(default_value = "ipamd-support.tar")]
+        path: PathBuf,
+    },
+    /// Prints the completion script of a shell.
+    #[command(after_help = "Example:\n  ipamd completions bash > /etc/bash_completion.d/ipamd")]
+    Completions { shell: clap_complete::Shell },
     /// Holds every lease against database, kernel and EC2; says what is wrong, why it matters and how to mend it.
     #[command(after_help = DOCTOR_HELP)]
     Doctor {
@@ -108,6 +142,32 @@ pub(crate) enum ConfigVerb {
     },
 }
 
+const STATUS_HELP: &str = "Examples:
+  ipamd status
+  ipamd status --watch
+  ipamd status --output json | jq .addresses
+
+Exit codes: 0 ready; 1 no daemon answers; 3 the daemon answers, but is not ready.";
+
+const PODS_HELP: &str = "Examples:
+  ipamd pods
+  ipamd pods --output wide
+  ipamd pods --output json | jq -r '.leases[] | .pod + \" \" + .address'
+
+Exit codes: 0 shown; 1 no daemon answers; 3 the daemon has not finished its start.";
+
+const PLAN_HELP: &str = "Examples:
+  ipamd plan
+  ipamd plan --watch --output wide
+
+Changes nothing. Exit codes: 0 shown; 1 no daemon answers; 3 the daemon has not finished its start.";
+
+const BUNDLE_HELP: &str = "Example:
+  ipamd support-bundle /tmp/node-7.tar
+
+In it: settings, the daemon's documents and metrics, doctor, history, links, rules, routes, nf_tables, CNI configuration. Names of pods and
+addresses are in it; lines that look like secrets are cut. Exit codes: 0 written; 1 not.";
+
 const CHECK_HELP: &str = "Examples:
   ipamd config check
   ipamd config check --config /etc/eni-cni/ipamd.toml --set WARM_IP_TARGET=8 --output json
@@ -159,6 +219,28 @@ pub(crate) struct Places {
     /// Folder of release notes; goes before IPAMD_RELEASED_DIR.
     #[arg(long)]
     released_dir: Option<PathBuf>,
+}
+
+/// How something of the running daemon is shown.
+#[derive(clap::Args)]
+pub(crate) struct Look {
+    /// For people, for people with room, or JSON.
+    #[arg(long = "output", value_enum, default_value_t = Form::Table)]
+    pub(crate) form: Form,
+    /// Shows it again every 2 seconds until it is ended.
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// Form of what is shown of the running daemon.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// Lines for people.
+    Table,
+    /// The same with everything in full.
+    Wide,
+    /// JSON.
+    Json,
 }
 
 /// Form of what is printed.

@@ -33,6 +33,11 @@ pub(crate) fn check(sources: &Sources, as_json: bool) -> ExitCode {
     }
 }
 
+/// The settings, who set each, what is wrong and what has no effect, as JSON.
+pub(crate) fn as_text(sources: &Sources) -> String {
+    format!("{:#}\n", object(sources, &sources.warnings(), Settings::of(sources).err().as_ref()))
+}
+
 /// Shows all settings that there are.
 #[allow(clippy::print_stdout, reason = "a command for people")]
 pub(crate) fn reference(as_json: bool) -> ExitCode {

@@ -57,6 +57,12 @@ pub(crate) async fn show(settings: &Settings, with_ec2: bool, as_json: bool) -> 
     }
 }
 
+/// The report without EC2, as JSON.
+pub(crate) async fn report(settings: &Settings) -> String {
+    let sources = inspect::sources(settings, false).await;
+    as_objects(&judge(&sources), sources.leases.as_ref().map_or(0, Vec::len))
+}
+
 /// Compares the sources; worst first.
 fn judge(sources: &Sources) -> Vec<Finding> {
     let mut findings = silent(sources);

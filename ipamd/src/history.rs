@@ -115,6 +115,14 @@ pub(crate) async fn show(path: &Path, question: &Question, as_json: bool) -> Exi
     }
 }
 
+/// All that is known, as JSON; in words why nothing is.
+pub(crate) async fn recent(path: &Path) -> String {
+    match store::tenures(path, &Question::default()).await {
+        Ok(tenures) => lines_of_json(&tenures),
+        Err(error) => format!("{}\n", chain(&error)),
+    }
+}
+
 const fn advice(error: &StoreError) -> &'static str {
     match error {
         StoreError::Open { .. } => ". Has `ipamd serve` ever run here? --database names another file.",

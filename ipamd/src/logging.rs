@@ -15,7 +15,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::metrics::open;
+use crate::{metrics::open, table::printable};
 
 /// Size at which a log file is set aside, in bytes, and how many of those are kept.
 const LARGEST: u64 = 20 << 20;
@@ -83,9 +83,28 @@ impl<'a> MakeWriter<'a> for Sink {
 
     fn make_writer(&'a self) -> Self::Writer {
         match self {
-            Self::Stderr => Box::new(io::stderr()),
-            Self::File(file) => Box::new(Line(file)),
+            Self::Stderr => Box::new(Plain(io::stderr())),
+            Self::File(file) => Box::new(Plain(Line(file))),
         }
+    }
+}
+
+/// Writes out what a terminal would obey, and a line's end within a line: names of pods, and what others say, stand in the log.
+struct Plain<W>(W);
+
+impl<W: Write> Write for Plain<W> {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let line = String::from_utf8_lossy(text);
+        let (line, end) = match line.strip_suffix('\n') {
+            Some(line) => (line, "\n"),
+            None => (&*line, ""),
+        };
+        self.0.write_all(format!("{}{end}", printable(line)).as_bytes())?;
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -167,6 +186,14 @@ mod tests {
         assert_eq!(names, ["ipamd.log", "ipamd.log.1", "ipamd.log.2", "ipamd.log.3", "ipamd.log.4"]);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "line 0019\n");
         assert_eq!(std::fs::read_to_string(path.with_extension("log.4")).unwrap(), "line 0015\n");
+    }
+
+    #[test]
+    fn a_name_in_the_log_commands_no_terminal_and_begins_no_line() {
+        let mut out = Vec::new();
+        let line = "pod=web/\u{1b}[2J\n2026 INFO forged\u{202e}\n";
+        assert_eq!(Plain(&mut out).write(line.as_bytes()).unwrap(), line.len());
+        assert_eq!(String::from_utf8(out).unwrap(), "pod=web/\\u{1b}[2J\\u{a}2026 INFO forged\\u{202e}\n");
     }
 
     #[test]

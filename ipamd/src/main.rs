@@ -4,6 +4,8 @@
 
 mod admin;
 mod arguments;
+mod ask;
+mod bundle;
 mod cards;
 mod clock;
 mod config;
@@ -38,8 +40,9 @@ mod view;
 
 use std::process::ExitCode;
 
-use arguments::{Arguments, ConfigVerb, Output, Places, Verb};
-use clap::Parser;
+use arguments::{Arguments, ConfigVerb, Look, Output, Places, Verb};
+use ask::Subject;
+use clap::{CommandFactory, Parser};
 use settings::Settings;
 
 #[tokio::main]
@@ -52,10 +55,21 @@ async fn main() -> ExitCode {
             Ok(vec![format!("{} is in {}: {versions}", plugin.display(), settings.plugin_dir.display())])
         }),
         Verb::Uninstall { force } => with_settings(|settings| install::uninstall(settings, force)),
-        Verb::Status { places, output } => match places.settings() {
-            Ok(settings) => status::show(&settings.socket, output == Output::Json).await,
+        Verb::Status { places, look } => looked(&places, Subject::Status, &look).await,
+        Verb::Pods { places, look } => looked(&places, Subject::Pods, &look).await,
+        Verb::Plan { places, look } => looked(&places, Subject::Plan, &look).await,
+        Verb::LogLevel { places, level } => match places.settings() {
+            Ok(settings) => ask::set_log_level(&settings.socket, &level).await,
             Err(code) => code,
         },
+        Verb::SupportBundle { places, path } => match (places.sources(), places.settings()) {
+            (Ok(sources), Ok(settings)) => Box::pin(bundle::write(&sources, &settings, &path)).await,
+            (Err(code), _) | (_, Err(code)) => code,
+        },
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "ipamd", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
         Verb::Doctor { places, no_ec2, output } => match places.settings() {
             Ok(settings) => Box::pin(doctor::show(&settings, !no_ec2, output == Output::Json)).await,
             Err(code) => code,
@@ -73,6 +87,13 @@ async fn main() -> ExitCode {
             Ok(settings) => history::show(&settings.database, &question, output == Output::Json).await,
             Err(code) => code,
         },
+    }
+}
+
+async fn looked(places: &Places, subject: Subject, look: &Look) -> ExitCode {
+    match places.settings() {
+        Ok(settings) => ask::show(&settings.socket, subject, look).await,
+        Err(code) => code,
     }
 }
 

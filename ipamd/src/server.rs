@@ -18,7 +18,7 @@ use wire::ipam_server::{Ipam, IpamServer};
 use crate::{
     admin::documents,
     cards::{self, Wish},
-    clock, gc, logging,
+    clock, gc, logging, metrics,
     reconcile::{Handle, Stopped},
     settings::Settings,
 };
@@ -220,8 +220,11 @@ impl Ipam for Service {
         let name = request.into_inner().document;
         let handle = self.handle(clock::now()).await.map_err(refused)?;
         let view = handle.view().await.map_err(stopping)?;
+        if name == "metrics" {
+            return Ok(Response::new(wire::ShowReply { json: metrics::render(Some(&view)) }));
+        }
         let document = documents::document(&name, &view)
-            .ok_or_else(|| Status::invalid_argument(format!("give one of {}", documents::NAMES.join(", "))))?;
+            .ok_or_else(|| Status::invalid_argument(format!("give metrics, {}", documents::NAMES.join(", "))))?;
         Ok(Response::new(wire::ShowReply { json: document.to_string() }))
     }
 

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
+use std::{collections::BTreeSet, path::Path};
+
 use serde_json::Value;
 
 mod look;
 mod stage;
 
 use e2e::flight;
-use look::{get, json, lint};
+use look::{expressions, get, json, lint};
 use stage::ready_cluster;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,4 +94,71 @@ async fn a_start_that_waits_is_alive_but_not_ready_and_says_for_what() {
     let shut: Vec<&Value> = ready["gates"].as_array().unwrap().iter().filter(|gate| gate["open"] == false).collect();
     assert!(shut.iter().all(|gate| gate["missing"].as_str().is_some_and(|why| !why.is_empty())), "{ready}");
     assert!(!shut.is_empty(), "{ready}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_can_ask_for_everything_and_each_answer_has_its_exit_code() {
+    let cluster = ready_cluster(1, 1, &[]).await;
+    let worker = &cluster.workers[0];
+    let pods = flight::add(&cluster, &flight::sandboxes(2).unwrap()).await.unwrap();
+    let (code, said) = look::ipamd(worker, &["status"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("ready      yes") && said.contains("2 leased"), "{said}");
+    let (code, said) = look::ipamd(worker, &["pods"]);
+    assert_eq!(code, Some(0), "{said}");
+    for pod in &pods {
+        let line = said.lines().find(|line| line.contains(&format!("demo/{}", pod.sandbox.name)));
+        assert!(line.is_some_and(|line| line.contains(&pod.place.address.to_string())), "{said}");
+    }
+    let (code, said) = look::ipamd(worker, &["plan", "--output", "json"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(serde_json::from_str::<Value>(&said).unwrap()["ec2"].as_array().is_some_and(|ec2| !ec2.is_empty()));
+
+    assert_eq!(look::ipamd(worker, &["log-level", "loud"]).0, Some(1));
+    assert_eq!(look::ipamd(worker, &["log-level", "debug"]).0, Some(0));
+    flight::delete(&cluster, &pods).await.unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("bundle.tar");
+    let (code, said) = look::ipamd(worker, &["support-bundle", bundle.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{said}");
+    let listed = std::process::Command::new("tar").arg("-tf").arg(&bundle).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    for file in
+        ["settings.json", "daemon/pool.json", "daemon/metrics.txt", "doctor.json", "history.json", "node/ip-rules.txt"]
+    {
+        assert!(listed.contains(file), "{file} is not in:\n{listed}");
+    }
+
+    worker.kill_daemon().unwrap();
+    let (code, said) = look::ipamd(worker, &["status"]);
+    assert!(code == Some(1) && said.contains("no daemon answers"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_expression_of_dashboard_and_alerts_parses_and_names_metrics_that_exist() {
+    let cluster = ready_cluster(1, 1, &[]).await;
+    let page = get(&cluster.workers[0], "http://127.0.0.1:61678/metrics");
+    let names = expressions::names(&page);
+    let chart = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/eni-cni"));
+    let read = |file: &str| std::fs::read_to_string(chart.join(file)).unwrap();
+
+    let dashboard: Value = serde_json::from_str(&read("dashboards/eni-cni.json")).unwrap();
+    let texts = expressions::of_dashboard(&dashboard);
+    expressions::parse(&texts);
+    for text in &texts {
+        assert_eq!(expressions::unknown(text, &names), Vec::<&str>::new(), "{text}");
+    }
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "a panel's id stands twice");
+    for panel in panels {
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{panel}");
+    }
+    let alerts = read("alerts/eni-cni.yaml");
+    for line in alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: ")) {
+        assert_eq!(expressions::unknown(line, &names), Vec::<&str>::new(), "{line}");
+    }
+    expressions::promtool(&["check", "rules"], &chart.join("alerts/eni-cni.yaml"));
+    expressions::promtool(&["test", "rules"], &chart.join("alerts/eni-cni.test.yaml"));
 }

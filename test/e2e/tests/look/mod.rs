@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod expressions;
+
 use std::{
     path::PathBuf,
     process::Command,
@@ -57,4 +59,13 @@ pub(crate) fn lint(page: &str) -> Vec<String> {
     assert!(matches!(output.status.code(), Some(0 | 3)), "{}\n{page}", String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     said.lines().filter(|line| !line.is_empty() && !line.starts_with("awscni_")).map(str::to_owned).collect()
+}
+
+/// Runs a command of `ipamd` on the node, as a person there would; returns its exit code and what it printed.
+pub(crate) fn ipamd(worker: &Worker, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(&worker.binaries().ipamd);
+    command.env_clear().envs(worker.daemon_environment());
+    command.args(arguments).arg("--socket").arg(worker.socket()).arg("--database").arg(worker.database());
+    let output = worker.node().namespace().output(&mut command, &[]).unwrap();
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }

@@ -229,7 +229,7 @@ async fn begin(
         HostNet::start(&settings.veth_prefix).map_err(|source| StartError::System { what: "a thread", source })?;
     let (kube, newsroom, policy) = kube::begin(&settings, std::mem::take(&mut known.wanted), stage).await;
     let enis = Descriptions { access: policy.access, ec2: &*ec2, imds: &imds, node: &node };
-    let sources = Sources { settings: &settings, host: &host, enis, store: &store, stage };
+    let sources = Sources { settings: &settings, host: &host, enis, store: &store, stage, newsroom: &newsroom };
     let Recovered { leases, cooling } = sources.recover(recorded, &known.interfaces).await;
     let released = connections::start(cooling.iter().map(|cooling| cooling.address.into()).collect());
     let start = engine::Start {
@@ -244,9 +244,8 @@ async fn begin(
     let engine = Engine::new(start, clock::now());
     let (released_dir, history, period) = (settings.released_dir.clone(), settings.history, settings.metadata_period);
     let (granted, new_leases) = mpsc::unbounded_channel();
-    let prefix = settings.veth_prefix.clone();
+    let (told, shown, prefix) = (settings.clone(), node.clone(), settings.veth_prefix.clone());
     let (conf_dir, lost_sandboxes) = (settings.conf_dir.clone(), settings.runtime.clone());
-    let (told, shown) = (settings.clone(), node.clone());
     let outside = Outside {
         ec2,
         imds: imds.clone(),

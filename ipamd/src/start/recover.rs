@@ -20,6 +20,7 @@ use super::node::Waiting;
 use crate::{
     clock,
     host::{HostNet, KernelPod, KernelState},
+    kube::{News, Newsroom},
     metadata::Descriptions,
     orphans,
     reconcile::chain,
@@ -36,6 +37,7 @@ pub(super) struct Sources<'a, E> {
     pub(super) enis: Descriptions<'a, E>,
     pub(super) store: &'a Store,
     pub(super) stage: &'a watch::Sender<Stage>,
+    pub(super) newsroom: &'a Newsroom,
 }
 
 /// What holds after a start.
@@ -86,7 +88,7 @@ impl<E: Ec2> Sources<'_, E> {
                 (Decision::KeepImpaired, _) if judged.lease.is_some_and(|lease| noted.contains(&lease.key)) => {
                     tracing::info!(address = %judged.address, "the pod was deleted while no daemon ran");
                 }
-                (decision, _) => report(decision, &judged),
+                (decision, _) => report(decision, &judged, self.newsroom),
             }
         }
         leases.extend(adopted);
@@ -139,13 +141,20 @@ impl<E: Ec2> Sources<'_, E> {
 }
 
 /// Says what a start found and does not mend by itself.
-fn report(decision: Decision, judged: &Judged<'_>) {
+fn report(decision: Decision, judged: &Judged<'_>, newsroom: &Newsroom) {
     let Judged { address, lease: Some(lease), .. } = judged else { return };
     match decision {
-        Decision::KeepImpaired => tracing::error!(
-            key = %lease.key, pod = %lease.pod, %address,
-            "IPAM-312 the pod has lost its network: the kernel has no interface of it, though its sandbox lives; its address is kept"
-        ),
+        Decision::KeepImpaired => {
+            tracing::error!(
+                key = %lease.key, pod = %lease.pod, %address,
+                "IPAM-312 the pod has lost its network: the kernel has no interface of it, though its sandbox lives; its address is kept"
+            );
+            let message = format!(
+                "IPAM-312 the pod has lost its network: its interface is gone from the node, though its sandbox lives; its address \
+                 {address} is kept. Delete the pod, so that its successor gets a new interface"
+            );
+            newsroom.tell(|| News::Lost { pod: lease.pod.clone(), message });
+        }
         Decision::KeepAskEc2 => tracing::error!(
             key = %lease.key, pod = %lease.pod, %address,
             "IPAM-313 no interface of this node has the pod's address; it is kept and given to nobody else"
@@ -179,7 +188,8 @@ fn judge<'a>(
         let listed = enis.iter().any(|eni| eni.addresses().any(|own| own == address));
         let evidence = Evidence {
             record: says(lease.is_some()),
-            kernel: says(pod.is_some() || kernel.loose.contains(&address.into())),
+            // What leads to an address is not the pod's interface: without that the pod has lost its network.
+            kernel: says(pod.is_some() || (lease.is_none() && kernel.loose.contains(&address.into()))),
             // The kernel removes a pod's host interface together with its sandbox.
             sandbox: says(pod.is_some() || lease.is_some_and(|lease| !is_gone(lease))),
             on_eni: if listed || fresh { says(listed) } else { Says::Unknown },

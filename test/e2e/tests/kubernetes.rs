@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use api_sim::{ApiSim, Mood};
-use e2e::{Cluster, Verb, Worker, flight};
+use e2e::{Cluster, Verb, Worker, WorkerState, flight};
 use ec2_sim::world::model::Eni;
 use lab::wait;
 use serde_json::{Value, json};
@@ -94,6 +94,18 @@ async fn an_eni_config_max_pods_and_a_taint_are_followed_and_the_api_server_may_
     // Three warm ENIs would be 45 addresses.
     let counted = worker.status().await.unwrap();
     assert!(counted.free + counted.leased <= 20, "max pods is known: {counted:?}");
+
+    // A pod that has lost its interface while nobody looked.
+    worker.kill_daemon().unwrap();
+    let unplugged = WorkerState::read(&worker).await.unwrap().routes[&pods[1].place.address].clone();
+    worker.node().namespace().ip(&format!("link del {unplugged}\n")).unwrap();
+    worker.start_daemon().unwrap();
+    until("the event of the lost network", &worker, || {
+        let told = sim.all("/api/v1/namespaces/demo/events/");
+        let is_it = |event: &Value| event["reason"] == "PodNetworkLost" && event["involvedObject"]["name"] == "pod-02";
+        is(told.iter().any(is_it), Value::from(told))
+    })
+    .await;
 
     // What was known is enough: the API server hangs, and then is no more.
     sim.mood(Mood::Hangs);

@@ -58,9 +58,9 @@ fn eni(device_index: u8, last: &[u8]) -> Interface {
 /// The table of recovery, from what each source really says.
 #[test]
 fn each_address_is_judged_by_what_all_sources_say() {
-    let leases = [lease(1), lease(2), lease(3), lease(4)];
-    let kernel = KernelState { pods: vec![pod(1), pod(4), pod(5), pod(6)], loose: [address(7)].into() };
-    let enis = [eni(1, &[1, 2, 3, 5, 7])];
+    let leases = [lease(1), lease(2), lease(3), lease(4), lease(8)];
+    let kernel = KernelState { pods: vec![pod(1), pod(4), pod(5), pod(6)], loose: [address(7), address(8)].into() };
+    let enis = [eni(1, &[1, 2, 3, 5, 7, 8])];
     let gone = |lease: &Lease| lease.address == address(3);
     let decisions = |fresh| -> Vec<_> {
         judge(&leases, &kernel, &enis, fresh, gone)
@@ -77,6 +77,7 @@ fn each_address_is_judged_by_what_all_sources_say() {
         (5, Decision::AdoptFromKernel), // the record is lost
         (6, Decision::KeepAskEc2),      // neither record nor EC2
         (7, Decision::RemoveLeftovers), // nobody is behind it
+        (8, Decision::KeepImpaired),    // the kernel lost its interface only
     ];
     assert_eq!(decisions(true), fresh);
     let remembered = decisions(false);

@@ -8,7 +8,10 @@ use std::{
 
 use crate::{
     LabError, Namespace,
-    fabric::{counters, script::activate},
+    fabric::{
+        counters,
+        script::{activate, own_at_once},
+    },
 };
 
 /// The internet host's address (TEST-NET-2, RFC 5737).
@@ -17,7 +20,7 @@ pub const INTERNET_HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 const GATEWAY: &str = "198.51.100.1";
 /// The internet host's IPv6 address (RFC 3849).
 pub const INTERNET_HOST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x10);
-const GATEWAY_V6: &str = "2001:db8:ffff::1";
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
 
 const RULES: &str = "table ip internet {
   set seen { type ipv4_addr; size 65535; flags dynamic; counter; }
@@ -42,12 +45,13 @@ impl Internet {
         ))?;
         fabric.sysctl(&[("net/ipv6/conf/igw/disable_ipv6", "0")])?;
         // Who has no link-local address cannot ask for the neighbours of what it forwards.
-        fabric.ip(&format!("addr add fe80::1/64 dev igw nodad\naddr add {GATEWAY_V6}/64 dev igw nodad\n"))?;
+        fabric.ip(&format!("addr add fe80::1/64 dev igw nodad\n{}", own_at_once(GATEWAY_V6, 64, "igw")))?;
         // It offers the segments of a VPC's host, so that the path's MTU has to be found out and is not told by the handshake.
         namespace.ip(&format!(
             "link set igw up\naddr add {INTERNET_HOST}/24 dev igw\n\
              route add default via {GATEWAY} advmss 8961\n\
-             addr add {INTERNET_HOST_V6}/64 dev igw nodad\nroute add default via {GATEWAY_V6} advmss 8941\n{}",
+             {}route add default via {GATEWAY_V6} advmss 8941\n{}",
+            own_at_once(INTERNET_HOST_V6, 64, "igw"),
             activate("igw")
         ))?;
         fabric.ip(&activate("igw"))?;

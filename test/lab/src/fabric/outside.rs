@@ -4,7 +4,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipam_core::ports::Cidr4;
 
-use super::{Fabric, ports::router, script::activate};
+use super::{
+    Fabric,
+    ports::router,
+    script::{activate, own_at_once},
+};
 use crate::{LabError, Namespace};
 
 /// Targets answer to the client's own address, which the gateway would not let out.
@@ -77,8 +81,8 @@ add rule ip fabric translated ct status snat accept
         let router = Ipv6Addr::from_bits(address.to_bits() >> 64 << 64 | 1);
         self.namespace.nft(&format!("add element ip6 fabric outside {{ \"{link}\" }}\n"))?;
         self.namespace.sysctl(&[(&format!("net/ipv6/conf/{link}/disable_ipv6"), "0")])?;
-        self.namespace.ip(&format!("addr add fe80::1/64 dev {link} nodad\naddr add {router}/64 dev {link} nodad\n"))?;
-        host.ip(&format!("addr add {address}/64 dev {link} nodad\nroute add default via {router}\n")).map(drop)
+        self.namespace.ip(&format!("addr add fe80::1/64 dev {link} nodad\n{}", own_at_once(router, 64, link)))?;
+        host.ip(&format!("{}route add default via {router}\n", own_at_once(address, 64, link))).map(drop)
     }
 
     pub(crate) fn balance(&mut self, public: SocketAddr, target: SocketAddr) -> Result<(), LabError> {

@@ -1,6 +1,10 @@
 //! Writes the difference between two sets of ports as scripts for `ip` and `nft`; runs nothing itself.
 
-use std::{collections::BTreeMap, fmt::Write, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use ipam_core::InstanceId;
 
@@ -9,7 +13,7 @@ use super::ports::{Network6, Port, Ports, router};
 /// The ENI's own side of each link, seen from the router. No ENI announces it: the router's neighbour entry is permanent.
 const ENI_V6: &str = "fe80::e";
 /// The router's side. Source: VPC User Guide, "Subnet route tables".
-const ROUTER_V6: &str = "fe80:ec2::1";
+const VPC_ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
 
 /// What has to be run, and where.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -68,6 +72,11 @@ fn text((network, prefix): Network6) -> String {
     format!("{network}/{prefix}")
 }
 
+/// Gives a link an IPv6 address that is heard at once: the kernel makes it its own in the background, and drops what comes for it until then.
+pub(crate) fn own_at_once(address: Ipv6Addr, prefix: u8, link: &str) -> String {
+    format!("addr replace {address}/{prefix} dev {link} nodad\nroute replace local {address} dev {link} table local\n")
+}
+
 impl Scripts {
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         let _ = writeln!(self.ip, "{line}");
@@ -110,14 +119,16 @@ impl Scripts {
         let had = known.map(|known| &known.owns_v6).filter(|had| !had.is_empty());
         if had.is_none() && !port.owns_v6.is_empty() {
             self.ipv6_ports.push(name.clone());
-            let _ = write!(
+            let _ = writeln!(
                 self.ipv6,
-                "addr replace {ROUTER_V6}/64 dev {name} nodad\nneigh replace {ENI_V6} lladdr {mac} dev {name} nud permanent\n"
+                "{}neigh replace {ENI_V6} lladdr {mac} dev {name} nud permanent",
+                own_at_once(VPC_ROUTER_V6, 64, name)
             );
             if let Some(address) = port.primary_v6().filter(|_| port.first) {
-                let _ = write!(
+                let _ = writeln!(
                     self.nodes.entry(port.instance.clone()).or_default(),
-                    "addr replace {address}/128 dev {link} nodad\nroute replace default via {ROUTER_V6} dev {link}\n"
+                    "{}route replace default via {VPC_ROUTER_V6} dev {link}",
+                    own_at_once(address, 128, link)
                 );
             }
         }

@@ -74,11 +74,12 @@ impl Fabric {
 
     pub(crate) fn ways(&self) -> Result<Vec<Carried>, LabError> {
         let mut ways = Vec::new();
-        let sets = [("from_node", Direction::FromNode), ("to_node", Direction::ToNode)];
-        for (family, (set, direction)) in
-            counters::FAMILIES.into_iter().flat_map(|family| sets.map(|set| (family, set)))
-        {
-            for (key, packets) in counters::read(&self.namespace, family, "ways", set)? {
+        for family in counters::FAMILIES {
+            let sets = counters::read_all(&self.namespace, family, "ways")?;
+            let counted =
+                sets.into_iter().flat_map(|(set, counted)| counted.into_iter().map(move |one| (set.clone(), one)));
+            for (set, (key, packets)) in counted {
+                let direction = if set == "from_node" { Direction::FromNode } else { Direction::ToNode };
                 // Links that are no ENI's lead out of the VPC.
                 let Some(eni) = key.first().and_then(|port| self.history.get(port)).cloned() else { continue };
                 let (source, destination) = (counters::address(&key, 1)?, counters::address(&key, 2)?);

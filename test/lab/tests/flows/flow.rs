@@ -34,6 +34,8 @@ pub(crate) enum Setting {
     ServicesByMain,
     /// Pods whose only address of the family is not the VPC's (`ENABLE_V4_EGRESS`, `ENABLE_V6_EGRESS`).
     Egress,
+    /// The same with external SNAT, which knows nothing of such addresses.
+    EgressExternalSnat,
 }
 
 impl Setting {
@@ -46,6 +48,7 @@ impl Setting {
             Self::ExternalSnat => "external SNAT",
             Self::PeerExcluded => "peered VPC excluded from SNAT, which is the same as a new network of the VPC",
             Self::Egress => "pods that have addresses of the other family (egress)",
+            Self::EgressExternalSnat => "pods that have addresses of the other family (egress), external SNAT",
             Self::ServicesByMain => "172.16.0.0/12 excluded from SNAT, 172.17.0.0/16 an external service CIDR",
         }
     }
@@ -220,7 +223,7 @@ pub(crate) fn all() -> Vec<Flow> {
     let mut flows = rows(&default, Family::V4);
     flows.extend(rows(&others, Family::V4));
     flows.extend(rows(&default, Family::V6).into_iter().map(in_ipv6));
-    let egress = [(Setting::Egress, rows::EGRESS)];
+    let egress = [(Setting::Egress, rows::EGRESS), (Setting::EgressExternalSnat, rows::EGRESS_WITH_EXTERNAL_SNAT)];
     flows.extend(Family::ALL.into_iter().flat_map(|family| rows(&egress, family)));
     flows
 }

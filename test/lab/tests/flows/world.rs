@@ -54,7 +54,7 @@ impl Stack {
             Self::V4LeadingOut => Some(Family::V6),
         };
         match setting {
-            Setting::Egress => leads_out == Some(family),
+            Setting::Egress | Setting::EgressExternalSnat => leads_out == Some(family),
             Setting::Default | Setting::ExternalSnat | Setting::PeerExcluded | Setting::ServicesByMain => {
                 self != Self::V4LeadingOut && self.families().contains(&family)
             }
@@ -297,7 +297,7 @@ fn host_plan(node: &str, setting: Setting, stack: Stack) -> HostPlan {
     };
     match setting {
         Setting::Default | Setting::Egress => {}
-        Setting::ExternalSnat => plan.external_snat = true,
+        Setting::ExternalSnat | Setting::EgressExternalSnat => plan.external_snat = true,
         Setting::PeerExcluded => plan.direct.push(Cidr::new(PEER_VPC.network, PEER_VPC.prefix).unwrap()),
         Setting::ServicesByMain => {
             plan.direct.push("172.16.0.0/12".parse().unwrap());

@@ -257,6 +257,12 @@ pub(super) const EGRESS: &[Row] = &[
     ("pod with the address of a pod on another node", "b", "internet", &[As("f")], "nobody", "-"),
 ];
 
+pub(super) const EGRESS_WITH_EXTERNAL_SNAT: &[Row] = &[
+    ("pod on primary ENI to internet", "a", "internet", ALL, "internet sees node-1", "eth0"),
+    ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
+    ("pod on secondary ENI to host in the VPC", "b", "client", ALL, "client sees node-1", "eth0"),
+];
+
 /// Name, answer and way of what is otherwise in IPv6: a pod goes everywhere with its own address, by its ENI. Errors of the node come
 /// by the ENI of what they are about.
 pub(super) const OTHERWISE_IN_IPV6: &[(&str, &str, &str)] = &[

@@ -116,9 +116,9 @@ pub(crate) async fn text(socket: &Path, name: &str) -> Result<String, String> {
 async fn document(socket: &Path, name: &str) -> Result<Value, NoAnswer> {
     let request = wire::ShowRequest { document: name.to_owned() };
     let answer = client(socket).await.map_err(NoAnswer::Away)?.show(request).await;
-    let reply = answer.map_err(|status: Status| match status.code() {
-        Code::Unavailable => NoAnswer::NotReady(status.message().to_owned()),
-        _ => NoAnswer::Away(status.message().to_owned()),
+    let reply = answer.map_err(|status: Status| {
+        let why = if status.code() == Code::Unavailable { NoAnswer::NotReady } else { NoAnswer::Away };
+        why(status.message().to_owned())
     })?;
     serde_json::from_str(&reply.into_inner().json).map_err(|error| NoAnswer::Away(error.to_string()))
 }

@@ -113,6 +113,9 @@ async fn serve(places: &Places) -> ExitCode {
     for warning in sources.warnings() {
         tracing::warn!(warning, "a setting has no effect");
     }
+    if sources.config_file().is_some() {
+        tokio::spawn(settings::reload::follow(sources));
+    }
     match Box::pin(start::serve(settings)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

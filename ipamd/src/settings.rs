@@ -7,6 +7,7 @@ mod ignored;
 mod kubernetes;
 mod reader;
 pub(crate) mod reference;
+pub(crate) mod reload;
 pub(crate) mod sources;
 pub(crate) mod table;
 

@@ -1,6 +1,6 @@
 #![allow(clippy::type_complexity, reason = "a table of a test")]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use eni_datapath::{Difference, PodLink, PodState};
 use eni_proto::{EniMark, LinkAlias, Pod, PodKey};
@@ -53,8 +53,8 @@ fn well() -> Sources {
         leases: Ok(vec![lease()]),
         pods: Ok(PodState {
             links: vec![link],
-            routes: BTreeMap::from([(ADDRESS, 7)]),
-            marks: BTreeMap::from([(ADDRESS, EniMark::of_device(1))]),
+            routes: BTreeMap::from([(ADDRESS.into(), 7)]),
+            marks: BTreeMap::from([(ADDRESS.into(), EniMark::of_device(1))]),
         }),
         wiring: BTreeMap::from([(key(), Ok(Wiring::Differs(vec![])))]),
         impairment: Ok(None),
@@ -90,8 +90,8 @@ fn each_thing_that_can_be_wrong_is_named_once() {
         (Error, "10.0.3.7 of pod web/shop: map element: wanted eni_2, found none", Box::new(|it| drop(it.wiring.insert(key(), Ok(Wiring::Differs(vec![Difference::new("map element", "eni_2", "none")])))))),
         (Error, "10.0.3.7 of pod web/shop: EC2 says that eni-1 owns the address", Box::new(|it| it.interfaces = Ok(vec![eni("eni-1", &[ADDRESS])]))),
         (Error, "10.0.3.7 of pod web/shop: EC2 lists the address on no interface of this node", Box::new(|it| it.interfaces = Ok(vec![eni("eni-2", &[])]))),
-        (Warning, "the pods' table has a route to 10.0.3.8, but no lease is on record", Box::new(move |it| drop(it.pods.as_mut().map(|pods| pods.routes.insert(other, 9))))),
-        (Warning, "the nf_tables map has an element for 10.0.3.8, but no lease is on record", Box::new(move |it| drop(it.pods.as_mut().map(|pods| pods.marks.insert(other, EniMark::of_device(1)))))),
+        (Warning, "the pods' table has a route to 10.0.3.8, but no lease is on record", Box::new(move |it| drop(it.pods.as_mut().map(|pods| pods.routes.insert(other.into(), 9))))),
+        (Warning, "the nf_tables map has an element for 10.0.3.8, but no lease is on record", Box::new(move |it| drop(it.pods.as_mut().map(|pods| pods.marks.insert(other.into(), EniMark::of_device(1)))))),
     ];
     for (severity, what, change) in table {
         assert_eq!(found(|sources| change(sources)), [(severity, what.to_owned())]);

@@ -59,7 +59,10 @@ fn eni(device_index: u8, last: &[u8]) -> Interface {
 #[test]
 fn each_address_is_judged_by_what_all_sources_say() {
     let leases = [lease(1), lease(2), lease(3), lease(4), lease(8)];
-    let kernel = KernelState { pods: vec![pod(1), pod(4), pod(5), pod(6)], loose: [address(7), address(8)].into() };
+    let kernel = KernelState {
+        pods: vec![pod(1), pod(4), pod(5), pod(6)],
+        loose: [address(7).into(), address(8).into()].into(),
+    };
     let enis = [eni(1, &[1, 2, 3, 5, 7, 8])];
     let gone = |lease: &Lease| lease.address == address(3);
     let decisions = |fresh| -> Vec<_> {

@@ -9,6 +9,8 @@
 mod add;
 #[path = "bench/crowd.rs"]
 mod crowd;
+#[path = "bench/daemon.rs"]
+mod daemon;
 #[path = "bench/floor.rs"]
 mod floor;
 #[path = "bench/forward.rs"]
@@ -52,6 +54,9 @@ struct Arguments {
     /// A tenth of the runs: to see that it works, not to measure.
     #[arg(long)]
     quick: bool,
+    /// Serves nothing, and makes this file once it listens: what the daemon's start is held against.
+    #[arg(long, hide = true)]
+    empty_server: Option<PathBuf>,
 }
 
 /// What can be measured.
@@ -65,10 +70,15 @@ enum Part {
     Crowd,
     /// A forwarded packet.
     Forward,
+    /// An idle daemon and its start.
+    Daemon,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(started) = &arguments.empty_server {
+        return daemon::serve_nothing(started).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     match measure(&arguments) {
         Ok(rows) => {
             report::show(&rows);
@@ -88,7 +98,7 @@ fn measure(arguments: &Arguments) -> Result<Vec<Row>, Trouble> {
     let wants = |part| arguments.only.is_none_or(|only| only == part);
     let mut rows = Vec::new();
     if wants(Part::Add) {
-        rows.extend(add(arguments, 200 / share)?);
+        rows.extend(with_binaries(arguments, |binaries| add::measure(binaries, 200 / share))?);
     }
     if wants(Part::Wire) {
         rows.extend(wire::measure(150 / share)?);
@@ -103,13 +113,21 @@ fn measure(arguments: &Arguments) -> Result<Vec<Row>, Trouble> {
         let picture = simulate::plot::picture(&[(title, panels)]);
         report::save(&arguments.plot, &picture).map_err(Trouble::os("write the picture"))?;
     }
+    if wants(Part::Daemon) {
+        let part = if arguments.quick { 10 } else { 1 };
+        rows.extend(with_binaries(arguments, |binaries| daemon::measure(binaries, part, 20 / share))?);
+    }
     report::write(&arguments.report, &rows).map_err(Trouble::os("write the report"))?;
     Ok(rows)
 }
 
-fn add(arguments: &Arguments, runs: usize) -> Result<Vec<Row>, Trouble> {
+/// Runs what needs the real binaries.
+fn with_binaries<F>(arguments: &Arguments, measure: impl FnOnce(Binaries) -> F) -> Result<Vec<Row>, Trouble>
+where
+    F: Future<Output = Result<Vec<Row>, Trouble>>,
+{
     let binaries = Binaries::find(arguments.ipamd.clone(), arguments.plugin.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Trouble::os("start a runtime"))?;
-    runtime.block_on(add::measure(binaries, runs))
+    runtime.block_on(measure(binaries))
 }

@@ -218,6 +218,12 @@ async fn keep(cluster: &Cluster, pods: &[Arc<Placed>], say: &mut Say) -> Result<
     for worker in &cluster.workers {
         let (ipamd, socket) = (worker.binaries().ipamd.display(), worker.socket());
         say.hint(&format!("{} pool", worker.node().name()), &format!("{ipamd} status --socket {}", socket.display()));
+        // The page is served on the node's loopback: a browser has to be in the node's network.
+        let enter = worker.node().namespace().enter_hint();
+        say.hint(
+            &format!("{} page", worker.node().name()),
+            &format!("{enter} chromium --no-sandbox --user-data-dir=$(mktemp -d) http://127.0.0.1:61679/"),
+        );
         say.hint(
             &format!("{} log", worker.node().name()),
             &format!("{}/ipamd.log", worker.node().directory().display()),

@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use eni_proto::{
-    InvalidNetwork, PodKey, PodNetwork,
+    BranchEni, InvalidNetwork, PodKey, PodNetwork,
     wire::{self, ipam_client::IpamClient},
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -36,8 +36,14 @@ pub(crate) struct NoNetwork {
     pub(crate) may_be_leased: bool,
 }
 
-/// What to wire: each interface's key and network, the attachment's own first.
-pub(crate) type Granted = Vec<(PodKey, PodNetwork)>;
+/// What to wire.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    /// Each interface's key and network, the attachment's own first.
+    pub(crate) interfaces: Vec<(PodKey, PodNetwork)>,
+    /// The branch ENI that carries the attachment's own. Absent: an ENI of the node does.
+    pub(crate) branch: Option<BranchEni>,
+}
 
 /// Asks for the attachment's network, and those of the interfaces that come with it.
 ///
@@ -148,6 +154,8 @@ fn granted(key: &PodKey, reply: wire::AddReply) -> Result<Granted, NoNetwork> {
     };
     match reply.outcome {
         Some(wire::add_reply::Outcome::Network(network)) => {
+            let branch = reply.branch.map(BranchEni::try_from).transpose();
+            let branch = branch.map_err(|error| senseless(&error.to_string()))?;
             let mut granted = vec![(key.clone(), checked(network)?)];
             for wire::FurtherInterface { interface, network } in reply.further {
                 let further = PodKey::new(key.network(), key.container_id(), &interface).ok();
@@ -156,7 +164,7 @@ fn granted(key: &PodKey, reply: wire::AddReply) -> Result<Granted, NoNetwork> {
                     _ => return Err(senseless(&format!("its answer has a further interface `{interface}`"))),
                 }
             }
-            Ok(granted)
+            Ok(Granted { interfaces: granted, branch })
         }
         Some(wire::add_reply::Outcome::Refusal(refusal)) => {
             Err(NoNetwork { error: refused(refusal), may_be_leased: false })

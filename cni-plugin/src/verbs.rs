@@ -17,7 +17,8 @@ use std::{
 };
 
 use eni_datapath::{
-    Netns, PodWiring, WireError, add_pod, del_pod, end_pod, find_pod, further_pods, impairment, remove_ended,
+    Netns, PodWiring, WireError, add_branch_pod, add_pod, del_branch_pod, del_pod, end_pod, find_pod, further_pods,
+    impairment, remove_ended,
 };
 use eni_proto::{PodKey, ReleaseNote};
 use nix::{
@@ -68,16 +69,21 @@ async fn add(config: &Config, attachment: &Attachment) -> Result<Value, CniError
 
 /// Wires each interface, and returns the result of each. On failure all are gone, unless an earlier ADD made them.
 fn wire(config: &Config, attachment: &Attachment, netns: &Path, granted: &Granted) -> Result<Vec<Value>, WireError> {
+    let Granted { interfaces, branch } = granted;
     // One alone undoes itself.
-    let lived = granted.len() > 1 && find_pod(&attachment.key)?.is_some();
-    let mut results = Vec::with_capacity(granted.len());
-    for (key, network) in granted {
+    let lived = interfaces.len() > 1 && find_pod(&attachment.key)?.is_some();
+    let mut results = Vec::with_capacity(interfaces.len());
+    for (key, network) in interfaces {
         let (pod, network, netns) = (attachment.pod.clone(), network.clone(), netns.to_owned());
         let wiring = PodWiring { key: key.clone(), pod, network, netns };
-        match add_pod(&wiring) {
+        let added = match branch {
+            Some(branch) if *key == attachment.key => add_branch_pod(&wiring, branch),
+            Some(_) | None => add_pod(&wiring),
+        };
+        match added {
             Ok(wired) => results.push(result::to_json(config.version, key, &wiring.netns, &wiring.network, &wired)),
             Err(error) => {
-                let made = granted.iter().take(if lived { 0 } else { results.len() }).rev();
+                let made = interfaces.iter().take(if lived { 0 } else { results.len() }).rev();
                 for (key, _) in made {
                     // The error that led here is the one to report; what stays of this its DEL removes.
                     let _ = del_pod(&config.veth_prefix, key, &attachment.pod, Some(&wiring.netns));
@@ -109,6 +115,9 @@ async fn given_back(config: &Config, attachment: &Attachment, mut error: CniErro
 async fn del(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
     let (key, netns) = (&attachment.key, attachment.netns.as_deref());
     let not_removed = |error| error::not_removed(&error);
+    if key.is_first() && del_branch_pod(&config.veth_prefix, key, &attachment.pod).map_err(not_removed)? {
+        return release(config, key).await;
+    }
     // The first comes last: it is where to look for the others.
     let mut keys = vec![key.clone()];
     keys.extend(further_pods(&config.veth_prefix, key, &attachment.pod).map_err(not_removed)?);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use eni_datapath as datapath;
-use eni_proto::{EniMark, LinkAlias, VethPrefix};
+use eni_proto::{Enforcing, EniMark, LinkAlias, VethPrefix};
 use ipam_core::{
     Lease, MacAddress,
     ports::{Attachment, Cidr4, Interface, NodeIdentity},
@@ -125,6 +125,11 @@ impl HostNet {
         };
         let guard = Arc::clone(&self.guard);
         self.run(move || guard.prepare_host(&plan)).await.map(drop)
+    }
+
+    /// Makes the node ready for pods on branch ENIs, or as it was before. Repeatable.
+    pub(crate) async fn prepare_branches(&self, enforcing: Option<Enforcing>) -> Result<(), KernelError> {
+        self.run(move || datapath::prepare_branches(enforcing)).await
     }
 
     /// Waits for the link of an attached ENI.

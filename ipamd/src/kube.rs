@@ -16,7 +16,7 @@ mod tell;
 mod wanted;
 mod watch;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use api::{Api, ApiError};
 use decide::{About, EniConfigNames, Happened, Wanted};
@@ -26,6 +26,7 @@ use ipam_core::{Policy, retry};
 use objects::Node;
 pub(crate) use objects::is_name;
 use place::Place;
+use serde_json::Value;
 use tokio::sync::{mpsc, watch as seen};
 use wanted::Network;
 
@@ -115,12 +116,16 @@ pub(crate) struct KubeNode {
 }
 
 impl KubeNode {
-    /// Reads the annotations of one pod, which has to be on this node. One get; for settings that need it only.
+    /// A node of this name.
+    pub(crate) fn at(api: Arc<Api>, name: &str) -> Self {
+        Self { api, name: name.to_owned(), seed: retry::seed(name) }
+    }
+
+    /// Reads one pod, which has to be on this node. One get; for settings that need it only.
     ///
     /// # Errors
     /// Any [`ApiError`]; 404 too for a pod of another node, or another pod of that name.
-    #[allow(dead_code, reason = "for pods with interfaces of their own")]
-    pub(crate) async fn pod_annotations(&self, pod: &Pod) -> Result<BTreeMap<String, String>, ApiError> {
+    pub(crate) async fn pod(&self, pod: &Pod) -> Result<Value, ApiError> {
         let unknown = |why: &str| ApiError::Refused { code: 404, message: why.to_owned(), retry_after: None };
         if !objects::is_name(&pod.namespace) || !objects::is_name(&pod.name) {
             return Err(unknown("that is no pod's name"));
@@ -132,7 +137,7 @@ impl KubeNode {
         if !pod.uid.is_empty() && object["metadata"]["uid"] != pod.uid {
             return Err(unknown("it is another pod of that name"));
         }
-        Ok(objects::texts(&object["metadata"]["annotations"]))
+        Ok(object)
     }
 }
 
@@ -187,7 +192,7 @@ fn start(settings: Option<&KubeSettings>) -> (Option<Kube>, Newsroom) {
 
 impl Kube {
     fn follow(settings: KubeSettings, api: Api, news: mpsc::Receiver<News>) -> Self {
-        let node = KubeNode { api: Arc::new(api), name: settings.node.clone(), seed: retry::seed(&settings.node) };
+        let node = KubeNode::at(Arc::new(api), &settings.node);
         let (node_seen, nodes) = seen::channel(None);
         tokio::spawn(wanted::follow_node(node.clone(), node_seen));
         let (network_seen, network) = seen::channel(Err("the API server has not answered yet".to_owned()));
@@ -198,7 +203,6 @@ impl Kube {
     }
 
     /// The API server and our place in it.
-    #[allow(dead_code, reason = "for pods with interfaces of their own")]
     pub(crate) fn node(&self) -> KubeNode {
         self.node.clone()
     }

@@ -5,6 +5,7 @@
 mod admin;
 mod arguments;
 mod ask;
+mod branches;
 mod bundle;
 mod cards;
 mod clock;

@@ -19,9 +19,9 @@ use std::{
 use eni_proto::{Pod, PodKey, Refusal, RefusalCode};
 use ipam_aws::AwsImds;
 use ipam_core::{
-    Action, Command, CoolDown, EniId, Event, IntentId, Lease, Moment, Policy, SubnetId, Ticket,
+    Action, Command, CoolDown, EniId, Event, IntentId, Lease, MacAddress, Moment, Policy, SubnetId, Ticket,
     engine::{Engine, EngineStatus},
-    ports::{Attachment, Cidr4, Ec2, Interface, NodeIdentity},
+    ports::{Attachment, Cidr4, Ec2, Interface, InterfaceKind, NodeIdentity},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -34,7 +34,7 @@ use crate::{
     history::Ended,
     host::HostNet,
     journal::{Flight, JOURNAL, Pace, Sample},
-    kube::{News, Newsroom},
+    kube::{KubeNode, News, Newsroom},
     metrics::METRICS,
     settings::Settings,
     store::{KnownCloud, Store},
@@ -55,6 +55,7 @@ enum Message {
     Lease { key: PodKey, reply: oneshot::Sender<Option<Lease>> },
     Status { reply: oneshot::Sender<EngineStatus> },
     Cards { reply: oneshot::Sender<Vec<u8>> },
+    Trunk { reply: oneshot::Sender<Option<MacAddress>> },
     View { reply: oneshot::Sender<Box<View>> },
 }
 
@@ -69,6 +70,8 @@ struct Asker {
 /// The way to the loop. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Handle {
+    /// The API server. Absent: Kubernetes is not used.
+    pub(crate) kube: Option<KubeNode>,
     // Unbounded, because cancelling from a destructor must not wait; each caller of the socket has at most one message in it.
     messages: mpsc::UnboundedSender<Message>,
     tickets: Arc<AtomicU64>,
@@ -137,6 +140,11 @@ impl Handle {
         self.ask(|reply| Message::Cards { reply }).await
     }
 
+    /// Returns the hardware address of the node's trunk ENI, if it has one.
+    pub(crate) async fn trunk(&self) -> Result<Option<MacAddress>, Stopped> {
+        self.ask(|reply| Message::Trunk { reply }).await
+    }
+
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.messages.send(message(reply)).map_err(|_| Stopped)?;
@@ -192,6 +200,8 @@ pub(crate) struct Outside<E> {
     pub(crate) released: mpsc::UnboundedSender<IpAddr>,
     /// Passes on what happens to pods.
     pub(crate) newsroom: Newsroom,
+    /// The API server. Absent: Kubernetes is not used.
+    pub(crate) kube: Option<KubeNode>,
 }
 
 /// A change at EC2 that is not settled in the database.
@@ -204,7 +214,7 @@ struct Open {
 /// Starts the loop with what an earlier run knew and returns the way to it. It ends when the runtime does.
 pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownCloud) -> Handle {
     let (messages, inbox) = mpsc::unbounded_channel();
-    let handle = Handle { messages, tickets: Arc::default() };
+    let handle = Handle { kube: outside.kube.clone(), messages, tickets: Arc::default() };
     // Who knows of no interface, or of one only that a change was left open on, has nothing to serve from.
     let asks_first = known.interfaces.is_empty() || !known.open.is_empty();
     let jitter = if asks_first { Duration::ZERO } else { outside.settings.start_jitter };
@@ -289,6 +299,11 @@ impl<E: Ec2> Reconciler<E> {
             Message::Leases { reply } => drop(reply.send(self.engine.leases().cloned().collect())),
             // A caller that no longer listens needs no answer.
             Message::Lease { key, reply } => drop(reply.send(self.engine.lease(&key).cloned())),
+            Message::Trunk { reply } => {
+                let mut enis = self.engine.pool().enis().map(|eni| &eni.interface);
+                let trunk = enis.find(|eni| eni.kind == InterfaceKind::Trunk && eni.attachment.is_some());
+                let _ = reply.send(trunk.map(|trunk| trunk.mac));
+            }
             Message::Cards { reply } => drop(reply.send(self.engine.cards().collect())),
             Message::Status { reply } => drop(reply.send(self.engine.status(clock::now()))),
             Message::View { reply } => {

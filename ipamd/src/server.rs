@@ -17,6 +17,7 @@ use wire::ipam_server::{Ipam, IpamServer};
 
 use crate::{
     admin::documents,
+    branches,
     cards::{self, Wish},
     clock, gc, logging, metrics,
     reconcile::{Handle, Stopped},
@@ -140,8 +141,7 @@ impl Service {
         }
     }
 
-    /// The leases of the pod's interfaces, its first one first.
-    async fn add(&self, request: wire::AddRequest) -> Result<Result<Vec<Lease>, Refusal>, Status> {
+    async fn add(&self, request: wire::AddRequest) -> Result<Result<wire::AddReply, Refusal>, Status> {
         let key = checked(request.key)?;
         if request.netns.is_empty() {
             return Err(Status::invalid_argument("netns is empty"));
@@ -153,13 +153,31 @@ impl Service {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let wish = Wish { key, pod: request.pod.unwrap_or_default().into(), netns: request.netns, deadline };
-        if request.multi_nic && wish.key.is_first() {
-            if !self.settings.policy.further_cards {
-                return Ok(Err(cards::not_used(&wish.pod)));
+        // As with the AWS CNI, a pod on a branch ENI has one interface.
+        if let Some(enforcing) = self.settings.branches.filter(|_| wish.key.is_first()) {
+            match branches::add(&handle, &self.settings, enforcing, &wish.pod).await.map_err(stopping)? {
+                Ok(None) => {}
+                Ok(Some(reply)) => return Ok(Ok(reply)),
+                Err(refusal) => return Ok(Err(refusal)),
             }
-            return cards::add(&handle, &wish).await.map_err(stopping);
         }
-        Ok(wish.ask(&handle, wish.key.clone(), 0).await.map_err(stopping)?.map(|lease| vec![lease]))
+        let leases = match request.multi_nic && wish.key.is_first() {
+            true if !self.settings.policy.further_cards => Err(cards::not_used(&wish.pod)),
+            true => cards::add(&handle, &wish).await.map_err(stopping)?,
+            false => wish.ask(&handle, wish.key.clone(), 0).await.map_err(stopping)?.map(|lease| vec![lease]),
+        };
+        Ok(leases.map(|leases| self.granted(&leases)))
+    }
+
+    /// The answer for these interfaces of one pod, its first one first.
+    fn granted(&self, leases: &[Lease]) -> wire::AddReply {
+        let mut networks = leases.iter().map(|lease| (lease.key.interface(), self.network(lease).into()));
+        let outcome = networks.next().map(|(_, network)| wire::add_reply::Outcome::Network(network));
+        let further = networks.map(|(interface, network)| wire::FurtherInterface {
+            interface: interface.to_owned(),
+            network: Some(network),
+        });
+        wire::AddReply { further: further.collect(), outcome, branch: None }
     }
 }
 
@@ -170,20 +188,10 @@ impl Ipam for Service {
             answer = self.add(request.into_inner()) => answer?,
             () = self.must_hurry() => return Err(stopping(Stopped)),
         };
-        let leases = match answer {
-            Ok(leases) => leases,
-            Err(refusal) => {
-                let outcome = Some(wire::add_reply::Outcome::Refusal(refusal.into()));
-                return Ok(Response::new(wire::AddReply { outcome, ..Default::default() }));
-            }
-        };
-        let mut networks = leases.iter().map(|lease| (lease.key.interface(), self.network(lease).into()));
-        let outcome = networks.next().map(|(_, network)| wire::add_reply::Outcome::Network(network));
-        let further = networks.map(|(interface, network)| wire::FurtherInterface {
-            interface: interface.to_owned(),
-            network: Some(network),
-        });
-        Ok(Response::new(wire::AddReply { further: further.collect(), outcome, branch: None }))
+        Ok(Response::new(answer.unwrap_or_else(|refusal| {
+            let outcome = Some(wire::add_reply::Outcome::Refusal(refusal.into()));
+            wire::AddReply { outcome, ..Default::default() }
+        })))
     }
 
     async fn del(&self, request: Request<wire::DelRequest>) -> Result<Response<wire::DelReply>, Status> {

@@ -19,7 +19,7 @@ use std::{
 };
 
 use eni_datapath::SourcePorts;
-use eni_proto::VethPrefix;
+use eni_proto::{Enforcing, VethPrefix};
 use ipam_core::{Policy, ports::Cidr4};
 use reader::Reader;
 use sources::Sources;
@@ -55,6 +55,9 @@ pub(crate) struct Settings {
     pub(crate) eni_tags: BTreeMap<String, String>,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`: first characters of host interfaces' names.
     pub(crate) veth_prefix: VethPrefix,
+    /// `ENABLE_POD_ENI`, `POD_SECURITY_GROUP_ENFORCING_MODE`: how far the security groups of pods on branch ENIs reach. Absent: there
+    /// are no such pods.
+    pub(crate) branches: Option<Enforcing>,
     /// `AWS_VPC_ENI_MTU`: MTU of ENIs and pods, in bytes.
     pub(crate) mtu: u16,
     /// `AWS_VPC_K8S_CNI_EXTERNALSNAT`: somebody else translates what leaves the VPC, so we do not.
@@ -135,6 +138,7 @@ impl Settings {
             start_jitter: Duration::from_secs(reader.number("IPAMD_START_JITTER_SECONDS")),
             eni_tags: reader.tags(),
             veth_prefix: reader.parsed("AWS_VPC_K8S_CNI_VETHPREFIX"),
+            branches: reader.branches(),
             mtu: reader.number("AWS_VPC_ENI_MTU"),
             external_snat: reader.switch("AWS_VPC_K8S_CNI_EXTERNALSNAT"),
             exclude_snat: reader.cidrs("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS"),
@@ -157,6 +161,12 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     fn runtime(&mut self) -> Option<Runtime> {
         let patience = Duration::from_secs(self.number("UNLISTED_SANDBOX_SECONDS"));
         self.optional_path("CRI_SOCKET").map(|socket| Runtime { socket, patience })
+    }
+
+    fn branches(&mut self) -> Option<Enforcing> {
+        let standard = self.word("POD_SECURITY_GROUP_ENFORCING_MODE") == Some("standard");
+        let enforcing = if standard { Enforcing::Standard } else { Enforcing::Strict };
+        self.switch("ENABLE_POD_ENI").then_some(enforcing)
     }
 
     fn source_ports(&mut self) -> SourcePorts {

@@ -115,7 +115,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), StartError> {
         told_to_stop(hurry)?,
     );
     let begun = async {
-        begin(settings, store, recorded, &stage, links_left).await?;
+        Box::pin(begin(settings, store, recorded, &stage, links_left)).await?;
         std::future::pending().await
     };
     tokio::select! {
@@ -225,8 +225,7 @@ async fn begin(
     let mut known = node::known_cloud(&store, &node, std::mem::take(&mut recorded.cloud)).await;
     let limits = node::limits(&*ec2, &node, settings.policy.access, (&store, &known), stage).await;
     tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
-    let host =
-        HostNet::start(&settings.veth_prefix).map_err(|source| StartError::System { what: "a thread", source })?;
+    let host = kernel(&settings).await?;
     let (kube, newsroom, policy) = kube::begin(&settings, std::mem::take(&mut known.wanted), stage).await;
     let enis = Descriptions { access: policy.access, ec2: &*ec2, imds: &imds, node: &node };
     let sources = Sources { settings: &settings, host: &host, enis, store: &store, stage, newsroom: &newsroom };
@@ -241,7 +240,6 @@ async fn begin(
         intent_prefix: format!("{}-{:x}", node.instance, clock::now().as_millis()),
         intents_open: known.illegible || !known.open.is_empty(),
     };
-    let engine = Engine::new(start, clock::now());
     let (released_dir, history, period) = (settings.released_dir.clone(), settings.history, settings.metadata_period);
     let (granted, new_leases) = mpsc::unbounded_channel();
     let (told, shown, prefix) = (settings.clone(), node.clone(), settings.veth_prefix.clone());
@@ -257,8 +255,9 @@ async fn begin(
         granted,
         released,
         newsroom,
+        kube: kube.as_ref().map(kube::Kube::node),
     };
-    let handle = reconcile::start(engine, outside, known);
+    let handle = reconcile::start(Engine::new(start, clock::now()), outside, known);
     if let Some(folder) = conf_dir {
         tokio::spawn(conflist::publish(folder, told, handle.clone()));
     }
@@ -278,6 +277,16 @@ async fn begin(
     let _ = METRICS.served_after.set(metrics::age().unwrap_or_default());
     stage.send_replace(Stage::Serving(handle));
     Ok(())
+}
+
+/// Starts the kernel's thread, and makes the node ready for pods on branch ENIs, or as it was before.
+async fn kernel(settings: &Settings) -> Result<HostNet, StartError> {
+    let host =
+        HostNet::start(&settings.veth_prefix).map_err(|source| StartError::System { what: "a thread", source })?;
+    if let Err(error) = host.prepare_branches(settings.branches).await {
+        tracing::error!(error = %chain(&error), "the node could not be made ready for pods on branch ENIs");
+    }
+    Ok(host)
 }
 
 /// EC2, with its calls and its limiter in the metrics.

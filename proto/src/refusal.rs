@@ -19,11 +19,13 @@ pub enum RefusalCode {
     StoreFailed,
     /// The pod wants an interface on each network card, and the node does not use them.
     OneCardOnly,
+    /// The pod is to live on a branch ENI of its own, which is not there yet or cannot be used.
+    NoBranch,
 }
 
 impl RefusalCode {
     /// All codes, for documentation and its test.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NodeFull,
         Self::Late,
         Self::SubnetFull,
@@ -31,6 +33,7 @@ impl RefusalCode {
         Self::NotReady,
         Self::StoreFailed,
         Self::OneCardOnly,
+        Self::NoBranch,
     ];
 
     /// The code as people see it.
@@ -44,6 +47,7 @@ impl RefusalCode {
             Self::NotReady => "IPAM-205",
             Self::StoreFailed => "IPAM-206",
             Self::OneCardOnly => "IPAM-207",
+            Self::NoBranch => "IPAM-208",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use eni_datapath::{Difference, ExpectedEnd, ExpectedPod, check_pod};
+use eni_datapath::{Difference, ExpectedEnd, ExpectedPod, PodWiring, check_branch_pod, check_pod, is_branch_pod};
 use eni_proto::{PodAddresses, PodKey, PodNetwork};
 
 use crate::{
@@ -20,6 +20,10 @@ pub(super) async fn check(
     parts: &[(PodKey, Previous)],
 ) -> Result<(), CniError> {
     let (mut differences, mut away) = (Vec::new(), None);
+    let on_branch = is_branch_pod(&config.veth_prefix, &attachment.key, &attachment.pod);
+    if on_branch.map_err(|error| error::not_checked(&error))? {
+        return of_branch(config, attachment, parts).await;
+    }
     for (key, previous) in parts {
         let lease = daemon::lease(config, key).await;
         let expected = expected(attachment, key, previous, lease.as_ref().ok().and_then(Option::as_ref));
@@ -37,6 +41,26 @@ pub(super) async fn check(
             Err(error::different(&attachment.key, &texts))
         }
     }
+}
+
+/// The same for a pod on a branch ENI, of which the daemon keeps no record, but knows at any time.
+async fn of_branch(config: &Config, attachment: &Attachment, parts: &[(PodKey, Previous)]) -> Result<(), CniError> {
+    let netns = attachment.netns.as_deref().unwrap_or(Path::new(""));
+    let granted = daemon::add(config, attachment, &netns.to_string_lossy()).await.map_err(|none| none.error)?;
+    let mut differences = Vec::new();
+    for ((key, network), (_, previous)) in granted.interfaces.into_iter().zip(parts) {
+        differences.extend(of_lease(previous, Some(&network)));
+        let wiring = PodWiring { key, pod: attachment.pod.clone(), network, netns: netns.to_owned() };
+        match &granted.branch {
+            Some(branch) => {
+                let found = check_branch_pod(&wiring, branch).map_err(|error| error::not_checked(&error))?;
+                differences.extend(found);
+            }
+            None => differences.push(Difference::new("branch ENI", "that of the pod", "none")),
+        }
+    }
+    let texts: Vec<_> = differences.iter().map(ToString::to_string).collect();
+    if texts.is_empty() { Ok(()) } else { Err(error::different(&attachment.key, &texts)) }
 }
 
 fn expected<'a>(

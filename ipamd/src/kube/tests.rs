@@ -280,8 +280,8 @@ async fn a_pod_is_annotated_with_its_address_and_not_its_successor() {
     news.send(given("u-1")).await.unwrap();
     let note = || sim.get(path).unwrap()["metadata"]["annotations"]["vpc.amazonaws.com/pod-ips"].clone();
     until("the annotation", || note() == "10.0.0.7").await;
-    let known = kube.node.pod_annotations(&pod("u-1")).await.unwrap();
-    assert_eq!(known["vpc.amazonaws.com/pod-ips"], "10.0.0.7");
+    let known = kube.node.pod(&pod("u-1")).await.unwrap();
+    assert_eq!(known["metadata"]["annotations"]["vpc.amazonaws.com/pod-ips"], "10.0.0.7");
     news.send(News::Ended { key: key.clone() }).await.unwrap();
     until("its end", || note() == "").await;
     // The pod that has the name now is another one.
@@ -299,9 +299,9 @@ async fn only_pods_of_this_node_are_read() {
     sim.put("/api/v1/namespaces/web/pods/here", object("node-1"));
     sim.put("/api/v1/namespaces/web/pods/there", object("node-2"));
     let node = kube(&settings).node();
-    assert_eq!(node.pod_annotations(&pod("here", "u")).await.unwrap().len(), 1);
+    assert_eq!(node.pod(&pod("here", "u")).await.unwrap()["metadata"]["annotations"]["a"], "b");
     for pod in [pod("here", "other"), pod("there", "u"), pod("nowhere", "u"), pod("../x", "u")] {
-        assert_eq!(node.pod_annotations(&pod).await.unwrap_err().code(), Some(404), "{pod:?}");
+        assert_eq!(node.pod(&pod).await.unwrap_err().code(), Some(404), "{pod:?}");
     }
 }
 

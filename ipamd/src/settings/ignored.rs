@@ -52,18 +52,12 @@ pub(crate) const IGNORED: &[Ignored] = &[
     ignored("ENABLE_IPv4", ON, "pods get IPv4 addresses"),
     ignored("ENABLE_IPv6", OFF, "pods get no IPv6 addresses yet"),
     ignored("ENABLE_NFTABLES", &[], "nf_tables is always used; it was without effect"),
-    ignored("ENABLE_POD_ENI", OFF, "security groups for pods (trunk and branch ENIs) are not supported"),
     ignored("ENABLE_V4_EGRESS", ON, "it concerns IPv6 clusters only"),
     ignored("ENABLE_V6_EGRESS", OFF, "IPv6 egress of IPv4 pods is not supported"),
     ignored("HTTP_TIMEOUT", &["10"], "each kind of AWS call has a timeout of its own"),
     ignored("MANAGE_UNTAGGED_ENI", ON, "untagged ENIs are used, and never given back"),
     ignored("NETWORK_POLICY_ENFORCING_MODE", &["none"], "the network policy agent is not called"),
     ignored("POD_MTU", &[], "pods have the MTU of ENIs: set AWS_VPC_ENI_MTU"),
-    ignored(
-        "POD_SECURITY_GROUP_ENFORCING_MODE",
-        &["strict"],
-        "security groups for pods (trunk and branch ENIs) are not supported",
-    ),
 ];
 
 /// Names that the AWS CNI's containers have and that carry no wish.

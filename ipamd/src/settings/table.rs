@@ -149,6 +149,18 @@ const PLACEMENT: &[Setting] = &[
         "true: use all network cards; a pod annotated k8s.amazonaws.com/nicConfig=multi-nic-attachment gets an interface on each",
     ),
     aws(
+        "ENABLE_POD_ENI",
+        Switch,
+        Default("false"),
+        "true: pods with security groups of their own live on branch ENIs; needs the API server, a trunk, and VLANs in the kernel",
+    ),
+    aws(
+        "POD_SECURITY_GROUP_ENFORCING_MODE",
+        Word(&["strict", "standard"]),
+        Default("strict"),
+        "strict: all traffic of such a pod goes over its branch ENI; standard: what stays on the node stays on it",
+    ),
+    aws(
         "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
         Switch,
         Default("false"),

@@ -1,3 +1,5 @@
+use eni_proto::Enforcing;
+
 use super::{
     sources::Source,
     table::{self, Form, Unset},
@@ -48,6 +50,11 @@ fn modes_have_the_names_of_the_aws_cni() {
     assert_eq!(policy(&[("ENABLE_IMDS_ONLY_MODE", "TRUE")]).access, Access::MetadataOnly);
     assert!(policy(&[("WARM_TARGET", "auto")]).warm_auto);
     assert!(policy(&[("ENABLE_MULTI_NIC", "true")]).further_cards);
+    let branches = |pairs: &[(&str, &str)]| read(pairs).unwrap().branches;
+    assert_eq!(branches(&[("POD_SECURITY_GROUP_ENFORCING_MODE", "standard")]), None);
+    assert_eq!(branches(&[("ENABLE_POD_ENI", "true")]), Some(Enforcing::Strict));
+    let standard = [("ENABLE_POD_ENI", "true"), ("POD_SECURITY_GROUP_ENFORCING_MODE", "standard")];
+    assert_eq!(branches(&standard), Some(Enforcing::Standard));
     assert_eq!(policy(&[("MAX_PODS", "110")]).max_pods, Some(110));
     let custom = [
         ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true"),
@@ -198,7 +205,7 @@ fn names_without_effect_are_told_with_the_nearest_that_has_one() {
         ("WARM_IPS", "3"),
         ("MINIMUN_IP_TARGET", "3"),
         ("ENABLE_EVERYTHING", "true"),
-        ("ENABLE_POD_ENI", "true"),
+        ("ENABLE_V6_EGRESS", "true"),
         ("ENABLE_NFTABLES", ""),
         ("PATH", "/bin"),
         ("HOME", "/root"),
@@ -210,7 +217,7 @@ fn names_without_effect_are_told_with_the_nearest_that_has_one() {
         [
             "AWS_VPC_K8S_CNI_EXTERNAL_SNAT is not known, so it has no effect; did you mean AWS_VPC_K8S_CNI_EXTERNALSNAT?",
             "ENABLE_EVERYTHING is not known, so it has no effect",
-            "ENABLE_POD_ENI=\"true\" is ignored: security groups for pods (trunk and branch ENIs) are not supported",
+            "ENABLE_V6_EGRESS=\"true\" is ignored: IPv6 egress of IPv4 pods is not supported",
             "MINIMUN_IP_TARGET is not known, so it has no effect; did you mean MINIMUM_IP_TARGET?",
             "WARM_IPS is not known, so it has no effect",
         ]

@@ -9,7 +9,10 @@ pub(crate) mod plan;
 #[cfg(test)]
 mod tests;
 
-use eni_proto::{BranchEni, Enforcing, Pod, PodKey, VethPrefix, numbers::branch_table};
+use eni_proto::{
+    BranchEni, Enforcing, Pod, PodKey, VethPrefix,
+    numbers::{RULE_LOCAL_BEHIND, TABLE_LOCAL, branch_table},
+};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 use plan::{BranchLabel, BranchRule};
@@ -144,6 +147,21 @@ pub fn del_branch_pod(prefix: &VethPrefix, key: &PodKey, pod: &Pod) -> Result<bo
     Ok(false)
 }
 
+/// Whether the interface of this key is that of a pod on a branch ENI.
+///
+/// # Errors
+/// [`WireError`].
+pub fn is_branch_pod(prefix: &VethPrefix, key: &PodKey, pod: &Pod) -> Result<bool, WireError> {
+    let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
+    for enforcing in [Enforcing::Strict, Enforcing::Standard] {
+        let link = look(&mut host, &plan::host_name(enforcing, prefix, key, pod))?;
+        if link.as_ref().and_then(label_of).is_some_and(|label| label.key == *key) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Compares a pod on a branch ENI with what it ought to be; nothing when all is well.
 ///
 /// # Errors
@@ -201,6 +219,10 @@ pub fn check_branch_pod(wiring: &PodWiring, branch: &BranchEni) -> Result<Vec<Di
 pub fn prepare_branches(enforcing: Option<Enforcing>) -> Result<(), WireError> {
     let strict = enforcing == Some(Enforcing::Strict);
     let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
+    let moved = |rule: &crate::ops::Rule| (rule.priority, rule.table) == (RULE_LOCAL_BEHIND, TABLE_LOCAL);
+    if !strict && !observe::observe_host(&mut host)?.foreign_rules.iter().any(moved) {
+        return Ok(());
+    }
     let families: &[Family] = if sysctl::has_ipv6() { &Family::ALL } else { &[Family::V4] };
     let [add4, add6, remove4, remove6] = plan::local_rules(strict);
     let of_kernel = |rule: &BranchRule| families.contains(&rule.family);

@@ -6,10 +6,11 @@ export CARGO_TARGET_DIR
 HOST   := $(shell rustc -vV | sed -n 's/^host: //p')
 PLUGIN := $(CARGO_TARGET_DIR)/$(HOST)/plugin/eni-cni
 IPAMD  := $(CARGO_TARGET_DIR)/debug/ipamd
+DEMO   := $(CARGO_TARGET_DIR)/debug/demo
 CLOUD  ?= sim
 SAY    := @printf '\n== %s\n'
 
-.PHONY: help demo test bench soak fuzz checklist setup setup-ship lint unit build plugin simulate charts terraform size clean
+.PHONY: help demo test bench soak fuzz checklist setup setup-ship lint unit build plugin simulate charts terraform release size clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +50,11 @@ charts: setup-ship ## The Helm chart: lint, schemas of six versions of Kubernete
 
 terraform: setup setup-ship ## The Terraform modules: format, docs, tests, policies; applied on LocalStack and moto, and destroyed. WRITE=1 renews the docs.
 	$(SAY) "the Terraform modules (about 4 minutes)"
-	@test/ship/terraform.sh $(if $(WRITE),--write)
+	@test/ship/terraform.sh $(if $(WRITE),--write) $(if $(wildcard $(DEMO)),--demo $(DEMO) --ipamd $(IPAMD) --plugin $(PLUGIN))
+
+release: setup-ship ## Static programs, image, chart, bill of materials, checksums, signature in target/dist. VERIFY=1 builds twice.
+	$(SAY) "building the release (the first time: about 20 minutes on 2 cores)"
+	@test/ship/release.sh $(if $(VERIFY),--verify) $(PROGRAMS)
 
 setup-ship:
 	@test/ship/setup.sh

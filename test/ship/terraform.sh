@@ -66,7 +66,7 @@ apply() {
 on_what_was_made() {
     [ ${#demo[@]} -gt 0 ] || return 0
     terraform -chdir=localstack output -json lab >"$work/lab.json"
-    "${demo[@]}" --made "$work/lab.json" >"$work/demo.log" 2>&1 || { cat "$work/demo.log" >&2; return 1; }
+    "${demo[@]}" --made "$work/lab.json" >"$work/demo.log" 2>&1 || { cat "$work/demo.log" >&2; exit 1; }
     say "$(tail -n 1 "$work/demo.log"): the demo ran on what localstack/ made"
 }
 
@@ -94,7 +94,12 @@ on_moto() {
     # No second plan: moto invents a part of the node group.
     apply ../moto any true
 }
+# In the background, because what stands before `||` does not stop at an error.
 (on_moto) &
 moto=$!
-(on_localstack) || { wait "$moto"; exit 1; }
-wait "$moto"
+(on_localstack) &
+localstack=$!
+status=0
+wait "$moto" || status=1
+wait "$localstack" || status=1
+exit "$status"

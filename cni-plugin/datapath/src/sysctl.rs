@@ -2,6 +2,9 @@
 
 use std::{fs, io, path::Path};
 
+/// Where a container that is not privileged, and so finds /proc/sys read-only, has the same folder mounted from its host.
+const MOUNTED: &str = "/host/proc/sys/net";
+
 /// A setting that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set /proc/sys/net/{name} to {value}")]
@@ -49,7 +52,9 @@ pub(crate) fn ipv4_links() -> Vec<String> {
 
 fn write(name: &str, value: u32) -> io::Result<()> {
     // Without O_CREAT: /proc answers that with "permission denied" instead of "not found".
-    let mut file = fs::OpenOptions::new().write(true).open(path(name))?;
+    let mounted = Path::new(MOUNTED).join(name);
+    let path = if mounted.exists() { mounted } else { path(name) };
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
     io::Write::write_all(&mut file, value.to_string().as_bytes())
 }
 

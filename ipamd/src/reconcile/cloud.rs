@@ -45,8 +45,9 @@ impl<E: Ec2> Reconciler<E> {
         let (outside, handle) = (Arc::clone(&self.outside), self.handle.clone());
         tokio::spawn(async move {
             let outcome = outside.ec2.subnets(&outside.node.vpc, &outside.node.zone).await;
-            if let Ok(subnets) = &outcome {
-                outside.learn(subnets.iter().map(|subnet| (subnet.id.clone(), subnet.cidr))).await;
+            match &outcome {
+                Ok(subnets) => outside.learn(subnets.iter().map(|subnet| (subnet.id.clone(), subnet.cidr))).await,
+                Err(error) => tracing::warn!(error = %error, "EC2 did not describe the zone's subnets"),
             }
             handle.tell(Event::Subnets { outcome });
         });

@@ -46,7 +46,10 @@ pub struct Cloud {
 #[derive(Debug)]
 enum Backend {
     Sim(SimCloud),
-    LocalStack { _guard: LocalStack },
+    /// With a LocalStack of our own, or one that somebody else started.
+    LocalStack {
+        _guard: Option<LocalStack>,
+    },
 }
 
 /// A VPC with one subnet.
@@ -75,10 +78,17 @@ impl Cloud {
             CloudKind::LocalStack => {
                 let localstack = LocalStack::start().await?;
                 let endpoint = endpoint(localstack.address(), localstack.account());
-                let backend = Backend::LocalStack { _guard: localstack };
+                let backend = Backend::LocalStack { _guard: Some(localstack) };
                 Ok(Self { endpoint, in_storm: None, backend, tasks: JoinSet::new() })
             }
         }
+    }
+
+    /// A LocalStack that runs already, and is left running.
+    #[must_use]
+    pub fn running_localstack(address: SocketAddr, account: &str) -> Self {
+        let backend = Backend::LocalStack { _guard: None };
+        Self { endpoint: endpoint(address, account), in_storm: None, backend, tasks: JoinSet::new() }
     }
 
     /// Starts the simulator with a world of one's own.
@@ -137,21 +147,39 @@ impl Cloud {
         let answer = self.call("CreateVpc", &[("CidrBlock", vpc_cidr)]).await?;
         let vpc = answer.text_at("vpc/vpcId").to_owned();
         let answer = self.call("CreateSubnet", &[("VpcId", &vpc), ("CidrBlock", subnet_cidr)]).await?;
+        Ok(Network {
+            security_group: self.default_group(&vpc).await?,
+            vpc: parse(&vpc)?,
+            vpc_cidr: vpc_cidr.to_owned(),
+            subnet: parse(answer.text_at("subnet/subnetId"))?,
+            subnet_cidr: cidr(subnet_cidr)?,
+        })
+    }
+
+    /// A network that is there already, from its ids and networks as text.
+    ///
+    /// # Errors
+    /// EC2's refusal, or what is not an id or a network.
+    pub async fn network(&self, vpc: [&str; 2], subnet: [&str; 2]) -> Result<Network, Trouble> {
+        Ok(Network {
+            security_group: self.default_group(vpc[0]).await?,
+            vpc: parse(vpc[0])?,
+            vpc_cidr: vpc[1].to_owned(),
+            subnet: parse(subnet[0])?,
+            subnet_cidr: cidr(subnet[1])?,
+        })
+    }
+
+    async fn default_group(&self, vpc: &str) -> Result<String, Trouble> {
         let filters = [
             ("Filter.1.Name", "vpc-id"),
-            ("Filter.1.Value.1", vpc.as_str()),
+            ("Filter.1.Value.1", vpc),
             ("Filter.2.Name", "group-name"),
             ("Filter.2.Value.1", "default"),
         ];
         let groups = self.call("DescribeSecurityGroups", &filters).await?;
         let security_group = groups.list_at("securityGroupInfo").first().map_or("", |group| group.text_at("groupId"));
-        Ok(Network {
-            vpc: parse(&vpc)?,
-            vpc_cidr: vpc_cidr.to_owned(),
-            subnet: parse(answer.text_at("subnet/subnetId"))?,
-            subnet_cidr: cidr(subnet_cidr)?,
-            security_group: security_group.to_owned(),
-        })
+        Ok(security_group.to_owned())
     }
 
     /// Starts an instance with its primary ENI in `network`; `more`: further parameters.

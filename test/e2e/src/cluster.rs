@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ipam_core::InstanceId;
 use lab::{Follower, Lab};
 
 use crate::{Binaries, Cloud, Network, Trouble, Worker, cloud::blocking, worker::WorkerPlan};
@@ -62,13 +63,29 @@ impl Cluster {
     ///
     /// # Errors
     /// What the cloud or the lab could not do.
-    pub async fn start(mut cloud: Cloud, plan: &ClusterPlan) -> Result<Self, Trouble> {
+    pub async fn start(cloud: Cloud, plan: &ClusterPlan) -> Result<Self, Trouble> {
         let network = cloud.make_network(&plan.vpc, &plan.subnet).await?;
+        let mut instances = Vec::new();
+        for _ in 0..plan.workers {
+            instances.push(cloud.run_instance(&plan.instance_type, &plan.launch, &network).await?);
+        }
+        Self::on(cloud, plan, network, instances).await
+    }
+
+    /// Makes nodes for instances that are there already, as Terraform made them. No daemon runs yet.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn on(
+        mut cloud: Cloud,
+        plan: &ClusterPlan,
+        network: Network,
+        instances: Vec<InstanceId>,
+    ) -> Result<Self, Trouble> {
         let lab = Arc::new(Lab::new()?);
         lab.add_subnet(network.subnet.clone(), network.subnet_cidr);
         let mut nodes = Vec::new();
-        for number in 1..=plan.workers {
-            let instance = cloud.run_instance(&plan.instance_type, &plan.launch, &network).await?;
+        for (number, instance) in (1..).zip(instances) {
             nodes.push(lab.add_node(instance, &format!("node-{number}"))?);
         }
         let follower = Arc::new(cloud.follow(&lab).await?);

@@ -10,12 +10,15 @@ pub mod binaries;
 pub mod cloud;
 pub mod cluster;
 pub mod flight;
+pub mod image;
 mod localstack;
 pub mod observe;
 pub mod pings;
 pub mod plugin;
+pub mod product;
 pub mod runtime;
 pub mod storm;
+mod tar;
 pub mod trouble;
 pub mod worker;
 

@@ -3,8 +3,8 @@
 //! Each runs on a worker that was booted, so that what it leaves in `/run`, `/var/lib` and the process table ends with the
 //! worker. Images are made here; nothing is fetched.
 
+mod busybox;
 pub mod containerd;
-mod image;
 pub mod podman;
 pub mod site;
 

@@ -58,6 +58,11 @@ pub trait Action: fmt::Debug {
         false
     }
 
+    /// Whether it puts tags on what it makes, for which the caller needs the permission CreateTags too.
+    fn makes_with_tags(&self) -> bool {
+        false
+    }
+
     /// How many things it starts or ends, where those have a budget of their own.
     fn resources(&self) -> u32 {
         0

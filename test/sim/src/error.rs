@@ -30,8 +30,11 @@ impl ApiError {
         Self::new("InvalidParameterCombination", message)
     }
 
-    pub(crate) fn unauthorized() -> Self {
-        Self { status: 403, ..Self::new("UnauthorizedOperation", "You are not authorized to perform this operation.") }
+    pub(crate) fn unauthorized(action: &str) -> Self {
+        let message = format!(
+            "You are not authorized to perform this operation. The caller is not authorized to perform: ec2:{action} because no identity-based policy allows the ec2:{action} action"
+        );
+        Self { status: 403, ..Self::new("UnauthorizedOperation", message) }
     }
 
     pub(crate) fn missing(parameter: &str) -> Self {

@@ -166,10 +166,11 @@ impl World {
         let requests = if action.is_unbounded() { Charge::Unbounded } else { Charge::Requests };
         let charges = [(requests, 1), (Charge::Resources, action.resources())];
         *tokens_left = self.budgets.spend(A::NAME, &charges, self.state.now)?;
-        if self.denied.contains(A::NAME) {
-            return Err(ApiError::unauthorized());
+        let needed = [Some(A::NAME), action.makes_with_tags().then_some("CreateTags")];
+        match needed.into_iter().flatten().find(|name| self.denied.contains(*name)) {
+            Some(denied) => Err(ApiError::unauthorized(denied)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn apply<A: Action>(&mut self, action: &A) -> Result<A::Answer, ApiError> {

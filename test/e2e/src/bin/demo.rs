@@ -14,6 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[path = "demo/machine.rs"]
 mod machine;
+#[path = "demo/made.rs"]
+mod made;
 #[path = "demo/say.rs"]
 mod say;
 #[path = "demo/table.rs"]
@@ -32,6 +34,9 @@ struct Arguments {
     /// The cloud behind the nodes.
     #[arg(long, value_enum, default_value_t = CloudName::Sim)]
     cloud: CloudName,
+    /// Take the network and the instances that Terraform made on a LocalStack that runs, from its output `lab` as JSON.
+    #[arg(long, conflicts_with = "cloud")]
+    made: Option<PathBuf>,
     /// Leave everything up until Ctrl-C, and say how to look inside.
     #[arg(long)]
     keep: bool,
@@ -77,13 +82,7 @@ fn main() -> ExitCode {
 async fn fly(arguments: &Arguments, say: &mut Say) -> Result<(), Trouble> {
     let before = machine::traces()?;
     let binaries = Binaries::find(arguments.ipamd.clone(), arguments.plugin.clone())?;
-    let kind = match arguments.cloud {
-        CloudName::Sim => CloudKind::Sim,
-        CloudName::Localstack => CloudKind::LocalStack,
-    };
-    say.step(if kind == CloudKind::Sim { "starting the simulated cloud" } else { "starting LocalStack" });
-    let cloud = Cloud::start(kind).await?;
-    let cluster = Cluster::start(cloud, &plan(kind, binaries)).await?;
+    let cluster = cluster(arguments, binaries, say).await?;
     say.step(&format!("VPC {} with 2 m5.xlarge instances and an internet host", cluster.network.vpc_cidr));
     let directory = cluster.lab.directory().to_owned();
     let flown = tokio::select! {
@@ -106,6 +105,21 @@ async fn fly(arguments: &Arguments, say: &mut Say) -> Result<(), Trouble> {
     }
     say.step("lab removed; nothing of it is on the machine");
     Ok(())
+}
+
+async fn cluster(arguments: &Arguments, binaries: Binaries, say: &mut Say) -> Result<Cluster, Trouble> {
+    if let Some(file) = &arguments.made {
+        say.step("taking what Terraform made on LocalStack");
+        // The demo's lab has the nodes' subnet only, and Terraform made others for pods.
+        let settings = vec![("ENABLE_SUBNET_DISCOVERY".to_owned(), "false".to_owned())];
+        return made::cluster(file, &ClusterPlan { settings, ..plan(CloudKind::LocalStack, binaries) }).await;
+    }
+    let kind = match arguments.cloud {
+        CloudName::Sim => CloudKind::Sim,
+        CloudName::Localstack => CloudKind::LocalStack,
+    };
+    say.step(if kind == CloudKind::Sim { "starting the simulated cloud" } else { "starting LocalStack" });
+    Cluster::start(Cloud::start(kind).await?, &plan(kind, binaries)).await
 }
 
 /// Ends when somebody wants the program to end, so that it still removes what it made.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::Ipv4Addr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -20,7 +20,7 @@ use tonic::{
 };
 
 use super::{
-    Site, image,
+    Site, busybox,
     site::{NETWORKS, PLUGINS},
 };
 use crate::Trouble;
@@ -64,9 +64,25 @@ impl Containerd {
         let client = RuntimeServiceClient::new(endpoint.connect_lazy());
         let containerd = Self { daemon: Mutex::new(None), client, site: Arc::clone(site) };
         containerd.restart().await?;
-        let (socket, image) = (self::socket(site).display().to_string(), site.image().display().to_string());
-        site.run(&["ctr", "-a", &socket, "-n", "k8s.io", "images", "import", &image])?;
+        containerd.import(&site.image())?;
         Ok(containerd)
+    }
+
+    /// Takes an image from an archive.
+    ///
+    /// # Errors
+    /// [`Trouble::Lab`] with what `ctr` wrote.
+    pub fn import(&self, archive: &Path) -> Result<(), Trouble> {
+        self.ctr(&["images", "import", &archive.display().to_string()]).map(drop)
+    }
+
+    /// Runs containerd's own command line tool in the kubelet's namespace and returns what it printed.
+    ///
+    /// # Errors
+    /// [`Trouble::Lab`] with what it wrote to standard error.
+    pub fn ctr(&self, arguments: &[&str]) -> Result<String, Trouble> {
+        let socket = socket(&self.site).display().to_string();
+        self.site.run(&[&["ctr", "-a", &socket, "-n", "k8s.io"], arguments].concat())
     }
 
     /// Starts containerd again, after killing the one that runs, if any. Returns when it answers.
@@ -244,6 +260,6 @@ disabled_plugins = [
         Root = "/run/containerd/runc"
 "#,
         socket = socket(site).display(),
-        image = image::NAME,
+        image = busybox::NAME,
     )
 }

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Site, image,
+    Site, busybox,
     site::{NETWORKS, PLUGINS},
 };
 use crate::Trouble;
@@ -53,7 +53,7 @@ impl Podman {
     /// podman's own words.
     pub fn start_container(&self, name: &str, options: &[&str], applet: &[&str]) -> Result<String, Trouble> {
         let cgroup = format!("--cgroup-parent={}", self.site.machine()?.cgroup());
-        let arguments = [&["run", "--detach", "--name", name, &cgroup], options, &[image::NAME], applet].concat();
+        let arguments = [&["run", "--detach", "--name", name, &cgroup], options, &[busybox::NAME], applet].concat();
         Ok(self.run(&arguments)?.trim().to_owned())
     }
 

@@ -12,7 +12,7 @@ use eni_proto::numbers;
 use lab::{Machine, Namespace, wait};
 use serde_json::Value;
 
-use super::image;
+use super::busybox;
 use crate::{Trouble, Worker};
 
 /// Folder of the plugins, as the runtime and the daemon see it.
@@ -70,7 +70,7 @@ impl Site {
         fs::create_dir_all(&directory).map_err(Trouble::os(format!("make {}", directory.display())))?;
         let site = Self { worker: Arc::clone(worker), directory };
         site.namespace()?.inside(|| site.lay_out())?.map_err(Trouble::os("lay out /run/cni"))?;
-        image::write(&site.image())?;
+        busybox::write(&site.image())?;
         Ok(site)
     }
 

@@ -4,6 +4,7 @@
 
 mod failures;
 mod forgotten;
+mod image;
 mod node;
 mod pods;
 #[path = "../stage/mod.rs"]

@@ -50,6 +50,10 @@ impl Action for CreateNetworkInterface {
     const NAME: &'static str = "CreateNetworkInterface";
     type Answer = Eni;
 
+    fn makes_with_tags(&self) -> bool {
+        !self.tags.is_empty()
+    }
+
     fn apply(&self, state: &mut State) -> Result<Eni, ApiError> {
         if let Some((request, eni)) = self.client_token.as_ref().and_then(|token| state.create_tokens.get(token)) {
             return if request == self {

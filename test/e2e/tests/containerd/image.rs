@@ -1,0 +1,171 @@
+//! The image that ships, run by containerd with the mounts and rights that the chart gives it.
+
+use std::{fs, path::Path, sync::Arc};
+
+use e2e::{
+    Worker,
+    product::{self, About},
+    runtime::{
+        Containerd,
+        site::{NETWORKS, PLUGINS},
+    },
+};
+use lab::wait;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::{
+    node::{Stage, assert_reachable, end, start},
+    stage::PATIENCE,
+};
+
+const NAME: &str = "example.test/eni-cni:test";
+/// What a container gets that says nothing. Source: containerd 1.6, oci/spec.go, defaultUnixCaps.
+const USUAL_CAPABILITIES: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
+/// The daemon's only capability in the chart.
+const NET_ADMIN: &[&str] = &["--cap-add", "CAP_NET_ADMIN"];
+
+/// Makes the image of the programs under test and gives it to containerd. Without static programs it holds their libraries too.
+fn import(stage: &Stage) {
+    let worker = stage.worker();
+    let archive = worker.node().directory().join("eni-cni.tar");
+    let about = About { name: NAME.to_owned(), version: "test".to_owned(), ..About::default() };
+    product::image(worker.binaries(), &about).unwrap().write(&archive).unwrap();
+    stage.containerd().import(&archive).unwrap();
+}
+
+/// `ctr run` for one container of the chart's DaemonSet.
+fn container(worker: &Worker, name: &str, more: &[&str], arguments: &[&str]) -> Vec<String> {
+    let mut line: Vec<String> =
+        ["run", "--net-host", "--read-only", "--seccomp", "--cgroup", ""].map(str::to_owned).into();
+    for capability in USUAL_CAPABILITIES {
+        line.extend(["--cap-drop".to_owned(), format!("CAP_{capability}")]);
+    }
+    let node = worker.node().directory().display().to_string();
+    let mounts = [
+        (PLUGINS, "/host/opt/cni/bin"),
+        (NETWORKS, "/host/etc/cni/net.d"),
+        (node.as_str(), node.as_str()),
+        ("/run/netns", "/run/netns"),
+        ("/proc/sys/net", "/host/proc/sys/net"),
+    ];
+    for (source, target) in mounts {
+        line.extend(["--mount".to_owned(), format!("type=bind,src={source},dst={target},options=rbind:rslave:rw")]);
+    }
+    let settings = [
+        ("HOST_CNI_BIN_PATH", "/host/opt/cni/bin".to_owned()),
+        ("HOST_CNI_CONFDIR_PATH", "/host/etc/cni/net.d".to_owned()),
+        ("IPAMD_SOCKET", worker.socket().display().to_string()),
+        ("IPAMD_DATABASE", worker.database().display().to_string()),
+        ("IPAMD_RELEASED_DIR", worker.released_directory().display().to_string()),
+    ];
+    let settings = settings.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let theirs = worker.daemon_environment().into_iter().filter(|(key, _)| !key.starts_with("HOST_CNI"));
+    for (key, value) in theirs.chain(settings) {
+        line.extend(["--env".to_owned(), format!("{key}={value}")]);
+    }
+    let command = [&[NAME, name, "/bin/ipamd"], arguments].concat();
+    line.extend(more.iter().copied().chain(command).map(str::to_owned));
+    line
+}
+
+fn run(
+    containerd: &Containerd,
+    worker: &Worker,
+    name: &str,
+    more: &[&str],
+    arguments: &[&str],
+) -> Result<String, String> {
+    let line = container(worker, name, more, arguments);
+    containerd.ctr(&line.iter().map(String::as_str).collect::<Vec<_>>()).map_err(|trouble| trouble.chain())
+}
+
+fn files(stage: &Stage, folder: &str) -> Vec<String> {
+    let listing = stage.containerd().site().run(&["ls", folder]).unwrap();
+    listing.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
+    let stage = Stage::without_daemons(1, "m5.xlarge").await;
+    let (containerd, worker) = (stage.containerd(), stage.worker());
+    import(&stage);
+    containerd.site().run(&["rm", &format!("{PLUGINS}/eni-cni")]).unwrap();
+    containerd.site().run(&["mkdir", "-p", "/run/netns"]).unwrap();
+    // As on a node whose image does not forward: then the daemon has to, although /proc/sys is read-only in its container.
+    worker.node().namespace().sysctl(&[("net/ipv4/ip_forward", "0")]).unwrap();
+
+    let said = run(containerd, worker, "install", &["--rm"], &["install"]).unwrap();
+    assert!(said.contains("1.1.0"), "{said}");
+    assert_eq!(files(&stage, PLUGINS), ["eni-cni", "loopback", "portmap"]);
+    let log = worker.node().directory().join("container.log");
+    let log_uri = format!("file://{}", log.display());
+    run(containerd, worker, "ipamd", &[NET_ADMIN, &["--detach", "--log-uri", &log_uri]].concat(), &["serve"]).unwrap();
+    if let Err(late) = containerd.until_network_ready(PATIENCE).await {
+        panic!("{}\n{}", late.chain(), fs::read_to_string(&log).unwrap_or_default());
+    }
+
+    let gate = Arc::new(Semaphore::new(5));
+    let mut starting = JoinSet::new();
+    for number in 0..20 {
+        let (containerd, gate) = (Arc::clone(containerd), Arc::clone(&gate));
+        starting.spawn(async move {
+            let _turn = gate.acquire_owned().await;
+            start(&containerd, &format!("pod-{number}")).await
+        });
+    }
+    let pods = starting.join_all().await;
+    pods.iter().for_each(|pod| assert_reachable(&stage, pod));
+    let status = run(containerd, worker, "status", &["--rm"], &["status"]).unwrap();
+    assert!(status.contains("20"), "{status}");
+    stage.until_only(&pods.iter().collect::<Vec<_>>()).await;
+
+    for pod in &pods {
+        end(containerd, pod).await;
+    }
+    containerd.ctr(&["tasks", "kill", "--signal", "SIGTERM", "ipamd"]).unwrap();
+    let ended = || async {
+        let tasks = containerd.ctr(&["tasks", "list"]).map_err(|trouble| trouble.chain())?;
+        let line = tasks.lines().find(|line| line.starts_with("ipamd ")).unwrap_or("STOPPED").to_owned();
+        if line.contains("STOPPED") { Ok(()) } else { Err(line) }
+    };
+    wait::until(PATIENCE, "the daemon's container to end", ended).await.unwrap();
+    let said = run(containerd, worker, "uninstall", &[NET_ADMIN, &["--rm"]].concat(), &["uninstall"]).unwrap();
+    assert!(said.contains("10-eni-cni.conflist") && said.contains("nf_tables table"), "{said}");
+    assert_eq!(files(&stage, PLUGINS), ["loopback", "portmap"]);
+    assert_eq!(files(&stage, NETWORKS), [""; 0]);
+    assert_eq!(files(&stage, "/run/netns"), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_net_admin_the_daemon_says_what_it_may_not() {
+    let stage = Stage::without_daemons(1, "m5.xlarge").await;
+    let (containerd, worker) = (stage.containerd(), stage.worker());
+    import(&stage);
+    containerd.site().run(&["mkdir", "-p", "/run/netns"]).unwrap();
+    let log = worker.node().directory().join("container.log");
+    let log_uri = format!("file://{}", log.display());
+    run(containerd, worker, "ipamd", &["--detach", "--log-uri", &log_uri], &["serve"]).unwrap();
+    let says = || async { refusal(&log) };
+    wait::until(PATIENCE, "the daemon to say what it may not", says).await.unwrap();
+    assert_eq!(files(&stage, NETWORKS), [""; 0], "the node must not look ready");
+}
+
+fn refusal(log: &Path) -> Result<(), String> {
+    let said = fs::read_to_string(log).map_err(|error| error.to_string())?;
+    if said.contains("IPAM-") && said.contains("Operation not permitted") { Ok(()) } else { Err(said) }
+}

@@ -57,14 +57,18 @@ readOnlyRootFilesystem: true
 {{- define "eni-cni.check" -}}
 {{- $env := .Values.env -}}
 {{- $custom := eq "true" (toString (get $env "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG")) -}}
-{{- if and $custom (not (get $env "ENI_CONFIG_SUBNET")) (not .Values.eniConfig.create) (not (get $env "ENI_CONFIG_LABEL_DEF")) -}}
-{{- fail "env.AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG is true, but nothing says where pods live: set eniConfig.create and eniConfig.subnets, or env.ENI_CONFIG_SUBNET, or env.ENI_CONFIG_LABEL_DEF for ENIConfigs of your own" -}}
-{{- end -}}
 {{- if and .Values.eniConfig.create (not .Values.eniConfig.subnets) -}}
 {{- fail "eniConfig.create is true, but eniConfig.subnets is empty: give one entry for each availability zone, as eu-west-1a: {id: subnet-0123abcd}" -}}
 {{- end -}}
 {{- if and .Values.eniConfig.create (not $custom) -}}
 {{- fail "eniConfig.create makes objects that ipamd reads only with env.AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: \"true\"; set it, or eniConfig.create: false" -}}
+{{- end -}}
+{{- $quiet := eq "true" (toString (get $env "DISABLE_INTROSPECTION")) -}}
+{{- if and (or $quiet (get $env "INTROSPECTION_BIND_ADDRESS")) (or .Values.livenessProbe .Values.readinessProbe) -}}
+{{- fail "livenessProbe and readinessProbe ask 127.0.0.1:61679; with env.DISABLE_INTROSPECTION or env.INTROSPECTION_BIND_ADDRESS give them another place, or null for none" -}}
+{{- end -}}
+{{- if and (eq "true" (toString (get $env "DISABLE_METRICS"))) .Values.podMonitor.create -}}
+{{- fail "podMonitor.create has nothing to read with env.DISABLE_METRICS: leave one of them out" -}}
 {{- end -}}
 {{- range tuple "HOST_CNI_BIN_PATH" "HOST_CNI_CONFDIR_PATH" "CRI_SOCKET" "IPAMD_SOCKET" "IPAMD_DATABASE" "IPAMD_RELEASED_DIR" -}}
 {{- if hasKey $env . -}}

@@ -55,3 +55,41 @@ fn every_folder_that_the_architecture_names_is_there() {
         assert!(root().join(word).exists(), "ARCHITECTURE.md names {word}");
     }
 }
+
+/// Documents for people, by their path from the root.
+const GUIDES: [&str; 12] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "charts/README.md",
+    "charts/OPERATIONS.md",
+    "charts/COMPARISON.md",
+    "charts/eni-cni/README.md",
+    "terraform/README.md",
+    "terraform/localstack/README.md",
+    "terraform/modules/iam/README.md",
+    "test/lab/FLOWS.md",
+    "test/simulate/README.md",
+];
+
+#[test]
+fn every_make_target_and_every_link_in_the_guides_is_there() {
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    for guide in GUIDES {
+        let text = fs::read_to_string(root().join(guide)).unwrap();
+        for (at, _) in text.match_indices("make ") {
+            // Prose says "make" too: a command stands at the beginning of a line or after a backtick.
+            if text[..at].ends_with('`') || text[..at].ends_with("    ") {
+                let name: String = text[at + 5..].chars().take_while(char::is_ascii_lowercase).collect();
+                assert!(makefile.contains(&format!("\n{name}:")), "{guide} names `make {name}`");
+            }
+        }
+        let folder = root().join(guide);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            if !file.is_empty() && !file.contains("://") {
+                assert!(folder.parent().unwrap().join(file).exists(), "{guide} links to {link}");
+            }
+        }
+    }
+}

@@ -36,6 +36,8 @@ const USUAL_CAPABILITIES: [&str; 14] = [
     "KILL",
     "AUDIT_WRITE",
 ];
+/// An image of debug programs is large, and a busy machine takes its time to unpack and load them.
+const LONG: std::time::Duration = PATIENCE.saturating_mul(4);
 /// The daemon's only capability in the chart.
 const NET_ADMIN: &[&str] = &["--cap-add", "CAP_NET_ADMIN"];
 
@@ -115,7 +117,7 @@ async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
     let log = worker.node().directory().join("container.log");
     let log_uri = format!("file://{}", log.display());
     run(containerd, worker, "ipamd", &[NET_ADMIN, &["--detach", "--log-uri", &log_uri]].concat(), &["serve"]).unwrap();
-    if let Err(late) = containerd.until_network_ready(PATIENCE).await {
+    if let Err(late) = containerd.until_network_ready(LONG).await {
         panic!("{}\n{}", late.chain(), fs::read_to_string(&log).unwrap_or_default());
     }
 
@@ -143,7 +145,7 @@ async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
         let line = tasks.lines().find(|line| line.starts_with("ipamd ")).unwrap_or("STOPPED").to_owned();
         if line.contains("STOPPED") { Ok(()) } else { Err(line) }
     };
-    wait::until(PATIENCE, "the daemon's container to end", ended).await.unwrap();
+    wait::until(LONG, "the daemon's container to end", ended).await.unwrap();
     let said = run(containerd, worker, "uninstall", &[NET_ADMIN, &["--rm"]].concat(), &["uninstall"]).unwrap();
     assert!(said.contains("10-eni-cni.conflist") && said.contains("nf_tables table"), "{said}");
     assert_eq!(files(&stage, PLUGINS), ["loopback", "portmap"]);
@@ -161,7 +163,7 @@ async fn without_net_admin_the_daemon_says_what_it_may_not() {
     let log_uri = format!("file://{}", log.display());
     run(containerd, worker, "ipamd", &["--detach", "--log-uri", &log_uri], &["serve"]).unwrap();
     let says = || async { refusal(&log) };
-    wait::until(PATIENCE, "the daemon to say what it may not", says).await.unwrap();
+    wait::until(LONG, "the daemon to say what it may not", says).await.unwrap();
     assert_eq!(files(&stage, NETWORKS), [""; 0], "the node must not look ready");
 }
 

@@ -114,6 +114,7 @@ async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
     let said = run(containerd, worker, "install", &["--rm"], &["install"]).unwrap();
     assert!(said.contains("1.1.0"), "{said}");
     assert_eq!(files(&stage, PLUGINS), ["eni-cni", "loopback", "portmap"]);
+    assert_powerless_without_net_admin(&stage).await;
     let log = worker.node().directory().join("container.log");
     let log_uri = format!("file://{}", log.display());
     run(containerd, worker, "ipamd", &[NET_ADMIN, &["--detach", "--log-uri", &log_uri]].concat(), &["serve"]).unwrap();
@@ -139,13 +140,7 @@ async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
     for pod in &pods {
         end(containerd, pod).await;
     }
-    containerd.ctr(&["tasks", "kill", "--signal", "SIGTERM", "ipamd"]).unwrap();
-    let ended = || async {
-        let tasks = containerd.ctr(&["tasks", "list"]).map_err(|trouble| trouble.chain())?;
-        let line = tasks.lines().find(|line| line.starts_with("ipamd ")).unwrap_or("STOPPED").to_owned();
-        if line.contains("STOPPED") { Ok(()) } else { Err(line) }
-    };
-    wait::until(LONG, "the daemon's container to end", ended).await.unwrap();
+    stop(containerd, "ipamd").await;
     let said = run(containerd, worker, "uninstall", &[NET_ADMIN, &["--rm"]].concat(), &["uninstall"]).unwrap();
     assert!(said.contains("10-eni-cni.conflist") && said.contains("nf_tables table"), "{said}");
     assert_eq!(files(&stage, PLUGINS), ["loopback", "portmap"]);
@@ -153,18 +148,27 @@ async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
     assert_eq!(files(&stage, "/run/netns"), [""; 0]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_net_admin_the_daemon_says_what_it_may_not() {
-    let stage = Stage::without_daemons(1, "m5.xlarge").await;
+/// Without its only capability the daemon says what it may not, and the node does not look ready.
+async fn assert_powerless_without_net_admin(stage: &Stage) {
     let (containerd, worker) = (stage.containerd(), stage.worker());
-    import(&stage);
-    containerd.site().run(&["mkdir", "-p", "/run/netns"]).unwrap();
-    let log = worker.node().directory().join("container.log");
+    let log = worker.node().directory().join("powerless.log");
     let log_uri = format!("file://{}", log.display());
-    run(containerd, worker, "ipamd", &["--detach", "--log-uri", &log_uri], &["serve"]).unwrap();
-    let says = || async { refusal(&log) };
-    wait::until(LONG, "the daemon to say what it may not", says).await.unwrap();
-    assert_eq!(files(&stage, NETWORKS), [""; 0], "the node must not look ready");
+    run(containerd, worker, "powerless", &["--detach", "--log-uri", &log_uri], &["serve"]).unwrap();
+    wait::until(LONG, "the daemon to say what it may not", || async { refusal(&log) }).await.unwrap();
+    assert_eq!(files(stage, NETWORKS), [""; 0]);
+    stop(containerd, "powerless").await;
+}
+
+/// Stops a container as a kubelet does, and waits for its end.
+async fn stop(containerd: &Containerd, name: &str) {
+    // It may have ended by itself.
+    let _ = containerd.ctr(&["tasks", "kill", "--signal", "SIGTERM", name]);
+    let ended = || async {
+        let tasks = containerd.ctr(&["tasks", "list"]).map_err(|trouble| trouble.chain())?;
+        let line = tasks.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or("STOPPED").to_owned();
+        if line.contains("STOPPED") { Ok(()) } else { Err(line) }
+    };
+    wait::until(LONG, "the container to end", ended).await.unwrap();
 }
 
 fn refusal(log: &Path) -> Result<(), String> {

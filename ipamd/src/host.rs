@@ -117,6 +117,7 @@ impl HostNet {
             primary_address: primary.primary,
             direct: direct.collect::<Result<_, _>>()?,
             external_snat: settings.external_snat,
+            node_ports: settings.node_ports,
             source_ports: settings.source_ports,
             by_main: settings.external_services.iter().map(|cidr| network(*cidr)).collect::<Result<_, _>>()?,
             veth_prefix: settings.veth_prefix.clone(),

@@ -136,7 +136,7 @@ impl Service {
             addresses: lease.address.into(),
             eni: lease.eni.to_string(),
             eni_mark: lease.eni_mark,
-            mtu: self.settings.mtu,
+            mtu: self.settings.pod_mtu,
             veth_prefix: self.settings.veth_prefix.clone(),
         }
     }

@@ -58,8 +58,12 @@ pub(crate) struct Settings {
     /// `ENABLE_POD_ENI`, `POD_SECURITY_GROUP_ENFORCING_MODE`: how far the security groups of pods on branch ENIs reach. Absent: there
     /// are no such pods.
     pub(crate) branches: Option<Enforcing>,
-    /// `AWS_VPC_ENI_MTU`: MTU of ENIs and pods, in bytes.
+    /// `AWS_VPC_ENI_MTU`: MTU of ENIs, in bytes.
     pub(crate) mtu: u16,
+    /// `POD_MTU`: MTU of pods, in bytes.
+    pub(crate) pod_mtu: u16,
+    /// `AWS_VPC_CNI_NODE_PORT_SUPPORT`: whether replies of NodePorts leave by the primary ENI.
+    pub(crate) node_ports: bool,
     /// `AWS_VPC_K8S_CNI_EXTERNALSNAT`: somebody else translates what leaves the VPC, so we do not.
     pub(crate) external_snat: bool,
     /// `AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS`: destinations outside the VPC that pods reach with their own address.
@@ -124,6 +128,7 @@ impl Settings {
     pub(crate) fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Mistakes> {
         let mut reader = Reader { lookup, mistakes: Vec::new() };
         reader.optional_path("IPAMD_CONFIG");
+        let mtu = reader.number("AWS_VPC_ENI_MTU");
         let settings = Self {
             socket: reader.path("IPAMD_SOCKET"),
             database: reader.path("IPAMD_DATABASE"),
@@ -139,7 +144,9 @@ impl Settings {
             eni_tags: reader.tags(),
             veth_prefix: reader.parsed("AWS_VPC_K8S_CNI_VETHPREFIX"),
             branches: reader.branches(),
-            mtu: reader.number("AWS_VPC_ENI_MTU"),
+            mtu,
+            pod_mtu: reader.optional("POD_MTU").unwrap_or(mtu),
+            node_ports: reader.switch("AWS_VPC_CNI_NODE_PORT_SUPPORT"),
             external_snat: reader.switch("AWS_VPC_K8S_CNI_EXTERNALSNAT"),
             exclude_snat: reader.cidrs("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS"),
             external_services: reader.cidrs("AWS_EXTERNAL_SERVICE_CIDRS"),

@@ -38,6 +38,8 @@ pub struct HostPlan {
     pub direct: Vec<Cidr>,
     /// Whether somebody outside (a NAT gateway) does SNAT, so that pods go everywhere by their own ENI.
     pub external_snat: bool,
+    /// Whether what came in for the node itself by the primary ENI (NodePort) is answered by it, also when a pod of another ENI answers.
+    pub node_ports: bool,
     /// How the source ports of what the node translates are chosen.
     pub source_ports: SourcePorts,
     /// Destinations that pods reach by the node's main routes, even where those do not lead by the primary ENI's default route, as
@@ -162,6 +164,7 @@ pub(crate) fn shape<'a>(plan: &'a HostPlan, link: &'a Link, family: Family) -> S
         direct: if v4 { &plan.direct } else { &[] },
         by_main: if v4 { &plan.by_main } else { &[] },
         external_snat: plan.external_snat || !v4,
+        node_ports: plan.node_ports,
         source_ports: plan.source_ports,
         veth_prefix: &plan.veth_prefix,
         egress: plan.ipv6,
@@ -249,6 +252,7 @@ mod tests {
             primary_address: Ipv4Addr::new(10, 0, 0, 10),
             direct: direct.iter().map(|text| text.parse().unwrap()).collect(),
             external_snat,
+            node_ports: true,
             source_ports: SourcePorts::default(),
             by_main: vec![],
             veth_prefix: VethPrefix::default(),

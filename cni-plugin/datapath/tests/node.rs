@@ -59,6 +59,16 @@ fn with_external_snat_pods_keep_their_address_everywhere() {
 }
 
 #[test]
+fn without_node_ports_what_came_in_for_the_node_is_answered_by_the_pods_eni() {
+    let world = World::prepared();
+    let remembers = || world.on_node(|| run("nft", "list chain ip eni_cni inbound")).contains("ct mark set");
+    assert!(remembers());
+    let plan = HostPlan { node_ports: false, ..host_plan() };
+    world.on_node(|| prepare_host(&plan).unwrap());
+    assert!(!remembers());
+}
+
+#[test]
 fn source_ports_are_chosen_as_the_operator_wants() {
     let world = World::new();
     world.on_node(|| {

@@ -109,6 +109,7 @@ fn host_plan() -> HostPlan {
         primary_address: [10, 0, 255, 10].into(),
         direct: vec!["10.0.0.0/16".parse().unwrap()],
         external_snat: false,
+        node_ports: true,
         source_ports: eni_datapath::SourcePorts::default(),
         by_main: vec![],
         veth_prefix: eni_proto::VethPrefix::default(),

@@ -138,7 +138,8 @@ fn network_settings(settings: &Settings) -> Value {
         "AWS_VPC_K8S_CNI_EXTERNALSNAT": settings.external_snat,
         "AWS_VPC_ENI_MTU": settings.mtu,
         "AWS_VPC_K8S_CNI_VETHPREFIX": settings.veth_prefix.as_str(),
-        "AWS_VPC_CNI_NODE_PORT_SUPPORT": true,
+        "AWS_VPC_CNI_NODE_PORT_SUPPORT": settings.node_ports,
+        "POD_MTU": settings.pod_mtu,
         "AWS_VPC_K8S_CNI_RANDOMIZESNAT": ports,
     })
 }

@@ -33,11 +33,6 @@ pub(crate) const IGNORED: &[Ignored] = &[
         ON,
         "a cordoned node keeps its pool as wanted: pods that tolerate the cordon need addresses too",
     ),
-    ignored(
-        "AWS_VPC_CNI_NODE_PORT_SUPPORT",
-        ON,
-        "NodePort replies always leave by the primary ENI; the nf_tables rule for that costs nothing when unused",
-    ),
     ignored("AWS_VPC_K8S_CNI_BACKING_STORE", &[], "leases are in SQLite: set IPAMD_DATABASE"),
     ignored("AWS_VPC_K8S_CNI_CONFIGURE_RPFILTER", &[], "ipamd sets rp_filter on its interfaces; it was without effect"),
     ignored("AWS_VPC_K8S_CNI_CONNMARK", &["0x80", "128"], "the mark is always 0x80"),
@@ -57,7 +52,6 @@ pub(crate) const IGNORED: &[Ignored] = &[
     ignored("HTTP_TIMEOUT", &["10"], "each kind of AWS call has a timeout of its own"),
     ignored("MANAGE_UNTAGGED_ENI", ON, "untagged ENIs are used, and never given back"),
     ignored("NETWORK_POLICY_ENFORCING_MODE", &["none"], "the network policy agent is not called"),
-    ignored("POD_MTU", &[], "pods have the MTU of ENIs: set AWS_VPC_ENI_MTU"),
 ];
 
 /// Names that the AWS CNI's containers have and that carry no wish.

@@ -221,7 +221,14 @@ const PACKETS: &[Setting] = &[
         Default("eni"),
         "first characters of host interfaces' names",
     ),
-    aws("AWS_VPC_ENI_MTU", number(576, 9001, "bytes"), Default("9001"), "MTU of ENIs and pods"),
+    aws(
+        "AWS_VPC_CNI_NODE_PORT_SUPPORT",
+        Switch,
+        Default("true"),
+        "true: a reply to what came in for the node by the primary ENI (NodePort) leaves by it, whichever ENI the pod is on",
+    ),
+    aws("AWS_VPC_ENI_MTU", number(576, 9001, "bytes"), Default("9001"), "MTU of ENIs"),
+    aws("POD_MTU", number(576, 9001, "bytes"), Means("pods have the MTU of ENIs"), "MTU of pods"),
     aws(
         "AWS_VPC_K8S_CNI_EXTERNALSNAT",
         Switch,

@@ -224,6 +224,16 @@ fn names_without_effect_are_told_with_the_nearest_that_has_one() {
     );
 }
 
+#[test]
+fn pods_have_the_mtu_of_enis_unless_they_have_their_own() {
+    let mtus = |set: &[(&str, &str)]| read(set).map(|settings| (settings.mtu, settings.pod_mtu, settings.node_ports));
+    assert_eq!(mtus(&[]).unwrap(), (9001, 9001, true));
+    assert_eq!(mtus(&[("AWS_VPC_ENI_MTU", "1500")]).unwrap(), (1500, 1500, true));
+    let both = [("AWS_VPC_ENI_MTU", "1500"), ("POD_MTU", "1400"), ("AWS_VPC_CNI_NODE_PORT_SUPPORT", "false")];
+    assert_eq!(mtus(&both).unwrap(), (1500, 1400, false));
+    assert!(mtus(&[("POD_MTU", "500")]).is_err());
+}
+
 /// What the chart of amazon-vpc-cni-k8s 1.23 sets when nothing is changed in its values.
 const AWS_CHART: &[(&str, &str)] = &[
     ("ADDITIONAL_ENI_TAGS", "{}"),

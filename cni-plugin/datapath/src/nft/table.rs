@@ -72,6 +72,7 @@ pub(crate) struct Shape<'a> {
     pub(crate) direct: &'a [Cidr],
     pub(crate) by_main: &'a [Cidr],
     pub(crate) external_snat: bool,
+    pub(crate) node_ports: bool,
     pub(crate) source_ports: SourcePorts,
     pub(crate) veth_prefix: &'a VethPrefix,
     /// Whether some pods have addresses of this family that are not the VPC's.
@@ -149,7 +150,7 @@ fn chains(shape: &Shape<'_>) -> Vec<Chain> {
     without_element.extend([Expression::Equal(vec![0; 4]), Expression::Drop]);
     let goto = [came_from_pod(shape).to_vec(), vec![Expression::Goto(FROM_POD.to_owned())]].concat();
     let to_owner = vec![Expression::Goto(BY_OWNER.to_owned())];
-    let mut inbound = vec![remember_primary(shape.primary_link)];
+    let mut inbound: Vec<_> = shape.node_ports.then(|| remember_primary(shape.primary_link)).into_iter().collect();
     if shape.family == Family::V6 {
         inbound.insert(0, is_itself(shape));
     }
@@ -342,6 +343,7 @@ mod tests {
                 direct: &[],
                 by_main: &[],
                 external_snat,
+                node_ports: true,
                 source_ports: SourcePorts::Random,
                 veth_prefix: &prefix,
                 egress: false,

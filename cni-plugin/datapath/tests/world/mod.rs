@@ -85,6 +85,7 @@ pub fn host_plan() -> HostPlan {
         primary_address: NODE,
         direct: vec!["10.0.0.0/16".parse().unwrap(), "172.31.0.0/16".parse().unwrap()],
         external_snat: false,
+        node_ports: true,
         source_ports: eni_datapath::SourcePorts::default(),
         by_main: vec![],
         veth_prefix: VethPrefix::default(),

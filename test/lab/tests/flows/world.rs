@@ -289,6 +289,7 @@ fn host_plan(node: &str, setting: Setting, stack: Stack) -> HostPlan {
         primary_address: in_vpc(*last),
         direct: vec![Cidr::new(in_vpc([0, 0]), 16).unwrap()],
         external_snat: false,
+        node_ports: true,
         source_ports: eni_datapath::SourcePorts::default(),
         by_main: vec![],
         veth_prefix: VethPrefix::default(),

@@ -191,6 +191,7 @@ pub(crate) fn host_plan() -> Result<HostPlan, Trouble> {
         primary_address: NODE,
         direct: vec![vpc()?],
         external_snat: false,
+        node_ports: true,
         source_ports: eni_datapath::SourcePorts::default(),
         by_main: vec![],
         veth_prefix: VethPrefix::default(),

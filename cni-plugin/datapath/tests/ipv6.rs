@@ -110,8 +110,14 @@ fn serve(address: &str) {
     socket.set_read_timeout(Some(PATIENCE * 4)).unwrap();
     thread::spawn(move || {
         let mut buffer = [0; 64];
-        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-            socket.send_to(from.ip().to_string().as_bytes(), from).unwrap();
+        // A process that was stopped for a moment has its waiting interrupted.
+        let interrupted = |error: &std::io::Error| error.kind() == std::io::ErrorKind::Interrupted;
+        loop {
+            match socket.recv_from(&mut buffer) {
+                Ok((_, from)) => drop(socket.send_to(from.ip().to_string().as_bytes(), from).unwrap()),
+                Err(error) if interrupted(&error) => {}
+                Err(_) => break,
+            }
         }
     });
 }
@@ -122,7 +128,12 @@ fn ask_from(source: &str, to: &str, patience: Duration) -> Option<String> {
     socket.set_read_timeout(Some(patience)).unwrap();
     socket.send_to(b"who am I", to).unwrap();
     let mut buffer = [0; 64];
-    let (length, from) = socket.recv_from(&mut buffer).ok()?;
+    let (length, from) = loop {
+        match socket.recv_from(&mut buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            outcome => break outcome.ok()?,
+        }
+    };
     assert_eq!(from, to, "the answer comes from where the question went");
     Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }

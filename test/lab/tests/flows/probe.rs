@@ -71,10 +71,20 @@ pub(crate) fn serve(name: &'static str, address: IpAddr) {
     let socket = UdpSocket::bind((address, PORT)).unwrap();
     thread::spawn(move || {
         let mut buffer = [0; 2048];
-        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+        while let Ok((_, from)) = whole(|| socket.recv_from(&mut buffer)) {
             let _ = socket.send_to(format!("{name} {}", from.ip()).as_bytes(), from);
         }
     });
+}
+
+/// A process that was stopped for a moment has its waiting interrupted.
+fn whole<T>(mut wait: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match wait() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 fn answer_stream(name: &str, mut stream: TcpStream) -> io::Result<()> {
@@ -143,6 +153,6 @@ fn session_from(source: IpAddr, target: SocketAddr, patience: Duration) -> io::R
 pub(crate) fn ask_over(session: &UdpSocket) -> io::Result<Answer> {
     session.send(&[0; HEAD])?;
     let mut buffer = [0; 64];
-    let length = session.recv(&mut buffer)?;
+    let length = whole(|| session.recv(&mut buffer))?;
     Answer::parse(&String::from_utf8_lossy(&buffer[..length]))
 }

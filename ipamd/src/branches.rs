@@ -163,7 +163,7 @@ fn reply(
         addresses,
         eni: eni.to_string(),
         eni_mark: eni_proto::EniMark::PRIMARY,
-        mtu: settings.mtu,
+        mtu: settings.pod_mtu,
         veth_prefix: settings.veth_prefix.clone(),
     };
     let outcome = Some(wire::add_reply::Outcome::Network(network.into()));

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    complain, history,
+    complain, history, migrate,
     settings::{self, Mistakes, Settings, sources::Sources},
 };
 
@@ -108,6 +108,12 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
+    /// Takes a node over from amazon-vpc-cni-k8s under running pods, or gives it back.
+    #[command(after_help = MIGRATE_HELP)]
+    Migrate {
+        #[command(subcommand)]
+        verb: MigrateVerb,
+    },
     /// Tells which pod held an address when, from the database; needs no running daemon.
     #[command(after_help = HISTORY_HELP)]
     History {
@@ -119,6 +125,40 @@ pub(crate) enum Verb {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+}
+
+/// What can be done about the incumbent.
+#[derive(Subcommand)]
+pub(crate) enum MigrateVerb {
+    /// Says what is there, what can be taken over and what not. Changes nothing.
+    Check(MigrateArguments),
+    /// Takes leases, pods and ENIs over, and removes the incumbent's rules and chains. Neither daemon may run.
+    Import(MigrateArguments),
+    /// Gives everything back, and removes all that is ours. Neither daemon may run.
+    Back(MigrateArguments),
+}
+
+/// Arguments of each.
+#[derive(clap::Args)]
+pub(crate) struct MigrateArguments {
+    #[command(flatten)]
+    pub(crate) places: Places,
+    #[command(flatten)]
+    pub(crate) surroundings: migrate::Surroundings,
+    /// For people, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+impl MigrateVerb {
+    /// What is wished, and with which arguments.
+    pub(crate) fn parts(self) -> (migrate::Wish, MigrateArguments) {
+        match self {
+            Self::Check(arguments) => (migrate::Wish::Check, arguments),
+            Self::Import(arguments) => (migrate::Wish::Import, arguments),
+            Self::Back(arguments) => (migrate::Wish::Back, arguments),
+        }
+    }
 }
 
 /// What can be done with settings.
@@ -177,6 +217,14 @@ Starts and changes nothing. Exit codes: 0 the daemon would start with them, with
 const REFERENCE_HELP: &str = "Examples:
   ipamd config reference > SETTINGS.md
   ipamd config reference --output json | jq '.settings[] | {(.name): .schema}'";
+
+const MIGRATE_HELP: &str = "Examples:
+  ipamd migrate check --output json
+  ipamd migrate import
+  ipamd migrate back
+
+Needs the metadata service, but not EC2. A command that was interrupted is finished by the same command again.
+Exit codes: 0 done, or nothing stands against it; 1 something does, or a step failed: the text says what. See MIGRATION.md.";
 
 const INSTALL_HELP: &str = "Example:
   HOST_CNI_BIN_PATH=/host/opt/cni/bin ipamd install

@@ -24,7 +24,7 @@ use crate::{
 /// Name of the file. Runtimes take the first in alphabetical order.
 pub(crate) const FILE: &str = "10-eni-cni.conflist";
 /// Name of the CNI network, part of every lease's key: it must never change on a node that has pods.
-const NETWORK: &str = "eni-cni";
+pub(crate) const NETWORK: &str = "eni-cni";
 /// How often the pool is asked whether it can serve, until it can.
 const PERIOD: Duration = Duration::from_millis(100);
 /// Waits before the file is written again after the folder refused it.

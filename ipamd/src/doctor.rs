@@ -81,6 +81,11 @@ fn silent(sources: &Sources) -> Vec<Finding> {
     let words = [
         ("database", sources.leases.as_ref().err(), "is `ipamd serve` at work here, and is --database right?"),
         ("kernel", sources.pods.as_ref().err(), "run this on the node, as root"),
+        (
+            "leftovers",
+            sources.leftovers.as_ref().err(),
+            "run this on the node, as root, where iptables-legacy-save is to be had",
+        ),
         ("kernel", sources.impairment.as_ref().err(), "run this on the node, as root"),
         ("EC2", sources.interfaces.as_ref().err(), "credentials and region are taken as by the daemon"),
     ];
@@ -109,7 +114,13 @@ fn node(sources: &Sources) -> Vec<Finding> {
         why: setting.why,
         mend: "set it with sysctl, and find out who changed it (a file in /etc/sysctl.d, another agent)",
     });
-    impairment.chain(settings).collect()
+    let leftovers = sources.leftovers.iter().flatten().map(|what| Finding {
+        severity: Severity::Warning,
+        what: format!("left on this node: {what}"),
+        why: "another CNI, or an older version of this one, put it there; while nobody needs it, it costs time or misleads packets",
+        mend: "nothing, if ipamd is about to start: it removes what is left once it serves. Pods of another CNI: `ipamd migrate check`",
+    });
+    impairment.chain(settings).chain(leftovers).collect()
 }
 
 /// A pod's interface against its lease.

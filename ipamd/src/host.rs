@@ -111,19 +111,7 @@ impl HostNet {
         settings: &Settings,
         primary: &Interface,
     ) -> Result<(), KernelError> {
-        let direct = node.vpc_cidrs.iter().chain(&settings.exclude_snat).map(|cidr| network(*cidr));
-        let plan = datapath::HostPlan {
-            primary_mac: mac(primary.mac),
-            primary_address: primary.primary,
-            direct: direct.collect::<Result<_, _>>()?,
-            external_snat: settings.external_snat,
-            node_ports: settings.node_ports,
-            source_ports: settings.source_ports,
-            by_main: settings.external_services.iter().map(|cidr| network(*cidr)).collect::<Result<_, _>>()?,
-            veth_prefix: settings.veth_prefix.clone(),
-            mtu: settings.mtu,
-            ipv6: false,
-        };
+        let plan = host_plan(node, settings, primary)?;
         let guard = Arc::clone(&self.guard);
         self.run(move || guard.prepare_host(&plan)).await.map(drop)
     }
@@ -145,18 +133,7 @@ impl HostNet {
         interface: &Interface,
         subnet: Cidr4,
     ) -> Result<(), KernelError> {
-        let attachment = interface.attachment.as_ref().ok_or(KernelError::NotAttached)?;
-        let plan = datapath::EniPlan {
-            mac: mac(interface.mac),
-            primary: interface.primary,
-            subnet: network(subnet)?,
-            device_index: attachment.device_index,
-            card: attachment.card,
-            mark: mark(attachment)?,
-            mtu: settings.mtu,
-            ipv6: false,
-            primary_v6: None,
-        };
+        let plan = eni_plan(settings, interface, subnet)?;
         let guard = Arc::clone(&self.guard);
         self.run(move || guard.prepare_eni(&plan)).await.map(drop)
     }
@@ -199,6 +176,47 @@ impl HostNet {
         loose.retain(|address| !pods.iter().any(|pod| pod.alias.addresses.has(*address)));
         Ok(KernelState { pods, loose })
     }
+}
+
+/// How the node's base and the primary ENI shall be.
+pub(crate) fn host_plan(
+    node: &NodeIdentity,
+    settings: &Settings,
+    primary: &Interface,
+) -> Result<datapath::HostPlan, KernelError> {
+    let direct = node.vpc_cidrs.iter().chain(&settings.exclude_snat).map(|cidr| network(*cidr));
+    Ok(datapath::HostPlan {
+        primary_mac: mac(primary.mac),
+        primary_address: primary.primary,
+        direct: direct.collect::<Result<_, _>>()?,
+        external_snat: settings.external_snat,
+        node_ports: settings.node_ports,
+        source_ports: settings.source_ports,
+        by_main: settings.external_services.iter().map(|cidr| network(*cidr)).collect::<Result<_, _>>()?,
+        veth_prefix: settings.veth_prefix.clone(),
+        mtu: settings.mtu,
+        ipv6: false,
+    })
+}
+
+/// How an attached ENI shall be.
+pub(crate) fn eni_plan(
+    settings: &Settings,
+    interface: &Interface,
+    subnet: Cidr4,
+) -> Result<datapath::EniPlan, KernelError> {
+    let attachment = interface.attachment.as_ref().ok_or(KernelError::NotAttached)?;
+    Ok(datapath::EniPlan {
+        mac: mac(interface.mac),
+        primary: interface.primary,
+        subnet: network(subnet)?,
+        device_index: attachment.device_index,
+        card: attachment.card,
+        mark: mark(attachment)?,
+        mtu: settings.mtu,
+        ipv6: false,
+        primary_v6: None,
+    })
 }
 
 /// One event for each thing that somebody else had changed.

@@ -11,7 +11,7 @@ use ipam_core::{
     ports::{Imds, Interface, Scope},
 };
 
-use crate::{metadata::Descriptions, reconcile::chain, settings::Settings, store};
+use crate::{metadata::Descriptions, migrate, reconcile::chain, settings::Settings, store};
 
 /// What one source says, or why it says nothing.
 pub(crate) type Word<T> = Result<T, String>;
@@ -27,6 +27,8 @@ pub(crate) struct Sources {
     pub(crate) wiring: BTreeMap<PodKey, Word<Wiring>>,
     /// The kernel: by what all pods are cut off.
     pub(crate) impairment: Word<Option<String>>,
+    /// The kernel: what another CNI or an older version of us has left.
+    pub(crate) leftovers: Word<Vec<String>>,
     /// Kernel settings that are not as they ought to be.
     pub(crate) settings: Vec<Setting>,
     /// EC2: the attached ENIs.
@@ -63,6 +65,7 @@ pub(crate) async fn sources(settings: &Settings, with_ec2: bool) -> Sources {
     Sources {
         wiring,
         impairment: eni_datapath::impairment().map_err(|error| chain(&error)),
+        leftovers: migrate::sweep::leftovers(settings),
         settings: kernel_settings(pods.as_ref().ok()),
         leases,
         pods,

@@ -13,7 +13,7 @@ use crate::{conflist, settings::Settings};
 /// Name under which the plugin that was there before is kept, until the next installation.
 const PREVIOUS: &str = "eni-cni.previous";
 /// CNI configuration of the AWS CNI.
-const AWS_CNI: &str = "10-aws.conflist";
+pub(crate) const AWS_CNI: &str = "10-aws.conflist";
 
 /// Why something was not installed or removed. What was there before is there still.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub(crate) enum InstallError {
     },
     /// Another CNI serves this node.
     #[error(
-        "IPAM-325 {file} is there: amazon-vpc-cni-k8s serves this node; remove its DaemonSet and that file first (drain the node, because its pods keep its wiring)"
+        "IPAM-325 {file} is there: amazon-vpc-cni-k8s serves this node; take its DaemonSet off this node, then run `ipamd migrate import`, which takes its pods over and removes that file"
     )]
     OtherCni {
         /// Its configuration.
@@ -143,7 +143,8 @@ pub(crate) fn uninstall(settings: &Settings, force: bool) -> Result<Vec<String>,
     Ok(removed)
 }
 
-fn files(settings: &Settings) -> Vec<PathBuf> {
+/// What lies on the node of ours: configuration, plugin and its predecessor.
+pub(crate) fn files(settings: &Settings) -> Vec<PathBuf> {
     let configuration = settings.conf_dir.iter().map(|folder| folder.join(conflist::FILE));
     let plugins = [numbers::CNI_TYPE, PREVIOUS].map(|name| settings.plugin_dir.join(name));
     configuration.chain(plugins).collect()

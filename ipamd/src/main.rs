@@ -26,6 +26,7 @@ mod kube;
 mod logging;
 mod metadata;
 mod metrics;
+mod migrate;
 mod orphans;
 mod reconcile;
 mod released;
@@ -41,7 +42,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use arguments::{Arguments, ConfigVerb, Look, Output, Places, Verb};
+use arguments::{Arguments, ConfigVerb, Look, MigrateArguments, Output, Places, Verb};
 use ask::Subject;
 use clap::{CommandFactory, Parser};
 use settings::Settings;
@@ -84,6 +85,13 @@ async fn main() -> ExitCode {
             Err(code) => code,
         },
         Verb::Config { verb: ConfigVerb::Reference { output } } => config::reference(output == Output::Json),
+        Verb::Migrate { verb } => {
+            let (wish, MigrateArguments { places, surroundings, output }) = verb.parts();
+            match places.settings() {
+                Ok(settings) => Box::pin(migrate::run(wish, &settings, &surroundings, output == Output::Json)).await,
+                Err(code) => code,
+            }
+        }
         Verb::History { places, question, output } => match places.settings() {
             Ok(settings) => history::show(&settings.database, &question, output == Output::Json).await,
             Err(code) => code,

@@ -35,7 +35,7 @@ use crate::{
     kube,
     metadata::{self, Descriptions},
     metrics::{self, METRICS, ec2::Counted},
-    orphans,
+    migrate, orphans,
     reconcile::{self, Outside, chain},
     released, reports, sandboxes,
     server::{self, SocketError, Stage},
@@ -97,8 +97,8 @@ pub(crate) enum StartError {
 /// What the operator has to mend; everything that can get better by itself is waited for instead.
 pub(crate) async fn serve(settings: Settings) -> Result<(), StartError> {
     let _lock = lock(&settings.database).await?;
-    let boot_id = read_system("/proc/sys/kernel/random/boot_id")?;
-    let (store, recorded) = open_store(&settings, boot_id.trim()).await?;
+    let boot_id = boot_id()?;
+    let (store, recorded) = open_store(&settings, &boot_id).await?;
     let listener = server::listen(&settings.socket)?;
     tracing::info!(socket = %settings.socket.display(), leases = recorded.leases.len(), "listening");
     let (stage, stages) = watch::channel(Stage::Starting("the start has just begun".to_owned()));
@@ -151,7 +151,7 @@ async fn out_of_patience(mut hurries: watch::Receiver<bool>) {
 /// Takes the lock that belongs to the database; it is held until the value is dropped or the process ends.
 ///
 /// A daemon that is just ending is waited for.
-async fn lock(database: &Path) -> Result<Flock<File>, StartError> {
+pub(crate) async fn lock(database: &Path) -> Result<Flock<File>, StartError> {
     let path = database.display().to_string();
     let failed = |source| StartError::Folder { path: path.clone(), source };
     if let Some(folder) = database.parent() {
@@ -176,6 +176,11 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Which boot of the machine this is.
+pub(crate) fn boot_id() -> Result<String, StartError> {
+    Ok(read_system("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
 fn read_system(path: &'static str) -> Result<String, StartError> {
     std::fs::read_to_string(path).map_err(|source| StartError::System { what: path, source })
 }
@@ -197,7 +202,7 @@ async fn open_store(settings: &Settings, boot_id: &str) -> Result<(Store, Record
 }
 
 /// Renames the database and its two companions, so that somebody can look at them later.
-fn set_aside(database: &Path) -> Result<PathBuf, StartError> {
+pub(crate) fn set_aside(database: &Path) -> Result<PathBuf, StartError> {
     let suffix = format!(".aside-{}", clock::now().as_millis());
     for companion in ["", "-wal", "-shm"] {
         let from = beside(database, companion);
@@ -243,7 +248,7 @@ async fn begin(
     let (released_dir, history, period) = (settings.released_dir.clone(), settings.history, settings.metadata_period);
     let (granted, new_leases) = mpsc::unbounded_channel();
     let (told, shown, prefix) = (settings.clone(), node.clone(), settings.veth_prefix.clone());
-    let (conf_dir, lost_sandboxes) = (settings.conf_dir.clone(), settings.runtime.clone());
+    let lost_sandboxes = settings.runtime.clone();
     let outside = Outside {
         ec2,
         imds: imds.clone(),
@@ -258,9 +263,7 @@ async fn begin(
         kube: kube.as_ref().map(kube::Kube::node),
     };
     let handle = reconcile::start(Engine::new(start, clock::now()), outside, known);
-    if let Some(folder) = conf_dir {
-        tokio::spawn(conflist::publish(folder, told, handle.clone()));
-    }
+    settle_in(told, &handle);
     if let Some(kube) = kube {
         kube.serve(handle.clone(), store.clone());
     }
@@ -296,6 +299,14 @@ fn counted(ec2: AwsEc2) -> Counted<AwsEc2> {
     // Set once: a process starts once.
     let _ = METRICS.limiter.set(Box::new(move || uses.uses()));
     Counted(ec2)
+}
+
+/// Once the node can serve, the runtime may use it, and what others have left goes.
+fn settle_in(settings: Settings, handle: &reconcile::Handle) {
+    if let Some(folder) = settings.conf_dir.clone() {
+        tokio::spawn(conflist::publish(folder, settings.clone(), handle.clone()));
+    }
+    tokio::spawn(migrate::sweep::once(settings, handle.clone()));
 }
 
 /// Work that nobody waits for.

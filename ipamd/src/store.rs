@@ -102,6 +102,7 @@ type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
 enum LeaseWrite {
     Put(Box<Lease>),
     Release { key: PodKey, cooling: CoolDown, at: Moment, why: Ended },
+    Cool(CoolDown),
     ForgetCooled { now: Moment },
     Prune { oldest: Moment, most_rows: u32 },
 }
@@ -151,6 +152,11 @@ impl Store {
         why: Ended,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         Self::queue(&self.leases, LeaseWrite::Release { key, cooling, at, why })
+    }
+
+    /// Queues a cool-down of an address that nobody had a lease for.
+    pub(crate) fn cool(&self, cooling: CoolDown) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.leases, LeaseWrite::Cool(cooling))
     }
 
     /// Queues the removal of cool-downs that are over.
@@ -419,6 +425,7 @@ async fn write_lease(connection: &mut SqliteConnection, write: &LeaseWrite) -> R
             .await?;
         }
         LeaseWrite::Release { key, cooling, at, why } => release(connection, key, cooling, *at, *why).await?,
+        LeaseWrite::Cool(cooling) => cool(connection, cooling).await?,
         LeaseWrite::ForgetCooled { now } => {
             sqlx::query("DELETE FROM cooling WHERE until_ms <= ?").bind(millis(*now)).execute(connection).await?;
         }
@@ -441,12 +448,12 @@ async fn release(
         .bind(key.interface())
         .execute(&mut *connection)
         .await?;
-    sqlx::query("INSERT OR REPLACE INTO cooling (address, until_ms) VALUES (?, ?)")
-        .bind(cooling.address.to_string())
-        .bind(millis(cooling.until))
-        .execute(connection)
-        .await?;
-    Ok(())
+    cool(connection, cooling).await
+}
+
+async fn cool(connection: &mut SqliteConnection, cooling: &CoolDown) -> Result<(), sqlx::Error> {
+    let insert = sqlx::query("INSERT OR REPLACE INTO cooling (address, until_ms) VALUES (?, ?)");
+    insert.bind(cooling.address.to_string()).bind(millis(cooling.until)).execute(connection).await.map(drop)
 }
 
 #[cfg(test)]

@@ -72,6 +72,9 @@ pub struct LinkAlias {
     pub addresses: PodAddresses,
     /// Mark of the ENI that owns the addresses.
     pub eni_mark: EniMark,
+    /// Hardware address of the host's end when another CNI made the pair, whose pod keeps sending there. Absent: the one that follows
+    /// from the key.
+    pub adopted_mac: Option<[u8; 6]>,
 }
 
 /// An alias that is not ours.
@@ -85,6 +88,10 @@ impl fmt::Display for LinkAlias {
         write!(f, "eni-cni:1:{}:", self.key)?;
         self.addresses.v4().map_or(Ok(()), |address| write!(f, "{address}"))?;
         write!(f, ":{}", self.eni_mark.value())?;
+        if let Some(mac) = self.adopted_mac {
+            f.write_str("@")?;
+            mac.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        }
         self.addresses.v6().map_or(Ok(()), |address| write!(f, "+{address}"))
     }
 }
@@ -104,8 +111,27 @@ fn parse_alias(text: &str) -> Option<LinkAlias> {
     let mut key = fields.next()?.split('/');
     let key = PodKey::new(key.next()?, key.next()?, key.next()?).ok()?;
     let ipv4 = Some(fields.next()?).filter(|text| !text.is_empty()).map(str::parse).transpose().ok()?;
-    let eni_mark = EniMark::new(fields.next()?.parse().ok()?)?;
-    fields.next().is_none().then_some(LinkAlias { key, addresses: PodAddresses::new(ipv4, ipv6)?, eni_mark })
+    let mark = fields.next()?;
+    let (mark, mac) = mark.split_once('@').map_or((mark, None), |(mark, mac)| (mark, Some(mac)));
+    let adopted_mac = match mac {
+        Some(mac) => Some(parse_mac(mac)?),
+        None => None,
+    };
+    let eni_mark = EniMark::new(mark.parse().ok()?)?;
+    fields.next().is_none().then_some(LinkAlias {
+        key,
+        addresses: PodAddresses::new(ipv4, ipv6)?,
+        eni_mark,
+        adopted_mac,
+    })
+}
+
+fn parse_mac(digits: &str) -> Option<[u8; 6]> {
+    let byte = |at: usize| u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok();
+    if digits.len() != 12 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    Some([byte(0)?, byte(1)?, byte(2)?, byte(3)?, byte(4)?, byte(5)?])
 }
 
 #[cfg(test)]
@@ -141,12 +167,21 @@ mod tests {
     #[test]
     fn an_alias_reads_back_as_written() {
         let (ipv4, ipv6) = ([10, 0, 3, 7].into(), "2600:1f00::7".parse().unwrap());
-        let alias = LinkAlias { key: key("eth0"), addresses: PodAddresses::V4(ipv4), eni_mark: EniMark::of_device(2) };
+        let alias = LinkAlias {
+            key: key("eth0"),
+            addresses: PodAddresses::V4(ipv4),
+            eni_mark: EniMark::of_device(2),
+            adopted_mac: None,
+        };
         assert_eq!(alias.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3");
         assert_eq!(alias.to_string().parse(), Ok(alias.clone()));
         let both = LinkAlias { addresses: PodAddresses::Dual(ipv4, ipv6), ..alias.clone() };
         assert_eq!(both.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3+2600:1f00::7");
-        assert_eq!(both.to_string().parse(), Ok(both));
+        assert_eq!(both.to_string().parse(), Ok(both.clone()));
+        let adopted = LinkAlias { adopted_mac: Some([2, 0, 0xab, 3, 4, 5]), ..both.clone() };
+        assert_eq!(adopted.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3@0200ab030405+2600:1f00::7");
+        assert_eq!(adopted.to_string().parse(), Ok(adopted));
+        assert!("eni-cni:1:pods/c1/eth0:10.0.3.7:3@0200ab03040".parse::<LinkAlias>().is_err());
         let only = LinkAlias { addresses: PodAddresses::V6(ipv6), ..alias };
         assert_eq!(only.to_string(), "eni-cni:1:pods/c1/eth0::3+2600:1f00::7");
         assert_eq!(only.to_string().parse(), Ok(only));

@@ -206,7 +206,7 @@ pub(crate) const fn families(ipv6: bool) -> &'static [Family] {
 }
 
 /// The router first: a route may only lead over what is on the link.
-fn wanted_routes(plan: &EniPlan, table: u32, link: u32) -> Vec<Object> {
+pub(crate) fn wanted_routes(plan: &EniPlan, table: u32, link: u32) -> Vec<Object> {
     let router = plan.subnet.router();
     let mut routes = vec![
         Object::Route(Route { table, destination: Cidr::host(router), gateway: None, link }),

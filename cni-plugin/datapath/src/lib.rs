@@ -19,6 +19,7 @@ pub mod connections;
 pub mod eni;
 pub mod guard;
 pub mod host;
+pub mod incumbent;
 mod net;
 pub mod netns;
 mod nft;

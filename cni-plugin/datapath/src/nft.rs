@@ -3,6 +3,7 @@
 //! A transaction is taken as a whole or not at all, so packets never meet half of a change.
 
 pub(crate) mod encode;
+pub(crate) mod others;
 mod picture;
 pub(crate) mod stay;
 pub(crate) mod table;
@@ -94,12 +95,12 @@ impl Nft {
 
     /// Does all changes or none.
     pub(crate) fn commit(&mut self, changes: &[Step]) -> Result<(), NftError> {
-        self.send(encode::transaction(changes, None), changes)
+        self.send(encode::transaction(changes, None), names(changes))
     }
 
     /// Does all changes or none; returns false, and has done none, when anything has changed since `generation`.
     pub(crate) fn commit_since(&mut self, generation: u32, changes: &[Step]) -> Result<bool, NftError> {
-        match self.send(encode::transaction(changes, Some(generation)), changes) {
+        match self.send(encode::transaction(changes, Some(generation)), names(changes)) {
             Ok(()) => Ok(true),
             Err(NftError::Refused { source, .. }) if source.errno == Errno::ERESTART => Ok(false),
             Err(error) => Err(error),
@@ -116,13 +117,13 @@ impl Nft {
         number.ok_or_else(|| NftError::Socket(io::Error::other("nf_tables told no generation")))
     }
 
-    fn send(&mut self, messages: Vec<Message>, changes: &[Step]) -> Result<(), NftError> {
+    fn send(&mut self, messages: Vec<Message>, changes: impl Iterator<Item = String>) -> Result<(), NftError> {
         let replies = self.0.exchange(&messages)?;
         if replies.first().is_some_and(|border| border.result.as_ref().is_err_and(is_unknown)) {
             return Err(NftError::Unsupported);
         }
         // The first message opens the transaction; the kernel answers it only to refuse everything.
-        let steps = std::iter::once("commit".to_owned()).chain(changes.iter().map(|(_, change)| change.to_string()));
+        let steps = std::iter::once("commit".to_owned()).chain(changes);
         let refused: Vec<_> =
             steps.zip(replies).filter_map(|(step, reply)| Some((step, reply.result.err()?))).collect();
         // A refused transaction leaves other messages unanswered: what was refused says more than what was ignored.
@@ -256,6 +257,10 @@ impl Nft {
             Err(source) => Err(NftError::Refused { step: "look at the table".to_owned(), source }),
         }
     }
+}
+
+fn names(changes: &[Step]) -> impl Iterator<Item = String> {
+    changes.iter().map(|(_, change)| change.to_string())
 }
 
 /// What we want to know of a table.

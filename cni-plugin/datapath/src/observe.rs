@@ -199,7 +199,7 @@ pub(crate) fn foreign_routes(
     family: Family,
     table: u32,
 ) -> Result<Vec<Route>, ObserveError> {
-    dump(socket, "routes", &route::routes_of_table(family, table), route::read_foreign_route)
+    dump(socket, "routes", &route::all_routes(family, Some(table)), route::read_foreign_route)
 }
 
 /// Permanent ones only.
@@ -219,7 +219,13 @@ pub(crate) fn routes(
     dump(socket, "routes", &route::our_routes(family, table), route::read_route)
 }
 
-fn dump<T>(
+/// Everybody's unicast routes.
+pub(crate) fn all_routes(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<Route>, ObserveError> {
+    let read = |kind, payload: &[u8]| route::read_any_route(kind, payload).map(|(route, _)| route);
+    dump(socket, "routes", &route::all_routes(family, None), read)
+}
+
+pub(crate) fn dump<T>(
     socket: &mut NetlinkSocket,
     what: &'static str,
     request: &RouteNetlinkMessage,

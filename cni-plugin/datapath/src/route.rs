@@ -23,7 +23,10 @@ use crate::{
     socket::Message,
 };
 
-pub(crate) use read::{ends_here, read_address, read_foreign_route, read_link, read_neighbour, read_route, read_rule};
+pub(crate) use read::{
+    AnyRule, ends_here, read_address, read_any_route, read_any_rule, read_foreign_route, read_link, read_neighbour,
+    read_route, read_rule,
+};
 
 // Source: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
 const AF_INET: u16 = 2;
@@ -227,6 +230,44 @@ pub(crate) fn end_link(link: u32, alias: &str, group: u32) -> Message {
     encode(&RouteNetlinkMessage::SetLink(message), 0)
 }
 
+/// Says whose a pod's link is and by which ENI its packets leave, and checks their source; of a link that somebody else made.
+pub(crate) fn adopt_link(link: u32, alias: &str, group: u32, reverse_path: u32) -> Message {
+    let families = ipv4_conf(Ipv4Setting::ReversePath, reverse_path);
+    let mut message = LinkMessage::default();
+    message.header.index = link;
+    message.attributes = vec![
+        LinkAttribute::IfAlias(alias.to_owned()),
+        LinkAttribute::Group(group),
+        LinkAttribute::AfSpecUnknown(families.into_bytes()),
+    ];
+    encode(&RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Makes somebody's route be there, or takes the place of ours to the same destination; or removes it.
+pub(crate) fn others_route(route: Route, protocol: u8, add: bool) -> Message {
+    let mut message = route_message(route);
+    message.header.protocol = protocol.into();
+    match add {
+        true => encode(&RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE),
+        false => encode(&RouteNetlinkMessage::DelRoute(message), 0),
+    }
+}
+
+/// Adds or removes somebody's rule, beside or instead of ours of the same make.
+pub(crate) fn others_rule(rule: &AnyRule, add: bool) -> Message {
+    let mut message = rule_message(rule.rule);
+    message.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Protocol(_)));
+    message.attributes.push(RuleAttribute::Protocol(rule.protocol.into()));
+    if let Some(to) = rule.to {
+        message.header.dst_len = to.prefix();
+        message.attributes.push(RuleAttribute::Destination(to.network()));
+    }
+    match add {
+        true => encode(&RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL),
+        false => encode(&RouteNetlinkMessage::DelRule(message), 0),
+    }
+}
+
 /// Deletes all links of a group at once: the kernel waits once for all of them and not once for each.
 pub(crate) fn delete_group(group: u32) -> Message {
     let mut message = LinkMessage::default();
@@ -275,11 +316,11 @@ pub(crate) fn our_routes(family: Family, table: Option<u32>) -> RouteNetlinkMess
     RouteNetlinkMessage::GetRoute(message)
 }
 
-/// Whoever made them.
-pub(crate) fn routes_of_table(family: Family, table: u32) -> RouteNetlinkMessage {
+/// Whoever made them; of one table, or of all.
+pub(crate) fn all_routes(family: Family, table: Option<u32>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = code(family);
-    message.attributes.push(RouteAttribute::Table(table));
+    message.attributes.extend(table.map(RouteAttribute::Table));
     RouteNetlinkMessage::GetRoute(message)
 }
 

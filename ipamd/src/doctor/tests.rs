@@ -47,7 +47,7 @@ fn eni(id: &str, secondary: &[Ipv4Addr]) -> Interface {
 
 /// One pod, and everything as it should be.
 fn well() -> Sources {
-    let alias = LinkAlias { key: key(), addresses: ADDRESS.into(), eni_mark: EniMark::of_device(1) };
+    let alias = LinkAlias { key: key(), addresses: ADDRESS.into(), eni_mark: EniMark::of_device(1), adopted_mac: None };
     let link = PodLink { name: "eni1".into(), index: 7, mac: None, alias: Some(alias) };
     Sources {
         leases: Ok(vec![lease()]),
@@ -58,6 +58,7 @@ fn well() -> Sources {
         }),
         wiring: BTreeMap::from([(key(), Ok(Wiring::Differs(vec![])))]),
         impairment: Ok(None),
+        leftovers: Ok(Vec::new()),
         settings: vec![],
         interfaces: Ok(vec![eni("eni-1", &[]), eni("eni-2", &[ADDRESS])]),
     }

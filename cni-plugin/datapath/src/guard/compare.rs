@@ -242,7 +242,7 @@ fn on_link(link: &Link, alias: &LinkAlias) -> impl Iterator<Item = Op> {
     let set = |from, to| (from != to).then_some(Op::Set { link: link.index, from, to });
     let reverse_path = Setting::Ipv4(Ipv4Setting::ReversePath, link.ipv4(Ipv4Setting::ReversePath));
     [
-        mac(link, host_mac(&alias.key)),
+        mac(link, alias.adopted_mac.map_or_else(|| host_mac(&alias.key), crate::MacAddress)),
         set(reverse_path, Setting::Ipv4(Ipv4Setting::ReversePath, 1)),
         set(Setting::Group(link.group), Setting::Group(alias.eni_mark.value())),
         set(Setting::Up(link.up), Setting::Up(true)),
@@ -264,7 +264,7 @@ mod tests {
     fn pod_link(index: u32, container: &str, mark: EniMark) -> Link {
         let key = PodKey::new("pods", container, "eth0").unwrap();
         let mac = Some(host_mac(&key));
-        let alias = LinkAlias { key, addresses: ADDRESS.into(), eni_mark: mark }.to_string();
+        let alias = LinkAlias { key, addresses: ADDRESS.into(), eni_mark: mark, adopted_mac: None }.to_string();
         let mut ipv4 = vec![0; 4 * 40];
         ipv4[4 * (Ipv4Setting::ReversePath as usize - 1)] = 1;
         Link {

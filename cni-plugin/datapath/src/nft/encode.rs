@@ -19,18 +19,18 @@ use crate::{
     socket::Message,
 };
 
-const SUBSYSTEM: u16 = 10;
+pub(super) const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
-const NEW_TABLE: u16 = 0;
+pub(super) const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
-const DEL_TABLE: u16 = 2;
-const NEW_CHAIN: u16 = 3;
-const GET_CHAIN: u16 = 4;
-const DEL_CHAIN: u16 = 5;
-const NEW_RULE: u16 = 6;
+pub(super) const DEL_TABLE: u16 = 2;
+pub(super) const NEW_CHAIN: u16 = 3;
+pub(super) const GET_CHAIN: u16 = 4;
+pub(super) const DEL_CHAIN: u16 = 5;
+pub(super) const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
-const DEL_RULE: u16 = 8;
+pub(super) const DEL_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
 const GET_ELEMENT: u16 = 13;
@@ -161,7 +161,7 @@ pub(crate) enum Change {
 /// A change of the table of this family.
 pub(crate) type Step = (Family, Change);
 
-const fn code(family: Family) -> u8 {
+pub(super) const fn code(family: Family) -> u8 {
     match family {
         Family::V4 => 2,
         Family::V6 => 10,
@@ -199,11 +199,15 @@ impl fmt::Display for Change {
 ///
 /// With a generation the kernel refuses all (ERESTART) when anything in nf_tables has changed since.
 pub(crate) fn transaction(changes: &[Step], generation: Option<u32>) -> Vec<Message> {
+    framed(changes.iter().map(|(family, change)| message(*family, NFT_TABLE, change)), generation)
+}
+
+/// The same of any messages.
+pub(super) fn framed(changes: impl Iterator<Item = Message>, generation: Option<u32>) -> Vec<Message> {
     let border = |kind, attributes| Message { kind, flags: 0, payload: header(FAMILY_ANY, SUBSYSTEM, attributes) };
     let since = generation.map_or(Attributes::new(), |generation| Attributes::new().be32(1, generation));
-    let mut messages = Vec::with_capacity(changes.len() + 2);
-    messages.push(border(BATCH_BEGIN, since));
-    messages.extend(changes.iter().map(|(family, change)| message(*family, NFT_TABLE, change)));
+    let mut messages = vec![border(BATCH_BEGIN, since)];
+    messages.extend(changes);
     messages.push(border(BATCH_END, Attributes::new()));
     messages
 }
@@ -278,7 +282,7 @@ fn read_element(element: &[u8]) -> Option<(IpAddr, EniMark)> {
     Some((address, mark))
 }
 
-fn header(family: u8, resource: u16, attributes: Attributes) -> Vec<u8> {
+pub(super) fn header(family: u8, resource: u16, attributes: Attributes) -> Vec<u8> {
     let [high, low] = resource.to_be_bytes();
     let mut payload = vec![family, 0, high, low];
     payload.extend(attributes.into_bytes());

@@ -113,7 +113,8 @@ fn see(expected: &ExpectedPod<'_>) -> Result<Seen, WireError> {
         let own = observe::addresses(&mut pod, family)?.into_iter().filter(|(it, _)| it.link == index);
         seen.addresses.extend(own.map(|(it, _)| it.address));
         seen.neighbours.extend(observe::neighbours(&mut pod, family)?.into_iter().filter(|it| it.link == index));
-        seen.inner_routes.extend(observe::routes(&mut pod, family, None)?.into_iter().filter(|it| it.link == index));
+        // Another CNI may have made the pod, before we took it over.
+        seen.inner_routes.extend(observe::all_routes(&mut pod, family)?.into_iter().filter(|it| it.link == index));
         seen.inner_rules.extend(observe::rules(&mut pod, family)?);
         let routes = observe::routes(&mut host, family, Some(TABLE_PODS))?;
         let leads_to = routes.into_iter().filter(|route| route.destination == Cidr::host(address));

@@ -29,7 +29,12 @@ pub(super) fn veth_pair(wiring: &PodWiring) -> VethPair {
 
 /// Returns what the host link says of itself.
 pub(super) fn alias(wiring: &PodWiring) -> LinkAlias {
-    LinkAlias { key: wiring.key.clone(), addresses: wiring.network.addresses, eni_mark: wiring.network.eni_mark }
+    LinkAlias {
+        key: wiring.key.clone(),
+        addresses: wiring.network.addresses,
+        eni_mark: wiring.network.eni_mark,
+        adopted_mac: None,
+    }
 }
 
 /// Returns the hardware address of one end of a key's pair: locally administered, unicast, the same for the same key.

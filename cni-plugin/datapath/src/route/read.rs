@@ -90,9 +90,14 @@ pub(crate) fn ends_here(kind: u16, payload: &[u8]) -> bool {
 
 /// A unicast route of ours; nothing for any other.
 pub(crate) fn read_route(kind: u16, payload: &[u8]) -> Option<Route> {
+    read_any_route(kind, payload).filter(|(_, protocol)| *protocol == ROUTE_PROTOCOL).map(|(route, _)| route)
+}
+
+/// A unicast route with the number of who made it.
+pub(crate) fn read_any_route(kind: u16, payload: &[u8]) -> Option<(Route, u8)> {
     let RouteNetlinkMessage::NewRoute(message) = decode(kind, payload)? else { return None };
-    let is_ours = message.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL);
-    (is_ours && message.header.kind == RouteType::Unicast).then(|| route(message)).flatten()
+    let protocol = u8::from(message.header.protocol);
+    (message.header.kind == RouteType::Unicast).then(|| Some((route(message)?, protocol))).flatten()
 }
 
 /// A route that somebody else made, of whatever kind, as far as we have words for it; nothing for ours and the kernel's own.
@@ -150,23 +155,44 @@ pub(crate) fn read_neighbour(kind: u16, payload: &[u8]) -> Option<Neighbour> {
 }
 
 /// A rule, as far as we have words for it, and whether it is stamped as ours.
-#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
 pub(crate) fn read_rule(kind: u16, payload: &[u8]) -> Option<(Rule, bool)> {
+    let AnyRule { rule, protocol, .. } = read_any_rule(kind, payload)?;
+    Some((rule, protocol == ROUTE_PROTOCOL))
+}
+
+/// A rule of anybody's, with more words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AnyRule {
+    /// What of it our own rules have too.
+    pub(crate) rule: Rule,
+    /// Only packets to this network.
+    pub(crate) to: Option<Cidr>,
+    /// Only packets that came in by this link.
+    pub(crate) incoming: Option<String>,
+    /// The number of who made it.
+    pub(crate) protocol: u8,
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
+pub(crate) fn read_any_rule(kind: u16, payload: &[u8]) -> Option<AnyRule> {
     let RouteNetlinkMessage::NewRule(message) = decode(kind, payload)? else { return None };
-    let ours = message.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL)));
     let family = family(message.header.family)?;
-    let mut rule = Rule { family, priority: 0, from: None, mark: None, table: message.header.table.into() };
+    let rule = Rule { family, priority: 0, from: None, mark: None, table: message.header.table.into() };
+    let mut found = AnyRule { rule, to: None, incoming: None, protocol: 0 };
     let (mut value, mut mask) = (None, u32::MAX);
     for attribute in message.attributes {
         match attribute {
-            RuleAttribute::Priority(priority) => rule.priority = priority,
-            RuleAttribute::Table(table) => rule.table = table,
+            RuleAttribute::Priority(priority) => found.rule.priority = priority,
+            RuleAttribute::Table(table) => found.rule.table = table,
             RuleAttribute::FwMark(mark) => value = Some(mark),
             RuleAttribute::FwMask(bits) => mask = bits,
-            RuleAttribute::Source(source) => rule.from = Some(source),
+            RuleAttribute::Source(source) => found.rule.from = Some(source),
+            RuleAttribute::Destination(network) => found.to = Cidr::new(network, message.header.dst_len).ok(),
+            RuleAttribute::Iifname(name) => found.incoming = Some(name),
+            RuleAttribute::Protocol(protocol) => found.protocol = protocol.into(),
             _ => {}
         }
     }
-    rule.mark = value.map(|value| (value, mask));
-    Some((rule, ours))
+    found.rule.mark = value.map(|value| (value, mask));
+    Some(found)
 }

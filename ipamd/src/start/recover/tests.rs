@@ -29,7 +29,12 @@ fn lease(last: u8) -> Lease {
 }
 
 fn pod(last: u8) -> KernelPod {
-    let alias = LinkAlias { key: key(last), addresses: address(last).into(), eni_mark: EniMark::of_device(1) };
+    let alias = LinkAlias {
+        key: key(last),
+        addresses: address(last).into(),
+        eni_mark: EniMark::of_device(1),
+        adopted_mac: None,
+    };
     KernelPod { link: format!("eni{last}"), alias }
 }
 

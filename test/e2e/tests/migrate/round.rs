@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use e2e::{Verb, WorkerState};
+use e2e::{Sandbox, Verb, WorkerState};
 use serde_json::Value;
 
 use crate::{
@@ -24,6 +24,18 @@ fn addresses(world: &World) -> BTreeMap<String, Ipv4Addr> {
     // A pod that is gone has none.
     let links = |place: &&crate::layout::Placed| place.sandbox.pod.namespace().run(&["ip", "-o", "link"]).unwrap();
     world.pods.iter().filter(|place| links(place).contains("eth0")).map(of).collect()
+}
+
+/// The last pod, which has no traffic, goes by our plugin as if we had made it, and another one comes.
+async fn one_goes_and_one_comes(world: &World) -> (Sandbox, Ipv4Addr) {
+    let last = world.pods.last().unwrap();
+    let run = world.worker.plugin(Verb::Del, &last.sandbox).await.unwrap();
+    assert_eq!(run.failure(), None);
+    let state = WorkerState::read(&world.worker).await.unwrap();
+    assert!(!state.leases.contains_key(&last.address) && state.leases.len() == PODS - 1, "{state:?}");
+    let newer = Sandbox::new("newer", 900).unwrap();
+    let run = world.worker.plugin(Verb::Add, &newer).await.unwrap();
+    (newer, run.address().unwrap_or_else(|| panic!("{run:?}")))
 }
 
 async fn there_and_back(flavour: &'static str) {
@@ -59,16 +71,7 @@ async fn there_and_back(flavour: &'static str) {
     let log = world.worker.daemon_log();
     assert!(!log.contains("drift mended") && !log.contains("ERROR"), "{log}");
 
-    // The last pod has no traffic: it goes by our plugin, as if we had made it.
-    let last = world.pods.last().unwrap();
-    let run = world.worker.plugin(Verb::Del, &last.sandbox).await.unwrap();
-    assert_eq!(run.failure(), None);
-    let state = WorkerState::read(&world.worker).await.unwrap();
-    assert!(!state.leases.contains_key(&last.address) && state.leases.len() == PODS - 1, "{state:?}");
-    let newer = e2e::Sandbox::new("newer", 900).unwrap();
-    let run = world.worker.plugin(Verb::Add, &newer).await.unwrap();
-    assert!(run.address().is_some(), "{run:?}");
-
+    let (last, new) = (world.pods.last().unwrap(), one_goes_and_one_comes(&world).await);
     assert!(world.worker.stop_daemon(PATIENCE).await.unwrap());
     let (done, told, complaint) = world.migrate("back");
     assert!(done, "{told} {complaint}");
@@ -86,7 +89,7 @@ async fn there_and_back(flavour: &'static str) {
     assert_eq!((file["version"].as_str(), kept.len()), (Some("vpc-cni-ipam/1"), PODS), "{file:#}");
     assert_eq!(world.node().inside(eni_datapath::leftovers).unwrap().unwrap(), [""; 0]);
     let gone = last.address.to_string();
-    let new = run.address().unwrap().to_string();
+    let new = new.1.to_string();
     let kept = |lines: Vec<String>| -> Vec<String> {
         let of_both =
             |line: &String| line.contains(&gone) || line.contains(&new) || line.contains(&link(&last.sandbox));

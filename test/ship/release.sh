@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a release in target/dist: static programs, image, chart, bill of materials, checksums, signature.
 #
-#   release.sh [--verify] [PROGRAM...]     --verify: builds the programs a second time elsewhere; the hashes have to be the same
+#   release.sh [--verify] [PROGRAM...]     --verify: builds the programs again from HEAD in another folder; the bytes have to be the same
 #                                          PROGRAM: ipamd, eni-cni; default both. Image and chart need both.
 # RELEASE_KEY names the Ed25519 key in PEM that signs; without it one is made in target/release-key.pem.
 set -euo pipefail
@@ -16,25 +16,32 @@ verify=
 programs=("$@")
 [ $# -gt 0 ] || programs=(ipamd eni-cni)
 
-# The same bytes wherever sources and crates lie.
-home=${CARGO_HOME:-$HOME/.cargo}
-export RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$root=/src --remap-path-prefix=$home=/cargo"
-
-# Builds a program into a target folder and puts it into another.
+# Builds a program from the sources in a folder: the same bytes wherever these and the crates lie.
 build() {
-    local program=$1 target=$2 into=$3 profile=release
+    local program=$1 from=$2 into=$3 profile=release flags
     [ "$program" != eni-cni ] || profile=plugin
-    CARGO_TARGET_DIR=$target cargo build --quiet --locked --profile "$profile" --package "$program" --target "$host"
-    install -D -m 755 "$target/$host/$profile/$program" "$into/$program"
-    ! ldd "$into/$program" >/dev/null 2>&1 || { echo "release: $program is not static" >&2; exit 1; }
+    flags="-C target-feature=+crt-static --remap-path-prefix=$from=/src --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+    (cd "$from" && CARGO_TARGET_DIR=$from/target/release-build RUSTFLAGS=$flags cargo build --quiet --locked --profile "$profile" --package "$program" --target "$host")
+    install -D -m 755 "$from/target/release-build/$host/$profile/$program" "$into/$program"
+    # ldd says of a static program that it is one, and of some kinds by its exit code too.
+    if (ldd "$into/$program" 2>&1 || true) | grep -q '(0x'; then
+        echo "release: $program is not static" >&2
+        exit 1
+    fi
 }
 
 rm -rf "$dist"
 mkdir -p "$dist"
+again=
+if [ -n "$verify" ]; then
+    again=$(mktemp -d)
+    trap 'rm -rf "$again"' EXIT
+    git archive HEAD | tar -x -C "$again"
+fi
 for program in "${programs[@]}"; do
-    build "$program" "$root/target/release-first" "$dist"
-    [ -z "$verify" ] || build "$program" "$root/target/release-second" "$root/target/dist-second"
-    [ -z "$verify" ] || cmp "$dist/$program" "$root/target/dist-second/$program"
+    build "$program" "$root" "$dist"
+    [ -z "$verify" ] || build "$program" "$again" "$again/target/dist"
+    [ -z "$verify" ] || cmp "$dist/$program" "$again/target/dist/$program"
 done
 [ -z "$verify" ] || echo "release: a second build gave the same bytes: ${programs[*]}"
 python3 "$here/materials.py" "$host" >"$dist/materials.cdx.json"

@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 
 # command -> Debian package that has it
 declare -A needed=([ip]=iproute2 [nft]=nftables [ping]=iputils-ping [curl]=curl [cc]=gcc
-  [containerd]=containerd [runc]=runc [podman]=podman [chromium]=chromium)
+  [containerd]=containerd [runc]=runc [podman]=podman [chromium]=chromium [npm]=npm)
+sudo=(); [ "$(id -u)" = 0 ] || sudo=(sudo)
 missing=()
 for command in "${!needed[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${needed[$command]}")
@@ -16,7 +17,6 @@ done
 dpkg-query -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
 if ((${#missing[@]})); then
   echo "== installing Debian packages: ${missing[*]}"
-  sudo=(); [ "$(id -u)" = 0 ] || sudo=(sudo)
   "${sudo[@]}" apt-get update -qq
   DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
@@ -24,7 +24,9 @@ fi
 if [ ! -x target/tools/promtool ]; then
   echo "== unpacking promtool from Debian's prometheus into target/tools"
   folder=$(mktemp -d)
-  (cd "$folder" && apt-get download -qq prometheus 2>/dev/null && dpkg-deb -x prometheus_*.deb .)
+  # Without lists of packages there is nothing to download from.
+  apt-cache show prometheus >/dev/null 2>&1 || "${sudo[@]}" apt-get update -qq
+  (cd "$folder" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb .)
   mkdir -p target/tools
   mv "$folder/usr/bin/promtool" target/tools/
   rm -r "$folder"

@@ -210,14 +210,7 @@ pub fn forget_addresses(addresses: &BTreeSet<IpAddr>) -> Result<usize, WireError
 fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireError> {
     let netns = Netns::open_other(&wiring.netns)?;
     // A path that is a namespace of another kind is found out here, before anything is made.
-    let wants_ipv6 = wiring.network.addresses.v6().is_some();
-    let mut pod = netns.inside(|| {
-        if wants_ipv6 {
-            // Runtimes make namespaces without IPv6.
-            sysctl::ensure("ipv6/conf/default/disable_ipv6", 0)?;
-        }
-        Ok::<_, WireError>(NetlinkSocket::open(NETLINK_ROUTE)?)
-    })??;
+    let mut pod = open_inside(&netns)?;
     let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
     let pair = plan::veth_pair(wiring);
     for _ in 0..ATTEMPTS {
@@ -227,6 +220,9 @@ fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireErro
                 Ok(()) => Ok(wired),
                 Err(error) => {
                     undo(wiring, &wired, &mut host, &mut pod);
+                    if is_without_ipv6(&error) && netns.inside(allow_ipv6)?? {
+                        continue;
+                    }
                     Err(error)
                 }
             };
@@ -253,6 +249,21 @@ fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireErro
         step: format!("create link {}", pair.host_name),
         source: Refusal { errno: Errno::EEXIST, hint: format!("it came back {ATTEMPTS} times") },
     })
+}
+
+/// Whether the pod's end could not have an IPv6 address because IPv6 is switched off for it.
+fn is_without_ipv6(error: &WireError) -> bool {
+    let WireError::InPod(ApplyError::Refused { op: Op::Add(object), source }) = error else { return false };
+    matches!(object, Object::Address(address) if address.address.is_ipv6()) && source.errno == Errno::EACCES
+}
+
+/// Runtimes make namespaces in which new links have no IPv6. Returns whether this was one. Asked only after a refusal: the first look at a
+/// new namespace's settings costs as much as several messages.
+fn allow_ipv6() -> Result<bool, WireError> {
+    const SETTING: &str = "ipv6/conf/default/disable_ipv6";
+    let off = sysctl::read(SETTING) == Some(1);
+    sysctl::ensure(SETTING, 0)?;
+    Ok(off)
 }
 
 /// Creates the pair and returns both indexes; nothing when one of the two names is taken.

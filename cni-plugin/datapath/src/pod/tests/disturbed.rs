@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use eni_proto::PodAddresses;
+use eni_proto::{EniMark, PodAddresses};
 
 use super::{
     world::{MARK, World, ip, run, snapshot, wiring},
@@ -149,4 +149,15 @@ fn where_ipv6_is_switched_off_only_pods_without_it_are_wired() {
     assert!(error.to_string().contains("2600:1f00::7"), "{error:?}");
     assert_eq!((world.on_node(snapshot), pod.inside(snapshot).unwrap()), before);
     world.on_node(|| add_pod(&four)).unwrap();
+}
+
+#[test]
+fn a_namespace_whose_new_links_have_no_ipv6_gets_it_for_a_pod_with_both_families() {
+    let world = World::prepared();
+    let pod = Netns::fresh().unwrap();
+    pod.inside(|| run("sysctl", "-q -w net.ipv6.conf.default.disable_ipv6=1")).unwrap();
+    let mut both = wiring("c1", "web-0", ADDRESS, EniMark::PRIMARY, &pod);
+    both.network.addresses = PodAddresses::Dual(ADDRESS.into(), "2600:1f00::7".parse().unwrap());
+    world.on_node(|| add_pod(&both)).unwrap();
+    assert!(pod.inside(|| ip("-6 address show dev eth0")).unwrap().contains("2600:1f00::7/128"));
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use e2e::Trouble;
-use eni_datapath::{PodWiring, add_pod, del_pod, delete_ended, end_pod, forget_address};
+use eni_datapath::{PodWiring, add_pod, del_pod, delete_ended, end_pod, forget_addresses};
 use eni_proto::{EniMark, Pod as PodName, PodAddresses, PodKey, PodNetwork, VethPrefix};
 use lab::{Namespace, Pod};
 
@@ -46,14 +46,13 @@ struct Times {
 pub(crate) fn measure(runs: usize) -> Result<Vec<Row>, Trouble> {
     println!("the wiring alone: {runs} pods each of IPv4, dual stack and raw netlink, then {AT_ONCE} at once");
     let (node, _peer) = stage::bare_node()?;
-    // All live until the end: a namespace that goes away keeps the kernel's lock for the next one's links.
-    let mut kept = Vec::new();
     let mut alone: [Times; MANNERS.len()] = Default::default();
     let mut together: [Times; MANNERS.len()] = Default::default();
+    let mut pods = Vec::new();
     for run in 0..runs {
-        round(&node, run, 1, &mut kept, &mut alone)?;
+        Round::wire(&node, run, 1, &mut pods, &mut alone)?.unwire(&node, &mut alone)?;
         if run % 3 == 0 {
-            round(&node, run / 3, AT_ONCE, &mut kept, &mut together)?;
+            Round::wire(&node, run / 3, AT_ONCE, &mut pods, &mut together)?.unwire(&node, &mut together)?;
         }
     }
     let [ours, dual, cut_off, floor] = alone;
@@ -85,47 +84,53 @@ fn row(name: &str, measured: &Samples, (against, reference): (&'static str, &Sam
 }
 
 /// Every manner once, each round in the other order.
-fn round(
-    node: &Namespace,
-    number: usize,
-    count: usize,
-    kept: &mut Vec<Pod>,
-    times: &mut [Times; MANNERS.len()],
-) -> Result<(), Trouble> {
-    let mut order: Vec<_> = MANNERS.into_iter().zip(times).collect();
-    if number % 2 == 1 {
-        order.reverse();
-    }
-    for (manner, times) in order {
-        there_and_back(node, manner, count, kept, times)?;
-    }
-    Ok(())
+///
+/// First all manners are wired and then all taken back: what a removal leaves to the kernel would fall into the time of the next wiring.
+/// All namespaces live until the end, because one that goes away keeps the kernel's lock for others' links.
+struct Round {
+    /// Which manner, and its pods.
+    wired: Vec<(usize, Vec<Subject>)>,
 }
 
-/// Wires `count` pods at the same moment, and takes them back at the same moment.
-fn there_and_back(
-    node: &Namespace,
-    manner: Manner,
-    count: usize,
-    kept: &mut Vec<Pod>,
-    times: &mut Times,
-) -> Result<(), Trouble> {
-    let first = kept.len();
-    for _ in 0..count {
-        kept.push(Pod::new("wire")?);
+impl Round {
+    /// Wires `count` pods of each manner at the same moment.
+    fn wire(
+        node: &Namespace,
+        number: usize,
+        count: usize,
+        pods: &mut Vec<Pod>,
+        times: &mut [Times; MANNERS.len()],
+    ) -> Result<Self, Trouble> {
+        let mut order: Vec<_> = MANNERS.into_iter().zip(times).enumerate().collect();
+        if number % 2 == 1 {
+            order.reverse();
+        }
+        let mut wired = Vec::new();
+        for (at, (manner, times)) in order {
+            let mut subjects = Vec::new();
+            for _ in 0..count {
+                let pod = Pod::new("wire")?;
+                subjects.push(Subject::new(manner, pods.len(), &pod)?);
+                pods.push(pod);
+            }
+            times.wire.add(at_once(node, &subjects, Subject::wire)?);
+            wired.push((at, subjects));
+        }
+        Ok(Self { wired })
     }
-    let pods = kept.get(first..).unwrap_or_default();
-    let subjects = pods.iter().zip(first..).map(|(pod, number)| Subject::new(manner, number, pod));
-    let subjects = subjects.collect::<Result<Vec<_>, _>>()?;
-    times.wire.add(at_once(node, &subjects, Subject::wire)?);
-    times.unwire.add(at_once(node, &subjects, Subject::unwire)?);
-    if manner == Manner::OursCutOff {
-        node.inside(|| {
-            subjects.iter().try_for_each(|it| forget_address(it.address).map(drop)).and_then(|()| delete_ended())
-        })?
-        .map_err(|error| Trouble::Broken(error.to_string()))?;
+
+    /// Takes those of each manner back at the same moment.
+    fn unwire(&self, node: &Namespace, times: &mut [Times; MANNERS.len()]) -> Result<(), Trouble> {
+        for (at, subjects) in &self.wired {
+            times[*at].unwire.add(at_once(node, subjects, Subject::unwire)?);
+            if MANNERS[*at] == Manner::OursCutOff {
+                let addresses = subjects.iter().map(|it| it.address.into()).collect();
+                let cleared = node.inside(|| forget_addresses(&addresses).and_then(|_| delete_ended()))?;
+                cleared.map_err(|error| Trouble::Broken(error.to_string()))?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 type Work = fn(&Subject, &floor::Sockets) -> Result<(), Trouble>;

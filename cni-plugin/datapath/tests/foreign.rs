@@ -32,6 +32,9 @@ fn a_pods_link_that_somebody_renames_gets_its_name_back() {
     let node = Guarded::new();
     let right = node.world.on_node(settled);
     let name = node.world.on_node(|| observe_pods(&VethPrefix::default()).unwrap().links[1].name.clone());
+    // The repair of something else shows that the guard has seen the name.
+    node.world.on_node(|| ip("rule del priority 512"));
+    node.wait_for(&right, "a rule is gone");
     node.world.on_node(|| ip(&format!("link set {name} name docker7")));
     node.wait_for(&right, "a new name");
     let repair = told(&node, |repair| repair.what.contains("its name back"));

@@ -54,7 +54,8 @@ async fn wrong_eni_is_caught() {
     let victim = pods.iter().find(|pod| marked.contains(&pod.place.address)).unwrap();
     let primary = pods.iter().find(|pod| pod.place.worker == 0 && !marked.contains(&pod.place.address)).unwrap();
 
-    // Without its mark the pod's packets leave by the primary ENI. What is broken of our own is mended too soon to be seen here.
+    // Without its mark the pod's packets leave by the primary ENI. The daemon would mend that before it is seen here.
+    worker.kill_daemon().unwrap();
     let address = victim.place.address;
     let takes_mark = format!(
         "table ip somebody {{ chain marks {{ type filter hook prerouting priority -80; ip saddr {address} meta mark set 0; }}; }}\n"

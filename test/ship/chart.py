@@ -2,7 +2,7 @@
 """Checks charts/eni-cni offline: lint, schema, rendering for each Kubernetes version, golden files, refusals, README.
 
   chart.py [--write] [--ipamd PROGRAM]   --write: renews the golden files and the README's table
-                                         --ipamd: the schema's settings have to be in its help
+                                         --ipamd: the schema has to have its settings
 """
 import argparse, copy, json, pathlib, subprocess, sys, tempfile
 
@@ -18,6 +18,10 @@ GOLDEN = ROOT / "test/ship/golden"
 VERSIONS = ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36"]
 # Objects of the Prometheus operator: Kubernetes has no schema of them.
 FOREIGN = {"PodMonitor", "PrometheusRule"}
+# Settings that are decided by the chart's mounts and fields.
+DECIDED = {"HOST_CNI_BIN_PATH", "HOST_CNI_CONFDIR_PATH", "CRI_SOCKET", "MY_NODE_NAME", "IPAMD_SERVICE_ACCOUNT_DIR"}
+DECIDED |= {"IPAMD_CONFIG", "IPAMD_SOCKET", "IPAMD_DATABASE", "IPAMD_RELEASED_DIR"}
+BOUNDS = ["minimum", "maximum"]
 failures = []
 
 
@@ -85,6 +89,8 @@ def check_case(chart, case, values, schemas, write):
         objects += [crd for file in chart.crds for crd in yaml.safe_load_all(file["data"])]
         check_objects(case, version, objects, schemas)
         count += len(objects)
+        if version == VERSIONS[0]:
+            check_rights(case, values, objects)
         texts["".join("---\n" + yaml.safe_dump(shortened(o), sort_keys=False, width=120) for o in objects if o["kind"] != "CustomResourceDefinition")] = version
     if len(texts) != 1:
         failures.append(f"{case}: the versions {list(texts.values())} differ; they need golden files of their own")
@@ -134,12 +140,49 @@ def check_readme(chart, write):
     golden(path, new, write)
 
 
-def check_settings(help_text):
-    """The settings that the schema describes are settings of the daemon."""
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    for name in schema["properties"]["env"]["properties"]:
-        if f"  {name} " not in help_text:
-            failures.append(f"values.schema.json describes env.{name}, which `ipamd serve --help` does not know")
+def check_settings(reference, write):
+    """The schema has the daemon's settings, all but those that the chart itself decides, with the same bounds."""
+    path = CHART / "values.schema.json"
+    schema = json.loads(path.read_text())
+    known = schema["properties"]["env"]["properties"]
+    wanted = {setting["name"]: setting for setting in reference["settings"] if setting["name"] not in DECIDED}
+    for name in known.keys() - wanted.keys():
+        failures.append(f"values.schema.json describes env.{name}, which is no setting of ipamd, or one that the chart decides")
+    for name, setting in wanted.items():
+        entry = known.setdefault(name, described(setting))
+        if write:
+            entry |= {bound: setting["schema"][bound] for bound in BOUNDS if bound in setting["schema"]}
+    text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    if write:
+        path.write_text(text)
+        return
+    for name, setting in wanted.items():
+        if [known[name].get(bound) for bound in BOUNDS] != [setting["schema"].get(bound) for bound in BOUNDS]:
+            failures.append(f"env.{name} has other bounds in values.schema.json than ipamd; `make charts WRITE=1` takes them over")
+    if text != path.read_text():
+        failures.append("values.schema.json lacks settings of ipamd; `make charts WRITE=1` adds them")
+
+
+def described(setting):
+    """How the schema has a setting: Helm gives numbers and switches as texts too."""
+    default = f"; default {setting['default']}" if setting["default"] else ""
+    entry = {"description": f"{setting['meaning'][0].upper()}{setting['meaning'][1:]} ({setting['accepts']}{default})."}
+    entry |= setting["schema"]
+    if entry["type"] == "integer":
+        entry |= {"type": ["integer", "string"], "pattern": "^[0-9]+$"}
+    return entry
+
+
+def check_rights(case, values, objects):
+    """Who has to read pods may, and nobody else."""
+    settings = values.get("env", {})
+    is_on = lambda name: str(settings.get(name, "")).lower() == "true"
+    wanted = {"get"} if is_on("ENABLE_POD_ENI") or is_on("ANNOTATE_POD_IP") else set()
+    wanted |= {"patch"} if is_on("ANNOTATE_POD_IP") else set()
+    rules = next(thing["rules"] for thing in objects if thing["kind"] == "ClusterRole")
+    granted = {verb for rule in rules if "pods" in rule["resources"] for verb in rule["verbs"]}
+    if granted != wanted:
+        failures.append(f"{case}: the settings need {sorted(wanted)} on pods, the ClusterRole grants {sorted(granted)}")
 
 
 def main():
@@ -148,13 +191,13 @@ def main():
     arguments.add_argument("--ipamd")
     arguments = arguments.parse_args()
     cases = {"defaults": {}} | {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CHART / "ci").glob("*.yaml"))}
+    if arguments.ipamd:
+        check_settings(json.loads(subprocess.check_output([arguments.ipamd, "config", "reference", "--output", "json"])), arguments.write)
     with helm.Chart.load(str(CHART)) as chart:
         schemas = own_schemas(chart)
         count = sum(check_case(chart, case, values, schemas, arguments.write) for case, values in cases.items())
         refused = check_refusals(chart)
         check_readme(chart, arguments.write)
-    if arguments.ipamd:
-        check_settings(subprocess.check_output([arguments.ipamd, "serve", "--help"], text=True))
     with tempfile.TemporaryDirectory() as folder:
         package = pathlib.Path(helm.package(str(CHART), destination=folder))
         print(f"{package.name}: {package.stat().st_size} bytes")

@@ -54,5 +54,8 @@ fi
 [ -f "$key" ] || (umask 077 && openssl genpkey -algorithm ed25519 -out "$key")
 openssl pkeyutl -sign -rawin -inkey "$key" -in "$dist/SHA256SUMS" -out "$dist/SHA256SUMS.sig"
 openssl pkey -in "$key" -pubout -out "$dist/SHA256SUMS.pub"
-openssl pkeyutl -verify -rawin -pubin -inkey "$dist/SHA256SUMS.pub" -in "$dist/SHA256SUMS" -sigfile "$dist/SHA256SUMS.sig"
-cat "$dist/SHA256SUMS"
+# As SECURITY.md tells people to do it.
+cd "$dist"
+openssl pkeyutl -verify -rawin -pubin -inkey SHA256SUMS.pub -in SHA256SUMS -sigfile SHA256SUMS.sig
+sha256sum --check --quiet SHA256SUMS
+cat SHA256SUMS

@@ -49,7 +49,7 @@ variable "kms_key_arn" {
 }
 
 variable "node_groups" {
-  description = "Node groups by name. max_pods: what the instance type carries, `ipamd limits` or AWS' table; prefix mode: 110, or 250 from 30 vCPUs on."
+  description = "Node groups by name. max_pods: ENIs × (addresses of each − 1) + 2 of the instance type; prefix mode: 110, or 250 from 30 vCPUs on."
   type = map(object({
     instance_types = list(string)
     max_pods       = number

@@ -21,7 +21,7 @@ pub mod wire;
 pub use addresses::{PodAddresses, is_for_egress};
 pub use branch::{BranchEni, Enforcing, InvalidBranch};
 pub use key::{InvalidKey, Pod, PodKey};
-pub use link::{InvalidAlias, LinkAlias, VethPrefix, host_link_name};
+pub use link::{InvalidAlias, LinkAlias, LinkName, VethPrefix, host_link_name};
 pub use network::{EniMark, InvalidNetwork, PodNetwork};
 pub use note::{InvalidNote, ReleaseNote};
 pub use refusal::{Refusal, RefusalCode};

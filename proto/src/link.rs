@@ -75,6 +75,31 @@ pub struct LinkAlias {
     /// Hardware address of the host's end when another CNI made the pair, whose pod keeps sending there. Absent: the one that follows
     /// from the key.
     pub adopted_mac: Option<[u8; 6]>,
+    /// What the link's name has after the prefix, so that it can be given back. Absent in what older versions wrote.
+    pub name: Option<LinkName>,
+}
+
+/// What a host interface's name has after the prefix: 1 to 14 ASCII letters or digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkName(String);
+
+impl LinkName {
+    /// Returns it of a whole name; nothing when that has another prefix, or was not given by us.
+    #[must_use]
+    pub fn of(prefix: &VethPrefix, link: &str) -> Option<Self> {
+        Self::read(link.strip_prefix(prefix.as_str())?)
+    }
+
+    /// Returns the whole name.
+    #[must_use]
+    pub fn with(&self, prefix: &VethPrefix) -> String {
+        format!("{}{}", prefix.as_str(), self.0)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let is_right = (1..=14).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        is_right.then(|| Self(text.to_owned()))
+    }
 }
 
 /// An alias that is not ours.
@@ -92,6 +117,7 @@ impl fmt::Display for LinkAlias {
             f.write_str("@")?;
             mac.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         }
+        self.name.as_ref().map_or(Ok(()), |name| write!(f, ":{}", name.0))?;
         self.addresses.v6().map_or(Ok(()), |address| write!(f, "+{address}"))
     }
 }
@@ -118,11 +144,16 @@ fn parse_alias(text: &str) -> Option<LinkAlias> {
         None => None,
     };
     let eni_mark = EniMark::new(mark.parse().ok()?)?;
+    let name = match fields.next() {
+        Some(name) => Some(LinkName::read(name)?),
+        None => None,
+    };
     fields.next().is_none().then_some(LinkAlias {
         key,
         addresses: PodAddresses::new(ipv4, ipv6)?,
         eni_mark,
         adopted_mac,
+        name,
     })
 }
 
@@ -172,6 +203,7 @@ mod tests {
             addresses: PodAddresses::V4(ipv4),
             eni_mark: EniMark::of_device(2),
             adopted_mac: None,
+            name: None,
         };
         assert_eq!(alias.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3");
         assert_eq!(alias.to_string().parse(), Ok(alias.clone()));
@@ -182,11 +214,18 @@ mod tests {
         assert_eq!(adopted.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3@0200ab030405+2600:1f00::7");
         assert_eq!(adopted.to_string().parse(), Ok(adopted));
         assert!("eni-cni:1:pods/c1/eth0:10.0.3.7:3@0200ab03040".parse::<LinkAlias>().is_err());
+        let name = LinkName::of(&VethPrefix::default(), "eni0d7763386da");
+        let named = LinkAlias { name, ..both.clone() };
+        assert_eq!(named.to_string(), "eni-cni:1:pods/c1/eth0:10.0.3.7:3:0d7763386da+2600:1f00::7");
+        assert_eq!(named.to_string().parse(), Ok(named));
         let only = LinkAlias { addresses: PodAddresses::V6(ipv6), ..alias };
         assert_eq!(only.to_string(), "eni-cni:1:pods/c1/eth0::3+2600:1f00::7");
         assert_eq!(only.to_string().parse(), Ok(only));
         assert!("eni-cni:1:pods/c1/eth0::3".parse::<LinkAlias>().is_err());
-        assert!("eni-cni:1:pods/c1/eth0:10.0.3.7:3:more".parse::<LinkAlias>().is_err());
+        assert!("eni-cni:1:pods/c1/eth0:10.0.3.7:3:more:more".parse::<LinkAlias>().is_err());
+        for name in ["", "no-name", "0123456789abcde"] {
+            assert!(format!("eni-cni:1:pods/c1/eth0:10.0.3.7:3:{name}").parse::<LinkAlias>().is_err(), "{name}");
+        }
         assert!("somebody else's".parse::<LinkAlias>().is_err());
     }
 }

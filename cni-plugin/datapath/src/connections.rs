@@ -25,16 +25,24 @@ const DELETE: u16 = (1 << 8) | 2;
 /// Attributes. Source: `ctattr_type`, `ctattr_tuple`, `ctattr_ip` and `ctattr_filter` in linux/netfilter/nfnetlink_conntrack.h.
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;
+const STATUS_MASK: u16 = 26;
 const TUPLE_IP: u16 = 1;
 const IPV4_SOURCE: u16 = 1;
+const IPV4_DESTINATION: u16 = 2;
 const IPV6_SOURCE: u16 = 3;
+const IPV6_DESTINATION: u16 = 4;
 const FILTER_ORIGINAL: u16 = 1;
 const FILTER_REPLY: u16 = 2;
 /// Only the source address counts. Source: `CTA_FILTER_F_CTA_IP_SRC` in net/netfilter/nf_conntrack_netlink.c.
 const BY_SOURCE: u32 = 1;
+
+/// Bit of a connection's status: there was a packet in both directions. Source: `IPS_SEEN_REPLY` in
+/// linux/netfilter/nf_conntrack_common.h.
+const ANSWERED: u32 = 2;
 
 const HEADER: usize = 4;
 /// Up to so many addresses are looked for one by one.
@@ -68,6 +76,34 @@ pub fn forget_connections(addresses: &BTreeSet<IpAddr>) -> Result<usize, Connect
         forgotten += forget_of_family(&mut socket, &addresses)?;
     }
     Ok(forgotten)
+}
+
+/// Forgets the connections that these addresses began, that nobody answered, and whose source is not translated; returns how many.
+///
+/// Whether the source is translated is decided with a connection's first packet, and holds as long as packets come. What was answered
+/// is no mistake. Costs one walk of the kernel over all its connections; it picks the unanswered ones since Linux 5.15.
+///
+/// # Errors
+/// [`ConnectionsError`]; call it again.
+pub(crate) fn forget_untranslated(family: Family, addresses: &BTreeSet<IpAddr>) -> Result<usize, ConnectionsError> {
+    if addresses.is_empty() {
+        return Ok(0);
+    }
+    let mut socket = NetlinkSocket::open(NETLINK_NETFILTER)?;
+    let unanswered = Attributes::new().be32(STATUS, 0).be32(STATUS_MASK, ANSWERED).into_bytes();
+    let mut listed = list(&mut socket, &[&header(family), &unanswered[..]].concat())?;
+    listed.retain(|entry| {
+        let source = end(entry, TUPLE_ORIGINAL, [IPV4_SOURCE, IPV6_SOURCE]);
+        let is_untranslated = source == end(entry, TUPLE_REPLY, [IPV4_DESTINATION, IPV6_DESTINATION]);
+        is_untranslated && is_unanswered(entry) && source.is_some_and(|source| addresses.contains(&source))
+    });
+    forget(&mut socket, &listed)
+}
+
+fn is_unanswered(entry: &[u8]) -> bool {
+    let status =
+        entry.get(HEADER..).and_then(|entry| attributes::find(entry, STATUS)).and_then(<[u8]>::first_chunk::<4>);
+    status.is_some_and(|status| u32::from_be_bytes(*status) & ANSWERED == 0)
 }
 
 fn forget_of_family(socket: &mut NetlinkSocket, addresses: &BTreeSet<IpAddr>) -> Result<usize, ConnectionsError> {
@@ -114,14 +150,16 @@ fn forget(socket: &mut NetlinkSocket, entries: &[Vec<u8>]) -> Result<usize, Conn
 
 /// Source addresses of a listed entry's two directions.
 fn sources(entry: &[u8]) -> impl Iterator<Item = IpAddr> {
-    [TUPLE_ORIGINAL, TUPLE_REPLY].into_iter().filter_map(|tuple| {
-        let tuple = attributes::find(entry.get(HEADER..)?, tuple)?;
-        let ip = attributes::find(tuple, TUPLE_IP)?;
-        if let Some(source) = attributes::find(ip, IPV4_SOURCE) {
-            return Some(Ipv4Addr::from(*source.first_chunk::<4>()?).into());
-        }
-        Some(Ipv6Addr::from(*attributes::find(ip, IPV6_SOURCE)?.first_chunk::<16>()?).into())
-    })
+    [TUPLE_ORIGINAL, TUPLE_REPLY].into_iter().filter_map(|tuple| end(entry, tuple, [IPV4_SOURCE, IPV6_SOURCE]))
+}
+
+/// One address of a listed entry: of this direction, the one of its family.
+fn end(entry: &[u8], tuple: u16, [v4, v6]: [u16; 2]) -> Option<IpAddr> {
+    let ip = attributes::find(attributes::find(entry.get(HEADER..)?, tuple)?, TUPLE_IP)?;
+    match attributes::find(ip, v4) {
+        Some(address) => Some(Ipv4Addr::from(*address.first_chunk::<4>()?).into()),
+        None => Some(Ipv6Addr::from(*attributes::find(ip, v6)?.first_chunk::<16>()?).into()),
+    }
 }
 
 /// Family, version 0, no resource. Source: `nfgenmsg` in linux/netfilter/nfnetlink.h.

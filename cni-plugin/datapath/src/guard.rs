@@ -11,6 +11,7 @@ mod compare;
 mod drift;
 mod keeper;
 mod listen;
+mod mend;
 mod patience;
 mod settings;
 

@@ -1,9 +1,12 @@
 //! Prepares the node's base: forwarding, reverse path filter, the two rules that never change, and the nf_tables table.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use eni_proto::{
-    EniMark, VethPrefix,
+    EniMark, VethPrefix, is_for_egress,
     numbers::{PRIMARY_MARK, RULE_PRIMARY_MARK, RULE_TO_POD, TABLE_MAIN, TABLE_PODS},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -12,6 +15,7 @@ use nix::errno::Errno;
 use crate::{
     Cidr, Family, MacAddress, NftError, ObserveError, Refusal,
     apply::{Already, ApplyError, apply_on},
+    connections::forget_untranslated,
     eni::{difference, families, link_steps},
     nft::{
         Nft, PodMap, stay,
@@ -121,7 +125,17 @@ pub(crate) fn prepare(plan: &HostPlan, mut gate: Option<&mut Nft>) -> Result<Lin
             None => stay::ensure(&mut Nft::open()?, &shape, stay::Owner::Anybody)?,
         };
     }
+    families(plan.ipv6).iter().for_each(|family| begin_anew(plan, *family, &state));
     Ok(link.clone())
+}
+
+/// What pods have begun while the table was not right, as themselves, is translated from its next packet on.
+pub(crate) fn begin_anew(plan: &HostPlan, family: Family, state: &HostState) {
+    let translated = |address: &IpAddr| is_for_egress(*address) || address.is_ipv4() && !plan.external_snat;
+    let pods = state.labelled().flat_map(|(_, alias)| alias.addresses.all().collect::<Vec<_>>());
+    let pods = pods.filter(|address| Family::of(*address) == family).filter(translated).collect();
+    // What cannot be forgotten ends by itself when no packet comes for a while, and keeps nobody from being right.
+    let _ = forget_untranslated(family, &pods);
 }
 
 /// The node's own settings. A node that forwards IPv6 takes router advertisements, which its default route comes from, only with 2.

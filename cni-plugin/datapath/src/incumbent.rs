@@ -13,7 +13,7 @@ mod tests;
 
 use std::{collections::BTreeMap, io, net::Ipv4Addr, path::PathBuf};
 
-use eni_proto::{EniMark, LinkAlias, PodKey};
+use eni_proto::{EniMark, LinkAlias, LinkName, PodKey};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
@@ -36,6 +36,8 @@ pub struct Adoption {
     pub key: PodKey,
     /// Index of its link on the host.
     pub link: u32,
+    /// What that link's name has after the prefix.
+    pub name: Option<LinkName>,
     /// Hardware address of that link, where the pod sends to.
     pub mac: MacAddress,
     /// Its address.
@@ -48,8 +50,8 @@ impl Adoption {
     /// What the link shall say of itself.
     fn label(&self) -> LinkAlias {
         let Self { key, address, eni_mark, .. } = self;
-        let adopted_mac = Some(self.mac.0);
-        LinkAlias { key: key.clone(), addresses: (*address).into(), eni_mark: *eni_mark, adopted_mac }
+        let (adopted_mac, name) = (Some(self.mac.0), self.name.clone());
+        LinkAlias { key: key.clone(), addresses: (*address).into(), eni_mark: *eni_mark, adopted_mac, name }
     }
 }
 

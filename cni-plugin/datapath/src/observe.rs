@@ -89,6 +89,12 @@ impl HostState {
     pub(crate) fn link_of(&self, mac: MacAddress) -> Option<&Link> {
         self.links.iter().filter(|link| link.mac == Some(mac)).min_by_key(|link| link.index)
     }
+
+    /// Pods' links that say whose they are, with that.
+    pub(crate) fn labelled(&self) -> impl Iterator<Item = (&Link, LinkAlias)> {
+        let veths = self.links.iter().filter(|link| link.kind == "veth");
+        veths.filter_map(|link| Some((link, link.alias.parse().ok()?)))
+    }
 }
 
 /// Returns everything in the kernel that belongs to pods.

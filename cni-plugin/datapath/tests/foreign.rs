@@ -6,12 +6,12 @@ mod world;
 
 use std::time::Instant;
 
-use eni_datapath::{EniError, Kind, Outcome, Repair, observe_pods, prepare_eni};
+use eni_datapath::{EniError, Guard, Kind, Outcome, Repair, observe_pods, prepare_eni};
 use eni_proto::VethPrefix;
 use world::{
     MAC1, World, eni_plan,
     guarded::{Guarded, PATIENCE, settled},
-    ip, path, ruleset,
+    host_plan, ip, path, ruleset,
 };
 
 /// Waits until the guard has told something like this, and returns it.
@@ -32,13 +32,33 @@ fn a_pods_link_that_somebody_renames_gets_its_name_back() {
     let node = Guarded::new();
     let right = node.world.on_node(settled);
     let name = node.world.on_node(|| observe_pods(&VethPrefix::default()).unwrap().links[1].name.clone());
-    // The repair of something else shows that the guard has seen the name.
-    node.world.on_node(|| ip("rule del priority 512"));
-    node.wait_for(&right, "a rule is gone");
     node.world.on_node(|| ip(&format!("link set {name} name docker7")));
     node.wait_for(&right, "a new name");
     let repair = told(&node, |repair| repair.what.contains("its name back"));
     assert_eq!((repair.kind, repair.outcome), (Kind::Link, Outcome::Mended));
+}
+
+#[test]
+fn a_link_that_somebody_renamed_while_no_guard_looked_gets_its_own_name_back() {
+    let Guarded { guard, pods, world, repairs, _netns } = Guarded::new();
+    let right = world.on_node(settled);
+    drop(guard);
+    let links = world.on_node(|| observe_pods(&VethPrefix::default()).unwrap().links);
+    world.on_node(|| {
+        // One looks like a pod's still, the other like nobody's.
+        ip(&format!("link set {} name eniother", links[0].name));
+        ip(&format!("link set {} name docker7", links[1].name));
+    });
+    let told = std::sync::Arc::clone(&repairs);
+    let report = move |repair: &Repair| told.lock().unwrap().push(repair.clone());
+    let guard = world.on_node(|| {
+        let guard = Guard::start(&VethPrefix::default(), report).unwrap();
+        guard.prepare_host(&host_plan()).unwrap();
+        guard.prepare_eni(&eni_plan()).unwrap();
+        guard
+    });
+    let node = Guarded { guard, pods, world, repairs, _netns };
+    node.wait_for(&right, "new names and a new guard");
 }
 
 /// Our table names the primary ENI's link; of a secondary one nothing depends on the name.

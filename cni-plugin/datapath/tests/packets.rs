@@ -6,114 +6,21 @@ mod world;
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
 };
 
 use eni_datapath::{HostPlan, Netns, SourcePorts, add_pod, forget_address, forget_connections, prepare_host};
 use eni_proto::EniMark;
-use world::{MAC0, MAC1, MARK, NODE, World, host_plan, ip, ruleset, run, wiring};
-
-/// A host inside the VPC, and one on the internet.
-const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 0, 9, 9);
-const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 8);
-/// A service's address, which is nobody's.
-const SERVICE: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 1);
-const ON_PRIMARY: [u8; 4] = [10, 0, 1, 1];
-const ON_SECONDARY: [u8; 4] = [10, 0, 1, 2];
-const ALSO_ON_SECONDARY: [u8; 4] = [10, 0, 1, 3];
-const PORT: u16 = 7;
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Long enough for a packet on this machine, short enough for a test that waits for none.
-const SILENCE: Duration = Duration::from_millis(300);
-
-struct Pods {
-    world: World,
-    primary: Netns,
-    secondary: Netns,
-    neighbour: Netns,
-}
-
-impl Pods {
-    fn new() -> Self {
-        let pods = Self {
-            world: World::prepared(),
-            primary: Netns::fresh().unwrap(),
-            secondary: Netns::fresh().unwrap(),
-            neighbour: Netns::fresh().unwrap(),
-        };
-        pods.world.in_fabric(fabric);
-        pods.world.on_node(|| {
-            add_pod(&wiring("c1", "web-1", ON_PRIMARY, EniMark::PRIMARY, &pods.primary)).unwrap();
-            add_pod(&wiring("c2", "web-2", ON_SECONDARY, MARK, &pods.secondary)).unwrap();
-            add_pod(&wiring("c3", "web-3", ALSO_ON_SECONDARY, MARK, &pods.neighbour)).unwrap();
-        });
-        pods
-    }
-
-    /// Sends a question from `pod` to `to` and returns as whom the other side saw it.
-    fn ask(&self, pod: &Netns, to: Ipv4Addr) -> Option<Ipv4Addr> {
-        pod.inside(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            ask_over(&socket, SocketAddrV4::new(to, PORT), PATIENCE)
-        })
-        .unwrap()
-    }
-
-    /// By which links of the fabric packets from this source came, as `f0` or `f1`.
-    fn seen(&self, source: impl Into<Ipv4Addr>) -> String {
-        let source = source.into().to_string();
-        let sets = self.world.in_fabric(ruleset);
-        ["f0", "f1"].into_iter().filter(|link| sets.contains(&format!("\"{link}\" . {source}"))).collect()
-    }
-}
-
-/// Routes each address to the ENI that owns it, answers for the outside, and notes what came by which link.
-fn fabric() {
-    std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "0").unwrap();
-    ip("link set lo up");
-    for address in [REMOTE, INTERNET, Ipv4Addr::new(10, 0, 0, 1)] {
-        ip(&format!("address add {address}/32 dev lo"));
-    }
-    for (address, link, mac) in [
-        (NODE, "f0", MAC0),
-        (ON_PRIMARY.into(), "f0", MAC0),
-        (ON_SECONDARY.into(), "f1", MAC1),
-        (ALSO_ON_SECONDARY.into(), "f1", MAC1),
-    ] {
-        std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/rp_filter"), "0").unwrap();
-        ip(&format!("route add {address} dev {link}"));
-        ip(&format!("neighbour add {address} lladdr {mac} dev {link} nud permanent"));
-    }
-    run("nft", "add table ip seen");
-    run("nft", "add set ip seen pairs { type ifname . ipv4_addr ; flags dynamic ; }");
-    run("nft", "add chain ip seen note { type filter hook prerouting priority raw ; }");
-    run("nft", "add rule ip seen note add @pairs { iifname . ip saddr }");
-    for address in [REMOTE, INTERNET] {
-        let socket = UdpSocket::bind((address, PORT)).unwrap();
-        thread::spawn(move || answer(&socket));
-    }
-}
-
-/// Tells each asker as whom it was seen, until nobody asks any more.
-fn answer(socket: &UdpSocket) {
-    socket.set_read_timeout(Some(PATIENCE * 4)).unwrap();
-    let mut buffer = [0; 64];
-    while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-        socket.send_to(from.ip().to_string().as_bytes(), from).unwrap();
-    }
-}
-
-fn ask_over(socket: &UdpSocket, to: SocketAddrV4, patience: Duration) -> Option<Ipv4Addr> {
-    socket.set_read_timeout(Some(patience)).unwrap();
-    socket.send_to(b"who am I", to).unwrap();
-    let mut buffer = [0; 64];
-    let (length, from) = socket.recv_from(&mut buffer).ok()?;
-    assert_eq!(from, SocketAddr::V4(to), "the answer comes from where the question went");
-    std::str::from_utf8(&buffer[..length]).unwrap().parse().ok()
-}
+use world::{
+    NODE, host_plan, ip,
+    outside::{
+        ALSO_ON_SECONDARY, INTERNET, ON_PRIMARY, ON_SECONDARY, PATIENCE, PORT, Pods, REMOTE, SERVICE, SILENCE, answer,
+        ask_over,
+    },
+    run, wiring,
+};
 
 #[test]
 fn a_pods_packet_leaves_only_through_the_eni_that_owns_its_address() {

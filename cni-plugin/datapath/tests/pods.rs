@@ -65,7 +65,7 @@ fn the_host_end_says_whose_it_is_and_trusts_nothing_from_the_pod() {
         let link = &ip_json(&format!("link show {}", wired.host_link))[0];
         assert_eq!((link["mtu"].as_u64(), link["ifindex"].as_u64()), (Some(9001), Some(wired.host_index.into())));
         assert_eq!(link["address"], wired.host_mac.to_string());
-        assert_eq!(link["ifalias"], "eni-cni:1:pods/c1/eth0:10.0.1.7:2");
+        assert_eq!(link["ifalias"], "eni-cni:1:pods/c1/eth0:10.0.1.7:2:0d7763386da");
         assert_eq!(link["inet6_addr_gen_mode"], "none");
         let setting = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap().trim().to_owned();
         assert_eq!(setting(&format!("ipv4/conf/{}/rp_filter", wired.host_link)), "1");

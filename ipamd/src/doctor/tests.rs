@@ -47,7 +47,8 @@ fn eni(id: &str, secondary: &[Ipv4Addr]) -> Interface {
 
 /// One pod, and everything as it should be.
 fn well() -> Sources {
-    let alias = LinkAlias { key: key(), addresses: ADDRESS.into(), eni_mark: EniMark::of_device(1), adopted_mac: None };
+    let eni_mark = EniMark::of_device(1);
+    let alias = LinkAlias { key: key(), addresses: ADDRESS.into(), eni_mark, adopted_mac: None, name: None };
     let link = PodLink { name: "eni1".into(), index: 7, mac: None, alias: Some(alias) };
     Sources {
         leases: Ok(vec![lease()]),

@@ -144,7 +144,8 @@ fn one(facts: &Facts, allocation: &Allocation, network: &str) -> Result<Fate, Ob
     let key = PodKey::new(network, &allocation.container_id, &allocation.if_name);
     let key = key.map_err(|error| unusable(&error.to_string()))?;
     let eni_mark = EniMark::of_device(attachment.device_index);
-    let adoption = Adoption { key: key.clone(), link: pod.index, mac: pod.mac, address, eni_mark };
+    let name = pod.name.clone();
+    let adoption = Adoption { key: key.clone(), link: pod.index, name, mac: pod.mac, address, eni_mark };
     let metadata = &allocation.metadata;
     let lease = Lease {
         key,

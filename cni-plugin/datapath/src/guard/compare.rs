@@ -27,7 +27,7 @@ pub(super) enum Remedy {
     Op(Op),
     /// A pod's element in the map.
     Pod(Element),
-    /// A pod's link has lost its name, by whose first characters our table knows pods. Its index.
+    /// A pod's link has lost its name, by whose first characters our table knows pods, and by all of which others do. Its index.
     Name(u32),
     /// The whole table of a family but its map.
     Table(Family),
@@ -182,15 +182,9 @@ fn mac(link: &Link, wanted: crate::MacAddress) -> Option<Op> {
     Some(Op::Set { link: link.index, from: Setting::Mac(from), to: Setting::Mac(wanted) })
 }
 
-/// Pods' links that say whose they are, with that.
-pub(super) fn labelled(state: &HostState) -> impl Iterator<Item = (&Link, LinkAlias)> {
-    let veths = state.links.iter().filter(|link| link.kind == "veth");
-    veths.filter_map(|link| Some((link, link.alias.parse().ok()?)))
-}
-
 /// The elements that pods' links call for.
 pub(super) fn elements(state: &HostState) -> PodMap {
-    let secondary = labelled(state).filter(|(_, alias)| !alias.eni_mark.is_primary());
+    let secondary = state.labelled().filter(|(_, alias)| !alias.eni_mark.is_primary());
     secondary.flat_map(|(_, alias)| alias.addresses.of_vpc().map(move |address| (address, alias.eni_mark))).collect()
 }
 
@@ -204,8 +198,8 @@ fn pods(state: &HostState, map: &PodMap, prefix: &VethPrefix) -> Vec<Deviation> 
         .collect();
     let mut remedies = Vec::new();
     let mut known = BTreeMap::new();
-    for (link, alias) in labelled(state) {
-        remedies.extend((!link.name.starts_with(prefix.as_str())).then_some(Remedy::Name(link.index)));
+    for (link, alias) in state.labelled() {
+        remedies.extend((!is_named(link, &alias, prefix)).then_some(Remedy::Name(link.index)));
         remedies.extend(on_link(link, &alias).map(whatever_it_is).map(Remedy::Op));
         remedies.extend(neighbour(state, link, &alias).map(Remedy::Op));
         for address in alias.addresses.all() {
@@ -230,6 +224,10 @@ fn pods(state: &HostState, map: &PodMap, prefix: &VethPrefix) -> Vec<Deviation> 
     let stale = map.keys().filter(|address| !known.contains_key(*address) && !ending.contains(*address));
     remedies.extend(stale.map(|&address| Remedy::Pod(Element { address, mark: None, link: 0 })));
     remedies.into_iter().map(|remedy| Deviation { remedy, passing: true }).collect()
+}
+
+fn is_named(link: &Link, alias: &LinkAlias, prefix: &VethPrefix) -> bool {
+    alias.name.as_ref().map_or_else(|| link.name.starts_with(prefix.as_str()), |name| link.name == name.with(prefix))
 }
 
 /// The pod's IPv6 address is not asked for: it is known where it lives.
@@ -264,7 +262,8 @@ mod tests {
     fn pod_link(index: u32, container: &str, mark: EniMark) -> Link {
         let key = PodKey::new("pods", container, "eth0").unwrap();
         let mac = Some(host_mac(&key));
-        let alias = LinkAlias { key, addresses: ADDRESS.into(), eni_mark: mark, adopted_mac: None }.to_string();
+        let alias =
+            LinkAlias { key, addresses: ADDRESS.into(), eni_mark: mark, adopted_mac: None, name: None }.to_string();
         let mut ipv4 = vec![0; 4 * 40];
         ipv4[4 * (Ipv4Setting::ReversePath as usize - 1)] = 1;
         Link {

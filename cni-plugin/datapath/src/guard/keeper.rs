@@ -1,4 +1,4 @@
-//! One look after another: what is wrong, what of it may be mended now, and the mending.
+//! One look after another: what is wrong, and what of it may be mended now.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,67 +7,45 @@ use std::{
     time::{Duration, Instant},
 };
 
-use eni_proto::{EniMark, Pod, VethPrefix, host_link_name};
+use eni_proto::VethPrefix;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     Drift, LOOK_INTERVAL, Outcome, Repair, Wanted,
     compare::{self, Deviation, Element, Remedy, Taken},
     listen::Interest,
+    mend::NotDone,
     patience::Patience,
     settings::{LinkSetting, Watches},
 };
 use crate::{
-    Family, HostError, HostPlan, SysctlError,
-    apply::is_already,
+    Family, HostError, HostPlan,
     eni::families,
     host,
-    nft::{
-        Nft, Picture, PodMap,
-        encode::{Change, Step},
-        stay,
-    },
+    nft::{Nft, Picture, PodMap},
     observe::{HostState, foreign_routes, observe_host},
-    ops::{Op, Route},
-    route::{self, Link},
+    ops::Route,
+    route::Link,
     socket::NetlinkSocket,
     sysctl,
 };
 
 /// For how long a pod's things must be wrong: an ADD or DEL takes a few milliseconds.
 const CONFIRMATION: Duration = Duration::from_millis(50);
-/// Messages in one send: their answers must fit into the socket's receive buffer.
-const BATCH: usize = 64;
 /// After a failed look, and after a repair, which may have uncovered more.
 const AGAIN: Duration = Duration::from_millis(20);
-
-/// Why something was not mended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum NotDone {
-    Refused(String),
-    /// Somebody changed nf_tables after the look: the next one decides.
-    Meanwhile,
-}
-
-impl<E: std::error::Error> From<E> for NotDone {
-    fn from(error: E) -> Self {
-        Self::Refused(error.to_string())
-    }
-}
 
 type Report = Box<dyn Fn(&Repair) + Send>;
 
 pub(super) struct Keeper {
-    socket: NetlinkSocket,
-    nft: Nft,
+    pub(super) socket: NetlinkSocket,
+    pub(super) nft: Nft,
     interest: Arc<Mutex<Interest>>,
     drift: Arc<Mutex<Drift>>,
     report: Report,
-    prefix: VethPrefix,
+    pub(super) prefix: VethPrefix,
     /// What of somebody else's was told already.
     told: BTreeSet<Taken>,
-    /// Of pods' links by index, so that a renamed one gets its own name back.
-    names: BTreeMap<u32, String>,
     /// Of each thing that was mended lately.
     patience: BTreeMap<Remedy, Patience>,
     /// Things that an ADD or DEL may be at work on, and since when they are wrong.
@@ -78,10 +56,10 @@ pub(super) struct Keeper {
 
 /// Our table at one generation of nf_tables.
 #[derive(Clone)]
-struct Seen {
-    generation: u32,
-    map: PodMap,
-    pictures: [Picture; 2],
+pub(super) struct Seen {
+    pub(super) generation: u32,
+    pub(super) map: PodMap,
+    pub(super) pictures: [Picture; 2],
 }
 
 impl Keeper {
@@ -96,7 +74,6 @@ impl Keeper {
             report,
             prefix: prefix.clone(),
             told: BTreeSet::new(),
-            names: BTreeMap::new(),
             patience: BTreeMap::new(),
             pending: BTreeMap::new(),
             seen: None,
@@ -192,18 +169,10 @@ impl Keeper {
     }
 
     fn note_links(&mut self, wanted: &Wanted, state: &HostState) {
-        let named = compare::labelled(state).filter(|(link, _)| link.name.starts_with(self.prefix.as_str()));
-        let mut names: BTreeMap<u32, String> = named.map(|(link, _)| (link.index, link.name.clone())).collect();
-        for (link, _) in compare::labelled(state) {
-            if let Some(name) = self.names.remove(&link.index) {
-                names.entry(link.index).or_insert(name);
-            }
-        }
-        self.names = names;
         let host = wanted.host.iter();
         let enis = wanted.enis.values().map(|(_, index)| *index).chain(host.clone().map(|(_, index)| *index));
         let macs = wanted.enis.keys().copied().chain(host.map(|(plan, _)| plan.primary_mac)).collect();
-        let links = enis.chain(compare::labelled(state).map(|(link, _)| link.index)).collect();
+        let links = enis.chain(state.labelled().map(|(link, _)| link.index)).collect();
         let mut interest = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
         (interest.links, interest.enis) = (links, macs);
         drop(interest);
@@ -241,123 +210,13 @@ impl Keeper {
         }
         (due, next)
     }
-
-    /// Returns why some of them could not be mended.
-    fn mend(
-        &mut self,
-        due: &[Remedy],
-        wanted: &mut Wanted,
-        state: &HostState,
-        seen: &Seen,
-    ) -> BTreeMap<Remedy, NotDone> {
-        let mut refused = BTreeMap::new();
-        let mut ops = Vec::new();
-        let mut pods = Vec::new();
-        // Our own transactions do not make what was seen stale.
-        let mut seen = seen.clone();
-        for remedy in due {
-            let outcome = match remedy {
-                Remedy::Op(op) => {
-                    ops.push(*op);
-                    continue;
-                }
-                Remedy::Pod(element) => {
-                    pods.push(*element);
-                    continue;
-                }
-                Remedy::Name(link) => self.rename(*link, state),
-                Remedy::Table(family) => self.mend_table(*family, wanted, state, &mut seen),
-                Remedy::Settings => set_up(wanted, state).map_err(NotDone::from),
-                Remedy::ReversePathOfAll => relax(wanted).map_err(NotDone::from),
-            };
-            refused.extend(outcome.err().map(|why| (*remedy, why)));
-        }
-        refused.extend(self.mend_ops(&ops));
-        refused.extend(self.mend_pods(&pods, &seen));
-        refused
-    }
-
-    fn mend_ops(&mut self, ops: &[Op]) -> Vec<(Remedy, NotDone)> {
-        let messages: Vec<_> = ops.iter().copied().map(route::mend_message).collect();
-        let mut refused = Vec::new();
-        for (ops, messages) in ops.chunks(BATCH).zip(messages.chunks(BATCH)) {
-            match self.socket.exchange(messages) {
-                Err(error) => {
-                    refused.extend(ops.iter().map(|op| (Remedy::Op(*op), NotDone::Refused(error.to_string()))))
-                }
-                Ok(replies) => refused.extend(ops.iter().zip(replies).filter_map(|(op, reply)| {
-                    let refusal = reply.result.err().filter(|refusal| !is_already(*op, refusal.errno))?;
-                    Some((Remedy::Op(*op), refusal.into()))
-                })),
-            }
-        }
-        refused
-    }
-
-    /// All at once; one by one when the kernel does not like one of them.
-    fn mend_pods(&mut self, pods: &[Element], seen: &Seen) -> Vec<(Remedy, NotDone)> {
-        if pods.is_empty() {
-            return Vec::new();
-        }
-        let change = |&Element { address, mark, .. }: &Element| {
-            let remove = seen.map.contains_key(&address).then_some(Change::RemovePod { address });
-            let add = mark.map(|mark| Change::AddPod { address, mark });
-            remove.into_iter().chain(add).map(|change| (Family::of(address), change)).collect::<Vec<_>>()
-        };
-        let all: Vec<Step> = pods.iter().flat_map(change).collect();
-        match self.nft.commit_since(seen.generation, &all) {
-            Ok(true) => return Vec::new(),
-            Ok(false) => return pods.iter().map(|pod| (Remedy::Pod(*pod), NotDone::Meanwhile)).collect(),
-            Err(_) => {}
-        }
-        let one = |pod: &Element| Some((Remedy::Pod(*pod), self.nft.commit(&change(pod)).err()?.into()));
-        pods.iter().filter_map(one).collect()
-    }
-
-    /// The name that we saw, or after a restart the one that a pod without a name has.
-    fn rename(&mut self, index: u32, state: &HostState) -> Result<(), NotDone> {
-        let Some((_, alias)) = compare::labelled(state).find(|(link, _)| link.index == index) else { return Ok(()) };
-        let unnamed = || host_link_name(&self.prefix, &alias.key, &Pod::default());
-        let name = self.names.get(&index).cloned().unwrap_or_else(unnamed);
-        self.socket.ask(route::rename_link(index, &name))?.result.map_err(NotDone::from)
-    }
-
-    fn mend_table(
-        &mut self,
-        family: Family,
-        wanted: &mut Wanted,
-        state: &HostState,
-        seen: &mut Seen,
-    ) -> Result<(), NotDone> {
-        let Some((plan, link)) = primary(wanted, state) else { return Ok(()) };
-        let prepared = link.clone();
-        let enis = wanted.enis.values().map(|(plan, _)| plan);
-        let enis = enis.filter(|plan| !plan.mark.is_primary() && families(plan.ipv6).contains(&family));
-        let marks: Vec<EniMark> = enis.map(|plan| plan.mark).collect();
-        let pods = seen.pictures[at(family)].is_empty().then(|| compare::elements(state));
-        let shape = host::shape(plan, link, family);
-        if !host::mend_table(&mut self.nft, seen.generation, &shape, &marks, pods.as_ref())? {
-            return Err(NotDone::Meanwhile);
-        }
-        seen.generation = seen.generation.wrapping_add(1);
-        let plan = plan.clone();
-        if let Some(gate) = &mut wanted.gate {
-            let made = stay::ensure(gate, &host::shape(&plan, &prepared, family), stay::Owner::Socket)?;
-            seen.generation = seen.generation.wrapping_add(made.into());
-        }
-        // The tables of both families are found wrong by a new name; each is written by itself.
-        let pictures = self.nft.pictures()?;
-        wanted.pictures[at(family)].clone_from(&pictures[at(family)]);
-        wanted.names[at(family)] = prepared.name;
-        Ok(())
-    }
 }
 
-const fn at(family: Family) -> usize {
+pub(super) const fn at(family: Family) -> usize {
     family as usize
 }
 
-fn primary<'a>(wanted: &'a Wanted, state: &'a HostState) -> Option<(&'a HostPlan, &'a Link)> {
+pub(super) fn primary<'a>(wanted: &'a Wanted, state: &'a HostState) -> Option<(&'a HostPlan, &'a Link)> {
     let (plan, index) = wanted.host.as_ref()?;
     Some((plan, compare::find(state, plan.primary_mac, *index)?))
 }
@@ -371,10 +230,6 @@ fn silent_settings(wanted: &Wanted, state: &HostState) -> BTreeSet<LinkSetting> 
     };
     let of_primary = primary(wanted, state).map(|(_, link)| (link.index, format!("ipv6/conf/{}/accept_ra", link.name)));
     links.flat_map(of_arp).chain(of_primary).collect()
-}
-
-fn set_up(wanted: &Wanted, state: &HostState) -> Result<(), SysctlError> {
-    primary(wanted, state).map_or(Ok(()), |(plan, link)| host::ensure_settings(plan, &link.name))
 }
 
 fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen, prefix: &VethPrefix) -> Vec<Deviation> {
@@ -401,10 +256,6 @@ fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen, prefix: &VethPref
         Remedy::Op(_) | Remedy::Name(_) | Remedy::Table(_) | Remedy::Settings | Remedy::ReversePathOfAll => true,
     }));
     found
-}
-
-fn relax(wanted: &Wanted) -> Result<(), SysctlError> {
-    wanted.host.as_ref().map_or(Ok(()), |(plan, _)| host::relax_reverse_path_of_all(plan))
 }
 
 impl std::fmt::Debug for Keeper {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use eni_proto::{
-    LinkAlias, VethPrefix,
+    LinkAlias, LinkName, VethPrefix,
     numbers::{ROUTE_PROTOCOL, RULE_ENI_MARK, RULE_FROM_ENI, RULE_PRIMARY_MARK, RULE_TO_POD, TABLE_MAIN},
 };
 
@@ -35,7 +35,7 @@ pub struct Incumbent {
     /// All links of the host.
     pub(super) links: Vec<Link>,
     /// First characters of pods' links.
-    pub(super) prefix: String,
+    pub(super) prefix: VethPrefix,
     /// Everybody's IPv4 rules.
     pub(super) rules: Vec<AnyRule>,
     /// Everybody's IPv4 unicast routes, with who made them.
@@ -49,6 +49,8 @@ pub struct Incumbent {
 pub struct FoundPod {
     /// Name of its link.
     pub link: String,
+    /// The same without the prefix.
+    pub name: Option<LinkName>,
     /// Index of its link.
     pub index: u32,
     /// Hardware address of its link.
@@ -68,7 +70,7 @@ impl Incumbent {
         let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
         Ok(Self {
             links: observe::links(&mut socket)?,
-            prefix: prefix.as_str().to_owned(),
+            prefix: prefix.clone(),
             rules: observe::dump(&mut socket, "rules", &route::all_rules(Family::V4), route::read_any_rule)?,
             routes: observe::dump(&mut socket, "routes", &route::all_routes(Family::V4, None), route::read_any_route)?,
             chains: Chains::observe()?,
@@ -88,6 +90,7 @@ impl Incumbent {
         pods.filter_map(|link| {
             Some(FoundPod {
                 link: link.name.clone(),
+                name: LinkName::of(&self.prefix, &link.name),
                 index: link.index,
                 mac: link.mac?,
                 address: self.leads_over(link.index)?,
@@ -162,7 +165,7 @@ impl Incumbent {
     }
 
     fn pod_links(&self) -> impl Iterator<Item = &Link> {
-        self.links.iter().filter(|link| link.kind == "veth" && link.name.starts_with(&self.prefix))
+        self.links.iter().filter(|link| link.kind == "veth" && link.name.starts_with(self.prefix.as_str()))
     }
 
     /// Of several addresses (a pod has one) the one for which there is a rule too.

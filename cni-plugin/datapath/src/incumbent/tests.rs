@@ -101,6 +101,7 @@ fn adoptions(seen: &Incumbent) -> Vec<Adoption> {
         Adoption {
             key: PodKey::new("eni-cni", &format!("c{last}"), "eth0").unwrap(),
             link: pod.index,
+            name: pod.name,
             mac: pod.mac,
             address: pod.address,
             eni_mark: EniMark::of_device(last - 1),

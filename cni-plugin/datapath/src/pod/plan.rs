@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use eni_proto::{
-    LinkAlias, PodAddresses, PodKey, host_link_name,
+    LinkAlias, LinkName, PodAddresses, PodKey, host_link_name,
     numbers::{POD_GATEWAY, POD_GATEWAY_V6, RULE_IN_POD, TABLE_IN_POD, TABLE_MAIN},
 };
 use sha1::{Digest, Sha1};
@@ -29,7 +29,9 @@ pub(super) fn veth_pair(wiring: &PodWiring) -> VethPair {
 
 /// Returns what the host link says of itself.
 pub(super) fn alias(wiring: &PodWiring) -> LinkAlias {
+    let prefix = &wiring.network.veth_prefix;
     LinkAlias {
+        name: LinkName::of(prefix, &host_link_name(prefix, &wiring.key, &wiring.pod)),
         key: wiring.key.clone(),
         addresses: wiring.network.addresses,
         eni_mark: wiring.network.eni_mark,

@@ -19,7 +19,7 @@ pub struct Guarded {
     pub repairs: Arc<Mutex<Vec<Repair>>>,
     pub pods: [PodWiring; 2],
     pub world: World,
-    _netns: [Netns; 2],
+    pub _netns: [Netns; 2],
 }
 
 impl Guarded {
@@ -78,7 +78,9 @@ pub fn settled() -> String {
         .collect();
     let settings = names.iter().map(|name| format!("ipv4/conf/{name}/rp_filter"));
     for setting in settings.chain(["ipv4/ip_forward".to_owned(), "ipv4/conf/all/rp_filter".to_owned()]) {
-        lines.push(format!("{setting} = {}", std::fs::read_to_string(format!("/proc/sys/net/{setting}")).unwrap()));
+        // While the guard gives a link its name back there is none of the one that was listed.
+        let value = std::fs::read_to_string(format!("/proc/sys/net/{setting}")).unwrap_or_default();
+        lines.push(format!("{setting} = {value}"));
     }
     lines.sort();
     lines.join("\n")

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part, and fails here")]
 
 pub mod guarded;
+pub mod outside;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

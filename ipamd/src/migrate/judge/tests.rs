@@ -41,7 +41,7 @@ fn eni(index: u8) -> Interface {
 
 fn pod(last: u8) -> FoundPod {
     let mac = MacAddress([6, 0, 0, 0, 0, last]);
-    FoundPod { link: format!("eni{last}"), index: last.into(), mac, address: address(last), peer: 2 }
+    FoundPod { link: format!("eni{last}"), name: None, index: last.into(), mac, address: address(last), peer: 2 }
 }
 
 fn allocation(last: u8) -> String {

@@ -34,6 +34,7 @@ fn pod(last: u8) -> KernelPod {
         addresses: address(last).into(),
         eni_mark: EniMark::of_device(1),
         adopted_mac: None,
+        name: None,
     };
     KernelPod { link: format!("eni{last}"), alias }
 }

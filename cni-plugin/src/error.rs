@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use eni_datapath::{NetnsError, WireError};
-use eni_proto::PodKey;
+use eni_proto::{Pod, PodKey};
 use serde_json::json;
 
 /// Codes of the CNI specification 1.1.0, and our own from 100 on, which are the number behind `IPAM-`.
@@ -94,6 +94,17 @@ pub(crate) fn wiring(error: &WireError) -> CniError {
         code::WIRING,
         format!("IPAM-102 the pod's network could not be changed: {facts}"),
         "What was begun was undone. `ipamd status` shows whether this node is ready.",
+    )
+}
+
+/// The network-policy agent has not taken a pod that may do nothing without it.
+pub(crate) fn no_policy(pod: &Pod, trouble: &str) -> CniError {
+    CniError::new(
+        code::TRY_AGAIN,
+        format!(
+            "IPAM-110 the network-policy agent has not taken pod {pod}, which may not start without in strict mode: {trouble}"
+        ),
+        "What was begun was undone. The runtime will try again; if this lasts, look at the network-policy agent of this node.",
     )
 }
 

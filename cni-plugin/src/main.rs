@@ -4,6 +4,7 @@
 
 mod daemon;
 mod error;
+mod policy;
 mod report;
 mod request;
 mod result;
@@ -32,6 +33,7 @@ It asks ipamd on this node for a VPC address and wires the pod. Settings are key
   releasedDir     where a DEL that finds no daemon leaves its note           [/run/eni-cni/released]
   addWaitSeconds  how long an ADD waits for an address that is on its way    [20]
   vethPrefix      first characters of host interface names, as in ipamd      [eni]
+  policyAgent     the network-policy agent to tell of pods: its socket, and the mode standard or strict    [none]
 
 To see that it runs:  echo '{\"cniVersion\":\"1.0.0\"}' | CNI_COMMAND=VERSION eni-cni
 ";

@@ -3,11 +3,14 @@
 
 use std::{
     os::unix::net::UnixDatagram,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use eni_proto::wire::Report;
+use eni_proto::{policy::Outcome, wire::Report};
 
 use crate::{
     error::CniError,
@@ -19,6 +22,15 @@ const LONGEST: usize = 4096;
 
 /// What the kernel took of this call; a process serves one.
 static WIRING_MICROSECONDS: AtomicU64 = AtomicU64::new(0);
+
+/// How the call to the network-policy agent ended, why, and what it took.
+static POLICY: OnceLock<(Outcome, String, Duration)> = OnceLock::new();
+
+/// Keeps how the one call to the network-policy agent ended.
+pub(crate) fn policy(outcome: Outcome, trouble: &str, took: Duration) {
+    // Set once: a process makes one such call.
+    let _ = POLICY.set((outcome, bounded(trouble), took));
+}
 
 /// Does work in the kernel and counts its time.
 pub(crate) fn wiring<T>(work: impl FnOnce() -> T) -> T {
@@ -38,6 +50,7 @@ pub(crate) fn send(request: &Request, error: Option<&CniError>, took: Duration) 
         // Polled every few seconds, and of no interest when it went well.
         Task::Status => return,
     };
+    let policy = POLICY.get();
     let report = Report {
         verb: verb.to_owned(),
         key: attachment.map(|attachment| (&attachment.key).into()),
@@ -46,6 +59,9 @@ pub(crate) fn send(request: &Request, error: Option<&CniError>, took: Duration) 
         error: error.map(|error| bounded(&error.msg)).unwrap_or_default(),
         total_microseconds: micros(took),
         wiring_microseconds: WIRING_MICROSECONDS.load(Ordering::Relaxed),
+        policy_outcome: policy.map(|(outcome, ..)| outcome.as_str().to_owned()).unwrap_or_default(),
+        policy_error: policy.map(|(_, trouble, _)| trouble.clone()).unwrap_or_default(),
+        policy_microseconds: policy.map_or(0, |(.., took)| micros(*took)),
     };
     let Ok(socket) = UnixDatagram::unbound() else { return };
     if socket.set_nonblocking(true).is_ok() {

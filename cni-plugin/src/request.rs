@@ -12,7 +12,7 @@ use std::{ffi::OsString, path::PathBuf};
 use eni_proto::{Pod, PodKey};
 use serde_json::{Map, Value};
 
-pub(crate) use config::Config;
+pub(crate) use config::{Config, PolicyAgent};
 pub(crate) use previous::{End, Previous};
 
 use crate::error::{CniError, code};
@@ -49,6 +49,13 @@ pub(crate) struct Attachment {
     pub(crate) netns: Option<PathBuf>,
     /// Whether the pod wants an interface on each network card.
     pub(crate) multi_nic: bool,
+}
+
+impl Attachment {
+    /// Whether it is what Kubernetes calls the pod's network, and not one beside it.
+    pub(crate) fn is_of_a_pod(&self) -> bool {
+        self.key.interface() == "eth0" && !self.pod.namespace.is_empty() && !self.pod.name.is_empty()
+    }
 }
 
 /// A request that is well-formed.

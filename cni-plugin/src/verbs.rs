@@ -18,9 +18,9 @@ use std::{
 
 use eni_datapath::{
     Netns, PodWiring, WireError, add_branch_pod, add_pod, del_branch_pod, del_pod, end_pod, find_pod, further_pods,
-    impairment, remove_ended,
+    impairment, is_replaced, remove_ended,
 };
-use eni_proto::{PodKey, ReleaseNote};
+use eni_proto::{PodKey, ReleaseNote, policy::Mode};
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, OFlag},
@@ -31,7 +31,7 @@ use serde_json::Value;
 use crate::{
     daemon::{self, Granted},
     error::{self, CniError, chain, code},
-    report,
+    policy, report,
     request::{Attachment, Config, Request, Task},
     result,
 };
@@ -61,10 +61,42 @@ async fn add(config: &Config, attachment: &Attachment) -> Result<Value, CniError
         }
         Err(none) => return Err(none.error),
     };
-    match report::wiring(|| wire(config, attachment, netns, &granted)) {
+    let lived = may_be_taken_back(config) && find_pod(&attachment.key).is_ok_and(|link| link.is_some());
+    let wired = report::wiring(|| wire(config, attachment, netns, &granted)).map_err(|error| error::wiring(&error));
+    let protected = match wired {
+        Ok(results) => protect(config, attachment, results.len()).await.map(|()| results).inspect_err(|_| {
+            let made = granted.interfaces.iter().take(if lived { 0 } else { granted.interfaces.len() }).rev();
+            for (key, _) in made {
+                // The error that led here is the one to report; what stays of this its DEL removes.
+                let _ = take_back(config, attachment, key, granted.branch.is_some());
+            }
+        }),
+        Err(error) => Err(error),
+    };
+    match protected {
         Ok(results) => Ok(result::join(results)),
-        Err(error) => Err(given_back(config, attachment, error::wiring(&error)).await),
+        Err(error) => Err(given_back(config, attachment, error).await),
     }
+}
+
+/// Whether a pod that is wired may be refused all the same.
+fn may_be_taken_back(config: &Config) -> bool {
+    config.policy_agent.as_ref().is_some_and(|agent| agent.mode == Mode::Strict)
+}
+
+/// Network policies hold for the pod from here on, as far as its node's mode asks for.
+async fn protect(config: &Config, attachment: &Attachment, interfaces: usize) -> Result<(), CniError> {
+    match config.policy_agent.as_ref().filter(|_| attachment.is_of_a_pod()) {
+        Some(agent) => policy::enforce(agent, &attachment.pod, interfaces).await,
+        None => Ok(()),
+    }
+}
+
+fn take_back(config: &Config, attachment: &Attachment, key: &PodKey, is_branch: bool) -> Result<(), WireError> {
+    if is_branch && *key == attachment.key {
+        del_branch_pod(&config.veth_prefix, key, &attachment.pod)?;
+    }
+    del_pod(&config.veth_prefix, key, &attachment.pod, attachment.netns.as_deref()).map(drop)
 }
 
 /// Wires each interface, and returns the result of each. On failure all are gone, unless an earlier ADD made them.
@@ -111,8 +143,20 @@ async fn given_back(config: &Config, attachment: &Attachment, mut error: CniErro
     error
 }
 
-/// First the kernel, then the lease: an address that the kernel still leads to a pod may not be given to another.
+/// The network-policy agent knows pods by their names only: of one that has a newer sandbox by now it may not hear that it is gone.
 async fn del(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
+    let ended = end(config, attachment).await;
+    let (key, pod) = (&attachment.key, &attachment.pod);
+    if let Some(agent) = config.policy_agent.as_ref().filter(|_| ended.is_ok() && attachment.is_of_a_pod())
+        && is_replaced(&config.veth_prefix, key, pod).is_ok_and(|replaced| !replaced)
+    {
+        policy::forget(agent, pod).await;
+    }
+    ended
+}
+
+/// First the kernel, then the lease: an address that the kernel still leads to a pod may not be given to another.
+async fn end(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
     let (key, netns) = (&attachment.key, attachment.netns.as_deref());
     let not_removed = |error| error::not_removed(&error);
     if key.is_first() && del_branch_pod(&config.veth_prefix, key, &attachment.pod).map_err(not_removed)? {
@@ -122,7 +166,9 @@ async fn del(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
     let mut keys = vec![key.clone()];
     keys.extend(further_pods(&config.veth_prefix, key, &attachment.pod).map_err(not_removed)?);
     keys.reverse();
-    if !ends_with_its_sandbox(attachment) {
+    // Runtimes of Kubernetes end a sandbox by the DEL of its `eth0`, so that the interface may live on in it for a moment. Any other
+    // may be taken out of a pod that lives on, and somebody may want its name at once.
+    if !attachment.is_of_a_pod() {
         for key in &keys {
             report::wiring(|| del_pod(&config.veth_prefix, key, &attachment.pod, netns)).map_err(not_removed)?;
         }
@@ -140,15 +186,6 @@ async fn del(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
         }
     }
     settle(config, key, heard)
-}
-
-/// Whether the namespace goes with this DEL, so that the interface may live on in it for a moment.
-///
-/// Runtimes of Kubernetes end a sandbox by the DEL of its `eth0`. Any other interface may be taken out of a pod that lives on, and
-/// somebody may want its name at once.
-fn ends_with_its_sandbox(attachment: &Attachment) -> bool {
-    let pod = &attachment.pod;
-    attachment.key.interface() == "eth0" && !pod.namespace.is_empty() && !pod.name.is_empty()
 }
 
 /// Whether an ADD could be served, and whether those that were are well served. Changes nothing.

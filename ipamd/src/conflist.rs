@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use eni_proto::numbers;
+use eni_proto::{numbers, policy};
 use serde_json::{Value, json};
 
 use crate::{
@@ -42,6 +42,10 @@ fn contents(settings: &Settings, with_portmap: bool) -> Value {
         "vethPrefix": settings.veth_prefix.as_str(),
         "capabilities": { numbers::ANNOTATIONS_CAPABILITY: true },
     })];
+    if let (Some(agent), Some(first)) = (&settings.policy_agent, plugins.first_mut()) {
+        let socket = agent.folder.join(policy::AGENT_SOCKET);
+        first["policyAgent"] = json!({ "socket": socket, "mode": agent.mode.as_str() });
+    }
     if with_portmap {
         plugins.push(json!({ "type": "portmap", "capabilities": { "portMappings": true }, "snat": true }));
     }
@@ -131,6 +135,17 @@ mod tests {
         assert_eq!(list["plugins"][0]["socket"], numbers::DEFAULT_SOCKET);
         assert_eq!(list["plugins"][1]["type"], "portmap");
         assert_eq!(contents(&settings, false)["plugins"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_plugin_hears_of_the_policy_agent_only_where_there_is_to_be_one() {
+        let agent = |mode: Option<&str>| {
+            let settings =
+                Settings::read(|name| mode.filter(|_| name.starts_with("NETWORK_POLICY")).map(str::to_owned));
+            contents(&settings.unwrap(), false)["plugins"][0]["policyAgent"].clone()
+        };
+        assert_eq!((agent(None), agent(Some("none"))), (Value::Null, Value::Null));
+        assert_eq!(agent(Some("Strict")), json!({"socket": "/var/run/aws-node/npa.sock", "mode": "strict"}));
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod metadata;
 mod metrics;
 mod migrate;
 mod orphans;
+mod policy_agent;
 mod reconcile;
 mod released;
 mod reports;

@@ -42,15 +42,19 @@ pub(crate) struct Metrics {
     pub(crate) add_results: Counts,
     /// Refusals by code.
     pub(crate) refusals: Counts,
-    /// Time of an ADD by phase: queue (until an address was chosen), lease (until it was stored), wiring
-    /// and plugin (all of it), as the plugin reports them.
+    /// Time of an ADD by phase: queue (until an address was chosen), lease (until it was stored), wiring,
+    /// policy (the call to the network-policy agent) and plugin (all of it), as the plugin reports them.
     pub(crate) add_seconds: Histograms,
     /// Leases that ended, by why.
     pub(crate) ends: Counts,
-    /// Time of a DEL by phase: lease (until its end was stored), wiring, plugin.
+    /// Time of a DEL by phase: lease (until its end was stored), wiring, policy, plugin.
     pub(crate) del_seconds: Histograms,
     /// Calls of the plugin that failed, by verb, as it reported them.
     pub(crate) plugin_failures: Counts,
+    /// Calls to the network-policy agent for pods that came, by how they ended, as the plugin reported them.
+    policy_adds: Counts,
+    /// The same for pods that went.
+    policy_dels: Counts,
     /// Calls to EC2, by action.
     pub(crate) ec2: Mutex<BTreeMap<&'static str, Calls>>,
     /// Settings files that could not be taken over while running.
@@ -104,12 +108,21 @@ impl Metrics {
             ends: Counts::new(),
             del_seconds: Histograms::new(),
             plugin_failures: Counts::new(),
+            policy_adds: Counts::new(),
+            policy_dels: Counts::new(),
             ec2: Mutex::new(BTreeMap::new()),
             bad_reloads: Counter(AtomicU64::new(0)),
             limiter: OnceLock::new(),
             drift: OnceLock::new(),
             served_after: OnceLock::new(),
         }
+    }
+}
+
+impl Metrics {
+    /// Calls to the network-policy agent in an ADD or a DEL, by how they ended.
+    pub(crate) fn policy_calls(&self, verb: &str) -> &Counts {
+        if verb == "ADD" { &self.policy_adds } else { &self.policy_dels }
     }
 }
 

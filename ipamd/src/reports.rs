@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
-use eni_proto::{Pod, PodKey, wire::Report};
+use eni_proto::{Pod, PodKey, policy::Outcome, wire::Report};
 use tokio::net::UnixDatagram;
 
 use crate::{journal::JOURNAL, metrics::METRICS};
@@ -49,6 +49,13 @@ fn hear(report: Report) {
     let pod: Pod = report.pod.unwrap_or_default().into();
     let key_text = key.as_ref().map(ToString::to_string).unwrap_or_default();
     let took_ms = u64::try_from(total.as_millis()).unwrap_or(u64::MAX);
+    let policy = Outcome::read(&report.policy_outcome);
+    if let Some(outcome) = policy {
+        METRICS.policy_calls(verb).add(outcome.as_str());
+        if outcome != Outcome::Done {
+            tracing::warn!(verb, key = key_text, %pod, outcome = outcome.as_str(), error = report.policy_error, "the network-policy agent was called in vain");
+        }
+    }
     if report.error_code != 0 {
         METRICS.plugin_failures.add(verb);
         tracing::warn!(verb, key = key_text, %pod, code = report.error_code, error = report.error, took_ms, "the plugin failed");
@@ -62,6 +69,9 @@ fn hear(report: Report) {
     };
     seconds.add("wiring", wiring);
     seconds.add("plugin", total);
+    if policy.is_some() {
+        seconds.add("policy", Duration::from_micros(report.policy_microseconds));
+    }
     if let Some(key) = key.filter(|_| verb == "ADD") {
         JOURNAL.reported(&key, wiring, total);
     }

@@ -82,7 +82,7 @@ pub(crate) async fn serve(
 
 /// Lets only root and our own user in.
 #[allow(clippy::result_large_err, reason = "the signature is tonic's")]
-fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
+pub(crate) fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
     let uid = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred).map(|peer| peer.uid());
     let own = nix::unistd::geteuid().as_raw();
     match uid {

@@ -19,12 +19,12 @@ use std::{
 };
 
 use eni_datapath::SourcePorts;
-use eni_proto::{Enforcing, VethPrefix};
+use eni_proto::{Enforcing, VethPrefix, policy::Mode};
 use ipam_core::{Policy, ports::Cidr4};
 use reader::Reader;
 use sources::Sources;
 
-use crate::{kube::KubeSettings, logging::LogPlan, sandboxes::Runtime};
+use crate::{kube::KubeSettings, logging::LogPlan, policy_agent::PolicyAgent, sandboxes::Runtime};
 
 /// What the daemon runs with. Built only by [`Settings::read`], so it is always consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) runtime: Option<Runtime>,
     /// How Kubernetes is reached, and what of it is used. Absent: it is not.
     pub(crate) kube: Option<KubeSettings>,
+    /// Who puts network policies into effect. Absent: nobody is told of pods.
+    pub(crate) policy_agent: Option<PolicyAgent>,
     /// `ADD_WAIT_SECONDS`: how long an ADD waits for an address; goes into the CNI configuration.
     pub(crate) add_wait_seconds: u32,
     /// How large the pool is, where it lives, what may be changed: see `settings/cloud.rs`.
@@ -137,6 +139,7 @@ impl Settings {
             plugin_dir: reader.path("HOST_CNI_BIN_PATH"),
             runtime: reader.runtime(),
             kube: reader.kubernetes(),
+            policy_agent: reader.policy_agent(),
             add_wait_seconds: reader.number("ADD_WAIT_SECONDS"),
             policy: reader.policy(),
             metadata_period: Duration::from_secs(reader.number("IPAMD_METADATA_SECONDS")),
@@ -168,6 +171,12 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     fn runtime(&mut self) -> Option<Runtime> {
         let patience = Duration::from_secs(self.number("UNLISTED_SANDBOX_SECONDS"));
         self.optional_path("CRI_SOCKET").map(|socket| Runtime { socket, patience })
+    }
+
+    fn policy_agent(&mut self) -> Option<PolicyAgent> {
+        let folder = self.path("IPAMD_POLICY_AGENT_DIR");
+        let mode = self.word("NETWORK_POLICY_ENFORCING_MODE").and_then(Mode::read);
+        mode.map(|mode| PolicyAgent { mode, folder })
     }
 
     fn branches(&mut self) -> Option<Enforcing> {

@@ -35,7 +35,7 @@ use crate::{
     kube,
     metadata::{self, Descriptions},
     metrics::{self, METRICS, ec2::Counted},
-    migrate, orphans,
+    migrate, orphans, policy_agent,
     reconcile::{self, Outside, chain},
     released, reports, sandboxes,
     server::{self, SocketError, Stage},
@@ -305,6 +305,9 @@ fn counted(ec2: AwsEc2) -> Counted<AwsEc2> {
 fn settle_in(settings: Settings, handle: &reconcile::Handle) {
     if let Some(folder) = settings.conf_dir.clone() {
         tokio::spawn(conflist::publish(folder, settings.clone(), handle.clone()));
+    }
+    if let Some(agent) = settings.policy_agent.clone() {
+        tokio::spawn(policy_agent::serve(agent, settings.policy.further_cards, handle.clone()));
     }
     tokio::spawn(migrate::sweep::once(settings, handle.clone()));
 }

@@ -14,6 +14,8 @@ mod link;
 mod network;
 mod note;
 pub mod numbers;
+#[cfg(feature = "wire")]
+pub mod policy;
 mod refusal;
 #[cfg(feature = "wire")]
 pub mod wire;

@@ -10,6 +10,8 @@ pub const DEFAULT_SOCKET: &str = "/run/eni-cni/ipamd.sock";
 pub const DEFAULT_DATABASE: &str = "/var/lib/eni-cni/ipamd.db";
 /// Where the plugin leaves a note for each DEL that the daemon did not hear of.
 pub const DEFAULT_RELEASED_DIR: &str = "/run/eni-cni/released";
+/// Folder that the network-policy agent shares with the CNI. Source: the agent's deployments since its version 1.4.1.
+pub const DEFAULT_POLICY_AGENT_DIR: &str = "/var/run/aws-node";
 
 /// Bits of the firewall mark that name the ENI a packet leaves by. All other bits belong to others.
 pub const ENI_MARK_MASK: u32 = 0x7f;

@@ -53,6 +53,12 @@ readOnlyRootFilesystem: true
 {{- end }}
 {{- end -}}
 
+{{- /* Not empty: a network-policy agent of the node is told of pods. */ -}}
+{{- define "eni-cni.policyAgent" -}}
+{{- $mode := lower (toString (get .Values.env "NETWORK_POLICY_ENFORCING_MODE")) -}}
+{{- if or (eq $mode "standard") (eq $mode "strict") -}}{{ $mode }}{{- end -}}
+{{- end -}}
+
 {{- /* Mistakes that a schema cannot see: what contradicts something else. */ -}}
 {{- define "eni-cni.check" -}}
 {{- $env := .Values.env -}}
@@ -70,7 +76,7 @@ readOnlyRootFilesystem: true
 {{- if and (eq "true" (toString (get $env "DISABLE_METRICS"))) .Values.podMonitor.create -}}
 {{- fail "podMonitor.create has nothing to read with env.DISABLE_METRICS: leave one of them out" -}}
 {{- end -}}
-{{- range tuple "HOST_CNI_BIN_PATH" "HOST_CNI_CONFDIR_PATH" "CRI_SOCKET" "IPAMD_SOCKET" "IPAMD_DATABASE" "IPAMD_RELEASED_DIR" -}}
+{{- range tuple "HOST_CNI_BIN_PATH" "HOST_CNI_CONFDIR_PATH" "CRI_SOCKET" "IPAMD_SOCKET" "IPAMD_DATABASE" "IPAMD_RELEASED_DIR" "IPAMD_POLICY_AGENT_DIR" -}}
 {{- if hasKey $env . -}}
 {{- fail (printf "env.%s is a path inside the container that the chart's mounts decide; leave it out (for the runtime's socket set cri.hostPath)" .) -}}
 {{- end -}}

@@ -46,7 +46,7 @@ pub(crate) use plan::{ended_alias, host_mac, pod_neighbour};
 
 pub use branch::{add_branch_pod, check_branch_pod, del_branch_pod, is_branch_pod, prepare_branches};
 pub use check::{Difference, ExpectedEnd, ExpectedPod, check_pod};
-pub use remove::{EndedLink, del_pod, delete_ended, end_pod, find_pod, further_pods, remove_ended};
+pub use remove::{EndedLink, del_pod, delete_ended, end_pod, find_pod, further_pods, is_replaced, remove_ended};
 
 /// Links with less have no IPv6 and none of its settings. Source: `IPV6_MIN_MTU`.
 const MIN_MTU_V6: u16 = 1280;

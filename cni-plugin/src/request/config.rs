@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use eni_proto::{PodKey, VethPrefix, numbers};
+use eni_proto::{PodKey, VethPrefix, numbers, policy::Mode};
 use serde_json::{Map, Value};
 
 use super::{Mistakes, Verb};
@@ -21,6 +21,17 @@ pub(crate) struct Config {
     pub(crate) add_wait_seconds: u32,
     /// `vethPrefix`: first characters of host interfaces' names; must be the daemon's.
     pub(crate) veth_prefix: VethPrefix,
+    /// `policyAgent`: who puts network policies into effect. Absent: nobody is told of pods.
+    pub(crate) policy_agent: Option<PolicyAgent>,
+}
+
+/// How the network-policy agent is told of pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PolicyAgent {
+    /// `socket`: where it listens.
+    pub(crate) socket: String,
+    /// `mode`: what a pod may do until its policies are in place.
+    pub(crate) mode: Mode,
 }
 
 pub(super) fn read(verb: Verb, object: &Map<String, Value>, mistakes: &mut Mistakes) -> Option<Config> {
@@ -37,10 +48,23 @@ pub(super) fn read(verb: Verb, object: &Map<String, Value>, mistakes: &mut Mista
             (numbers::DEFAULT_ADD_WAIT_SECONDS, prefix.unwrap_or_default())
         }
     };
+    let policy_agent = object.get("policyAgent").filter(|value| !value.is_null()).and_then(|value| {
+        let agent = policy_agent(value);
+        if agent.is_none() && verb == Verb::Add {
+            let advice = "give {\"socket\": an absolute path, \"mode\": \"standard\" or \"strict\"}";
+            mistakes.add(code::INVALID_CONFIG, format!("`policyAgent` is {value}: {advice}"));
+        }
+        agent
+    });
     if verb == Verb::Add && !object.get("prevResult").is_none_or(Value::is_null) {
         mistakes.add(code::INVALID_CONFIG, "`prevResult` is set: eni-cni has to be the first plugin of its list");
     }
-    Some(Config { version: version?, name: name?, socket, released_dir, add_wait_seconds, veth_prefix })
+    Some(Config { version: version?, name: name?, socket, released_dir, add_wait_seconds, veth_prefix, policy_agent })
+}
+
+fn policy_agent(value: &Value) -> Option<PolicyAgent> {
+    let socket = value["socket"].as_str().filter(|path| path.starts_with('/'))?;
+    Some(PolicyAgent { socket: socket.to_owned(), mode: Mode::read(value["mode"].as_str()?)? })
 }
 
 fn version(object: &Map<String, Value>, verb: Verb, mistakes: &mut Mistakes) -> Option<Version> {

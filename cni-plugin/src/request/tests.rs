@@ -315,3 +315,21 @@ fn no_input_makes_the_reader_panic_or_be_silent() {
         }
     }
 }
+
+#[test]
+fn a_policy_agent_is_read_as_a_whole_and_a_wrong_one_fails_an_add_only() {
+    let asked_with = |verb, agent: &serde_json::Value| {
+        let config = json!({"cniVersion": "1.0.0", "name": "pods", "type": "eni-cni", "policyAgent": agent});
+        asked(verb, FULL, &config.to_string()).map(|request| request.config.policy_agent)
+    };
+    let right = json!({"socket": "/run/npa.sock", "mode": "strict"});
+    let agent = PolicyAgent { socket: "/run/npa.sock".into(), mode: eni_proto::policy::Mode::Strict };
+    assert_eq!(asked_with(Verb::Add, &right).unwrap(), Some(agent));
+    assert_eq!(asked_with(Verb::Add, &json!(null)).unwrap(), None);
+    for wrong in
+        [json!("npa.sock"), json!({"socket": "npa.sock", "mode": "strict"}), json!({"socket": "/x", "mode": 7})]
+    {
+        assert!(asked_with(Verb::Add, &wrong).unwrap_err().msg.contains("`policyAgent`"), "{wrong}");
+        assert_eq!(asked_with(Verb::Del, &wrong).unwrap(), None, "{wrong}");
+    }
+}

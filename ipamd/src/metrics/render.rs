@@ -1,7 +1,7 @@
 //! The page of metrics: what was counted, and how the pool stands now.
 
 use eni_datapath::{Kind as DriftKind, TOOK_SECONDS};
-use eni_proto::RefusalCode;
+use eni_proto::{RefusalCode, policy::Outcome};
 use ipam_core::{
     engine::{AddressState, EniStatus, WaitingFor},
     pool::Phase,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{history::Ended, view::View};
 
-const PHASES: [&str; 4] = ["queue", "lease", "wiring", "plugin"];
+const PHASES: [&str; 5] = ["queue", "lease", "wiring", "policy", "plugin"];
 
 /// Renders all metrics. `view` is absent while the daemon starts.
 pub(crate) fn render(view: Option<&View>) -> String {
@@ -69,6 +69,16 @@ fn pods(page: &mut Page) {
     let mut metric = page.metric("ipamd_plugin_failures_total", Kind::Counter, "Calls of the plugin that failed.");
     for (verb, count) in METRICS.plugin_failures.get(&["ADD", "DEL", "CHECK", "GC", "STATUS"]) {
         metric.count(&[("verb", verb)], count);
+    }
+    let mut metric = page.metric(
+        "ipamd_policy_agent_calls_total",
+        Kind::Counter,
+        "Calls of the plugin to the network-policy agent, by how they ended.",
+    );
+    for verb in ["ADD", "DEL"] {
+        for (outcome, count) in METRICS.policy_calls(verb).get(&Outcome::ALL.map(Outcome::as_str)) {
+            metric.count(&[("verb", verb), ("outcome", outcome)], count);
+        }
     }
     let verbs = [
         ("ipamd_add_duration_seconds", "Time of ADDs by phase.", &METRICS.add_seconds),

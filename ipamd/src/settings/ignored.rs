@@ -51,7 +51,6 @@ pub(crate) const IGNORED: &[Ignored] = &[
     ignored("ENABLE_V6_EGRESS", OFF, "IPv6 egress of IPv4 pods is not supported"),
     ignored("HTTP_TIMEOUT", &["10"], "each kind of AWS call has a timeout of its own"),
     ignored("MANAGE_UNTAGGED_ENI", ON, "untagged ENIs are used, and never given back"),
-    ignored("NETWORK_POLICY_ENFORCING_MODE", &["none"], "the network policy agent is not called"),
 ];
 
 /// Names that the AWS CNI's containers have and that carry no wish.

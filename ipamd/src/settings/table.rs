@@ -299,6 +299,18 @@ const KUBERNETES: &[Setting] = &[
         Default("k8s.amazonaws.com/eniConfig"),
         "label of the node that names its ENIConfig, if no annotation does; else it is default",
     ),
+    aws(
+        "NETWORK_POLICY_ENFORCING_MODE",
+        Word(&["none", "standard", "strict"]),
+        Default("none"),
+        "standard, strict: the network-policy agent is told of pods; until it has answered, a pod may do everything, or does not start",
+    ),
+    ours(
+        "IPAMD_POLICY_AGENT_DIR",
+        Path,
+        Default(numbers::DEFAULT_POLICY_AGENT_DIR),
+        "folder that the network-policy agent shares with the CNI: npa.sock is its socket, ipamd.sock ours for it",
+    ),
 ];
 
 const FILES: &[Setting] = &[

@@ -267,6 +267,7 @@ fn the_values_of_the_aws_chart_mean_the_same_or_are_told_one_by_one() {
     let mut settings = Settings::of(&sources).unwrap();
     assert_eq!(std::mem::replace(&mut settings.log.level, "info"), "debug");
     assert!(settings.log.file.take().is_some());
+    assert_eq!(settings.policy_agent.take().map(|agent| agent.mode), Some(eni_proto::policy::Mode::Standard));
     assert_eq!(settings, read(&[]).unwrap());
     let warned: Vec<String> =
         sources.warnings().iter().filter_map(|warning| Some(warning.split_once('=')?.0.to_owned())).collect();

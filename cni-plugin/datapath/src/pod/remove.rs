@@ -131,6 +131,16 @@ pub fn find_pod(key: &PodKey) -> Result<Option<PodLink>, WireError> {
     Ok(search(&mut host, key)?.map(PodLink::from))
 }
 
+/// Whether the name of the pod's host link is by now that of another sandbox's, or of somebody else's link.
+///
+/// # Errors
+/// [`WireError`].
+pub fn is_replaced(prefix: &VethPrefix, key: &PodKey, pod: &Pod) -> Result<bool, WireError> {
+    let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
+    let link = look(&mut host, &host_link_name(prefix, key, pod))?;
+    Ok(link.is_some_and(|link| plan::owner(&link, key) == Owner::Other))
+}
+
 fn own_link(host: &mut NetlinkSocket, name: &str, key: &PodKey) -> Result<Option<Link>, WireError> {
     match look(host, name)?.filter(|link| plan::owner(link, key) != Owner::Other) {
         Some(link) => Ok(Some(link)),

@@ -1,0 +1,209 @@
+//! The network-policy agent of amazon-vpc-cni-k8s beside real programs: one that answers, one that hangs, one that refuses, none.
+
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
+
+mod agent;
+#[path = "../look/mod.rs"]
+mod look;
+#[path = "../stage/mod.rs"]
+mod stage;
+
+use std::{fs, path::Path, process::Command, sync::Arc};
+
+use agent::{Agent, Manner, Told};
+use e2e::{CniFailure, Sandbox, Verb, Worker, flight};
+use lab::wait;
+use serde_json::Value;
+use stage::PATIENCE;
+
+/// A node whose daemon writes the CNI configuration and is told that there is an agent.
+struct Scene {
+    folder: tempfile::TempDir,
+    worker: Arc<Worker>,
+    configuration: Value,
+    /// Dropped last: the node is in it.
+    cluster: e2e::Cluster,
+}
+
+impl Scene {
+    async fn begin(mode: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let settings = [
+            ("NETWORK_POLICY_ENFORCING_MODE", mode.to_owned()),
+            ("IPAMD_POLICY_AGENT_DIR", path("agent")),
+            ("HOST_CNI_CONFDIR_PATH", path("net.d")),
+        ];
+        fs::create_dir(folder.path().join("net.d")).unwrap();
+        fs::create_dir(folder.path().join("agent")).unwrap();
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let cluster = stage::ready_cluster(1, 5, &settings).await;
+        let worker = Arc::clone(&cluster.workers[0]);
+        let list = folder.path().join("net.d/10-eni-cni.conflist");
+        let written = || async { fs::read_to_string(&list).map_err(|error| error.to_string()) };
+        let list: Value = serde_json::from_str(&wait::until(PATIENCE, "the conflist", written).await.unwrap()).unwrap();
+        // As a runtime makes a plugin's configuration of the list.
+        let mut configuration = list["plugins"][0].clone();
+        (configuration["name"], configuration["cniVersion"]) = (list["name"].clone(), list["cniVersion"].clone());
+        Self { folder, worker, configuration, cluster }
+    }
+
+    fn agent_folder(&self) -> std::path::PathBuf {
+        self.folder.path().join("agent")
+    }
+
+    fn agent(&self, manner: Manner) -> Agent {
+        let node = Arc::clone(self.worker.node());
+        Agent::start(&self.agent_folder(), manner, move || {
+            let output = node.namespace().output(Command::new("ip").args(["-o", "link"]), &[]).unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        })
+    }
+
+    async fn run(&self, verb: Verb, sandbox: &Sandbox) -> Result<Value, CniFailure> {
+        self.worker.plugin_given(verb, sandbox, &self.configuration).await.unwrap().result
+    }
+
+    /// Waits for lines of the page of metrics; the plugin's report comes after its answer.
+    async fn until_counted(&self, lines: &[&str]) {
+        let counted = || async {
+            let page = look::get(&self.worker, "http://127.0.0.1:61678/metrics");
+            let missing: Vec<_> = lines.iter().filter(|line| !page.lines().any(|one| one == **line)).collect();
+            let ours = page.lines().filter(|line| line.contains("policy")).collect::<Vec<_>>().join("\n");
+            if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} not in:\n{ours}")) }
+        };
+        wait::until(PATIENCE, "the metric", counted).await.unwrap();
+    }
+
+    /// Fails unless no pod has an address or an interface.
+    async fn is_empty(&self) {
+        let status = self.worker.status().await.unwrap();
+        assert_eq!(status.leased, 0, "{status:?}");
+        let links = self.worker.node().namespace().output(Command::new("ip").args(["-o", "link"]), &[]).unwrap();
+        let links = String::from_utf8(links.stdout).unwrap();
+        assert!(!links.contains(": eni"), "{links}");
+    }
+}
+
+fn told(pod: &Sandbox, mode: &str, interfaces: i32) -> Told {
+    Told {
+        pod_name: pod.name.clone(),
+        pod_namespace: "demo".to_owned(),
+        mode: mode.to_owned(),
+        interface_count: interfaces,
+    }
+}
+
+/// The calls without what there was.
+fn calls(agent: &Agent) -> Vec<(String, Told)> {
+    agent.heard().into_iter().map(|(method, told, _)| (method, told)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_hears_of_each_pod_that_comes_and_goes_and_who_the_node_is() {
+    let scene = Scene::begin("standard").await;
+    let agent = scene.agent(Manner::Answers);
+    let known = agent::ask_for_configuration(&scene.agent_folder()).await.unwrap();
+    assert_eq!((known.network_policy_mode.as_str(), known.multi_nic_enabled), ("standard", false));
+    assert!(known.instance_id.starts_with("i-") && known.node_ipv4.starts_with("10."), "{known:?}");
+    assert_eq!((known.region.as_str(), known.node_ipv6.as_str()), ("us-east-1", ""));
+
+    let sandboxes = flight::sandboxes(2).unwrap();
+    for sandbox in &sandboxes {
+        scene.run(Verb::Add, sandbox).await.unwrap();
+    }
+    let enforce = |pod| ("EnforceNpToPod".to_owned(), told(pod, "standard", 1));
+    assert_eq!(calls(&agent), [enforce(&sandboxes[0]), enforce(&sandboxes[1])]);
+    let links = |(_, _, links): (String, Told, String)| links.matches(": eni").count();
+    assert_eq!(agent.heard().into_iter().map(links).collect::<Vec<_>>(), [1, 2], "the interface is there first");
+
+    // A newer sandbox of the same pod; then the DEL of the older one, late.
+    let mut newer = Sandbox::new("newer", 7).unwrap();
+    newer.name.clone_from(&sandboxes[0].name);
+    scene.run(Verb::Add, &newer).await.unwrap();
+    scene.run(Verb::Del, &sandboxes[0]).await.unwrap();
+    assert_eq!(calls(&agent)[2..], [enforce(&newer)], "the agent would have forgotten the newer one");
+    scene.run(Verb::Del, &newer).await.unwrap();
+    scene.run(Verb::Del, &sandboxes[1]).await.unwrap();
+    let forget = |pod| ("DeletePodNp".to_owned(), told(pod, "", 0));
+    assert_eq!(calls(&agent)[3..], [forget(&newer), forget(&sandboxes[1])]);
+    scene
+        .until_counted(&[
+            "ipamd_policy_agent_calls_total{verb=\"ADD\",outcome=\"done\"} 3",
+            "ipamd_policy_agent_calls_total{verb=\"DEL\",outcome=\"done\"} 2",
+            "ipamd_add_duration_seconds_count{phase=\"policy\"} 3",
+        ])
+        .await;
+    let page = look::get(&scene.worker, "http://127.0.0.1:61678/metrics");
+    assert_eq!(look::lint(&page), Vec::<String>::new());
+    drop(scene.cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_standard_mode_no_agent_fails_an_add_or_a_del() {
+    let scene = Scene::begin("standard").await;
+    let sandboxes = flight::sandboxes(1).unwrap();
+    for manner in [None, Some(Manner::Hangs), Some(Manner::Fails), Some(Manner::Refuses)] {
+        let _agent = manner.map(|manner| scene.agent(manner));
+        scene.run(Verb::Add, &sandboxes[0]).await.unwrap_or_else(|failure| panic!("{manner:?}: {failure:?}"));
+        scene.run(Verb::Del, &sandboxes[0]).await.unwrap_or_else(|failure| panic!("{manner:?}: {failure:?}"));
+    }
+    scene
+        .until_counted(&[
+            "ipamd_policy_agent_calls_total{verb=\"ADD\",outcome=\"away\"} 1",
+            "ipamd_policy_agent_calls_total{verb=\"ADD\",outcome=\"late\"} 1",
+            "ipamd_policy_agent_calls_total{verb=\"ADD\",outcome=\"refused\"} 2",
+            "ipamd_policy_agent_calls_total{verb=\"ADD\",outcome=\"done\"} 0",
+            "ipamd_policy_agent_calls_total{verb=\"DEL\",outcome=\"late\"} 1",
+            "ipamd_plugin_failures_total{verb=\"ADD\"} 0",
+        ])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_strict_mode_no_pod_starts_without_the_agent_and_nothing_is_left_of_it() {
+    let scene = Scene::begin("strict").await;
+    let sandboxes = flight::sandboxes(1).unwrap();
+    for manner in [Manner::Hangs, Manner::Fails, Manner::Refuses] {
+        let agent = scene.agent(manner);
+        let failure = scene.run(Verb::Add, &sandboxes[0]).await.unwrap_err();
+        assert_eq!(failure.code, 11, "{failure:?}");
+        assert!(failure.message.starts_with("IPAM-110 "), "{failure:?}");
+        assert_eq!(calls(&agent), [("EnforceNpToPod".to_owned(), told(&sandboxes[0], "strict", 1))]);
+        scene.is_empty().await;
+    }
+    // An agent that is just restarting is waited for.
+    fs::remove_file(scene.agent_folder().join("npa.sock")).unwrap();
+    let back = async {
+        let added = || async { if leased(&scene.worker).await == 1 { Ok(()) } else { Err("no lease".to_owned()) } };
+        wait::until(PATIENCE, "an ADD under way", added).await.unwrap();
+        scene.agent(Manner::Answers)
+    };
+    let (added, agent) = tokio::join!(scene.run(Verb::Add, &sandboxes[0]), back);
+    let first = added.unwrap();
+    drop(agent);
+    // The same ADD again while the agent is in trouble: the pod that lives loses nothing.
+    let _agent = scene.agent(Manner::Refuses);
+    assert_eq!(scene.run(Verb::Add, &sandboxes[0]).await.unwrap_err().code, 11);
+    assert_eq!(leased(&scene.worker).await, 1);
+    let links = scene.worker.node().namespace().output(Command::new("ip").args(["-o", "link"]), &[]).unwrap();
+    let name = first["interfaces"].as_array().unwrap().iter().find_map(|link| link["name"].as_str()).unwrap();
+    assert!(String::from_utf8(links.stdout).unwrap().contains(name), "{name} is gone");
+    scene.run(Verb::Del, &sandboxes[0]).await.unwrap();
+}
+
+async fn leased(worker: &Worker) -> u32 {
+    worker.status().await.unwrap().leased
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_setting_nobody_is_called_and_no_socket_is_made() {
+    let scene = Scene::begin("none").await;
+    let agent = scene.agent(Manner::Answers);
+    let sandboxes = flight::sandboxes(1).unwrap();
+    scene.run(Verb::Add, &sandboxes[0]).await.unwrap();
+    scene.run(Verb::Del, &sandboxes[0]).await.unwrap();
+    assert_eq!(agent.heard().len(), 0);
+    assert!(!Path::new(&scene.agent_folder().join("ipamd.sock")).exists());
+    assert_eq!(scene.configuration["policyAgent"], Value::Null);
+}

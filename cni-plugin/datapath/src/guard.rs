@@ -18,11 +18,7 @@ mod settings;
 use std::{
     collections::BTreeMap,
     fmt, io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -117,7 +113,8 @@ pub struct Guard {
     wanted: Arc<Mutex<Wanted>>,
     drift: Arc<Mutex<Drift>>,
     kicks: mpsc::Sender<Kick>,
-    stopped: Arc<AtomicBool>,
+    /// The listener goes on for as long as this is held.
+    _listening: io::PipeWriter,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -128,14 +125,15 @@ impl Guard {
     /// When the kernel's notifications cannot be heard.
     pub fn start(prefix: &VethPrefix, report: impl Fn(&Repair) + Send + 'static) -> io::Result<Self> {
         let (kicks, inbox) = mpsc::channel();
-        let (wanted, stopped, drift) = (Arc::default(), Arc::default(), Arc::default());
+        let (wanted, drift) = (Arc::default(), Arc::default());
         let mut keeper = Keeper::new(prefix, Box::new(report), Arc::clone(&drift))?;
-        let shared = listen::Shared::new(keeper.interest(), &drift, &stopped);
-        listen::start(&shared, &kicks)?;
-        keeper.watch_settings(settings::Watches::start(&shared, &kicks)?);
+        let watches = settings::Watches::start()?;
+        let ears = listen::Ears::open(watches.inotify(), keeper.interest(), &drift)?;
+        keeper.watch_settings(watches);
+        let listening = ears.start(kicks.clone())?;
         let own = Arc::clone(&wanted);
         let thread = thread::Builder::new().name("guard".to_owned()).spawn(move || watch(&own, &mut keeper, &inbox))?;
-        Ok(Self { wanted, drift, kicks, stopped, thread: Some(thread) })
+        Ok(Self { wanted, drift, kicks, _listening: listening, thread: Some(thread) })
     }
 
     /// Returns what there was to mend since the start.
@@ -211,7 +209,6 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
         let _ = self.kicks.send(Kick::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

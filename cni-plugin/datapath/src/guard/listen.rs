@@ -2,12 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    io::{self, PipeReader, PipeWriter},
+    os::fd::AsFd,
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::Instant,
 };
@@ -17,9 +14,11 @@ use netlink_sys::{
     Socket, SocketAddr,
     protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
 };
-use nix::sys::{
-    socket::{setsockopt, sockopt::ReceiveTimeout},
-    time::{TimeVal, TimeValLike},
+use nix::{
+    errno::Errno,
+    libc::MSG_DONTWAIT,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::inotify::Inotify,
 };
 
 use super::{Drift, Kick};
@@ -45,8 +44,6 @@ const ROUTE_TABLE_AT: usize = 4;
 const TABLES_OF_OTHERS: [u8; 3] = [253, 254, 255];
 /// Some thousand messages. More than the kernel's default, so that a burst of others' changes seldom hides ours.
 const RECEIVE_BUFFER: u32 = 1 << 20;
-/// How soon a listener notices that it is not wanted any more, in seconds.
-const STOP_SECONDS: i64 = 1;
 
 /// Which links' changes concern us.
 #[derive(Debug, Default)]
@@ -59,37 +56,80 @@ pub(super) struct Interest {
     pub(super) enis: BTreeSet<MacAddress>,
 }
 
-/// What a listener shares with the guard.
-#[derive(Debug, Clone)]
-pub(super) struct Shared {
+/// What is listened to, on one thread that sleeps until there is something to hear.
+pub(super) struct Ears {
+    route: Socket,
+    nftables: Socket,
+    /// Kernel settings of which netlink does not tell.
+    settings: Arc<Inotify>,
     interest: Arc<Mutex<Interest>>,
     drift: Arc<Mutex<Drift>>,
-    stopped: Arc<AtomicBool>,
 }
 
-impl Shared {
-    pub(super) fn new(interest: &Arc<Mutex<Interest>>, drift: &Arc<Mutex<Drift>>, stopped: &Arc<AtomicBool>) -> Self {
-        Self { interest: Arc::clone(interest), drift: Arc::clone(drift), stopped: Arc::clone(stopped) }
+impl Ears {
+    /// Opens the sockets, in the network namespace of the calling thread.
+    pub(super) fn open(
+        settings: &Arc<Inotify>,
+        interest: &Arc<Mutex<Interest>>,
+        drift: &Arc<Mutex<Drift>>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            route: open(NETLINK_ROUTE, &GROUPS_ROUTE)?,
+            nftables: open(NETLINK_NETFILTER, &GROUPS_NFTABLES)?,
+            settings: Arc::clone(settings),
+            interest: Arc::clone(interest),
+            drift: Arc::clone(drift),
+        })
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
+    /// Starts to listen until the value that is returned is dropped.
+    pub(super) fn start(self, kicks: mpsc::Sender<Kick>) -> io::Result<PipeWriter> {
+        let (end, wanted) = io::pipe()?;
+        thread::Builder::new().name("listen".to_owned()).spawn(move || self.listen(&end, &kicks))?;
+        Ok(wanted)
     }
-}
 
-/// Starts to listen, in the network namespace of the calling thread, until it is stopped.
-pub(super) fn start(shared: &Shared, kicks: &mpsc::Sender<Kick>) -> io::Result<()> {
-    for (protocol, groups) in [(NETLINK_ROUTE, &GROUPS_ROUTE[..]), (NETLINK_NETFILTER, &GROUPS_NFTABLES)] {
-        let socket = open(protocol, groups)?;
-        let (shared, kicks) = (shared.clone(), kicks.clone());
-        let interest = Arc::clone(&shared.interest);
-        let concerns = move |kind: u16, payload: &[u8]| match protocol {
-            NETLINK_ROUTE => concerns(&interest.lock().unwrap_or_else(PoisonError::into_inner), kind, payload),
-            _ => concerns_table(kind, payload),
-        };
-        thread::Builder::new().name("listen".to_owned()).spawn(move || listen(&socket, &concerns, &kicks, &shared))?;
+    fn listen(&self, end: &PipeReader, kicks: &mpsc::Sender<Kick>) {
+        let mut buffer = Vec::with_capacity(64 * 1024);
+        loop {
+            let mut heard = [end.as_fd(), self.route.as_fd(), self.nftables.as_fd(), self.settings.as_fd()]
+                .map(|source| PollFd::new(source, PollFlags::POLLIN));
+            if poll(&mut heard, PollTimeout::NONE).is_err_and(|errno| errno != Errno::EINTR) {
+                return;
+            }
+            let [ended, route, nftables, settings] = heard.map(|source| source.any().unwrap_or_default());
+            if ended {
+                return;
+            }
+            let mut concerned = settings && self.settings.read_events().is_ok();
+            if route {
+                let interest = |kind, payload: &[u8]| {
+                    concerns(&self.interest.lock().unwrap_or_else(PoisonError::into_inner), kind, payload)
+                };
+                concerned |= self.hears(&self.route, &interest, &mut buffer);
+            }
+            if nftables {
+                concerned |= self.hears(&self.nftables, &concerns_table, &mut buffer);
+            }
+            if concerned && kicks.send(Kick::Look(Instant::now())).is_err() {
+                return;
+            }
+        }
     }
-    Ok(())
+
+    /// Reads one datagram; tells whether anything in it concerns us.
+    fn hears(&self, socket: &Socket, concerns: &dyn Fn(u16, &[u8]) -> bool, buffer: &mut Vec<u8>) -> bool {
+        buffer.clear();
+        match socket.recv(buffer, MSG_DONTWAIT) {
+            Ok(_) => messages(buffer).any(|(kind, payload)| concerns(kind, payload)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
+            // Messages were lost (ENOBUFS): any of them may have concerned us.
+            Err(_) => {
+                self.drift.lock().unwrap_or_else(PoisonError::into_inner).overruns += 1;
+                true
+            }
+        }
+    }
 }
 
 fn open(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
@@ -97,27 +137,7 @@ fn open(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
     socket.bind(&SocketAddr::new(0, 0))?;
     groups.iter().try_for_each(|group| socket.add_membership(*group))?;
     socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
-    setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(STOP_SECONDS))?;
     Ok(socket)
-}
-
-fn listen(socket: &Socket, concerns: &dyn Fn(u16, &[u8]) -> bool, kicks: &mpsc::Sender<Kick>, shared: &Shared) {
-    let mut buffer = Vec::with_capacity(64 * 1024);
-    while !shared.is_stopped() {
-        buffer.clear();
-        let concerned = match socket.recv(&mut buffer, 0) {
-            Ok(_) => messages(&buffer).any(|(kind, payload)| concerns(kind, payload)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
-            // Messages were lost (ENOBUFS): any of them may have concerned us.
-            Err(_) => {
-                shared.drift.lock().unwrap_or_else(PoisonError::into_inner).overruns += 1;
-                true
-            }
-        };
-        if concerned && kicks.send(Kick::Look(Instant::now())).is_err() {
-            return;
-        }
-    }
 }
 
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -163,6 +183,8 @@ fn concerns_table(kind: u16, payload: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::inotify::InitFlags;
+
     use super::*;
 
     fn link(index: u32, name: &str) -> Vec<u8> {
@@ -181,22 +203,23 @@ mod tests {
     /// The socket has room for a few messages, and nobody reads them while links come and go.
     #[test]
     fn lost_notifications_are_counted_and_everything_is_looked_at() {
-        let shared = Shared::new(&Arc::default(), &Arc::default(), &Arc::default());
-        let (drift, stopped) = (Arc::clone(&shared.drift), Arc::clone(&shared.stopped));
-        let (kicks, inbox) = mpsc::channel();
+        let (drift, (kicks, inbox)) = (Arc::default(), mpsc::channel());
+        let shared = Arc::clone(&drift);
         let netns = crate::Netns::fresh().unwrap();
         netns
             .inside(move || {
-                let socket = open(NETLINK_ROUTE, &GROUPS_ROUTE).unwrap();
-                socket.set_rx_buf_sz(1_u32).unwrap();
+                let settings = Arc::new(Inotify::init(InitFlags::IN_CLOEXEC).unwrap());
+                let ears = Ears::open(&settings, &Arc::default(), &shared).unwrap();
+                ears.route.set_rx_buf_sz(1_u32).unwrap();
                 for _ in 0..10 {
                     for line in ["link add one type veth peer name two", "link del one"] {
                         assert!(std::process::Command::new("ip").args(line.split(' ')).status().unwrap().success());
                     }
                 }
-                let listener = thread::spawn(move || listen(&socket, &|_, _| false, &kicks, &shared));
+                let (end, wanted) = io::pipe().unwrap();
+                let listener = thread::spawn(move || ears.listen(&end, &kicks));
                 let kick = inbox.recv_timeout(std::time::Duration::from_secs(20));
-                stopped.store(true, Ordering::Relaxed);
+                drop(wanted);
                 listener.join().unwrap();
                 assert!(matches!(kick, Ok(Kick::Look(_))), "{kick:?}");
             })

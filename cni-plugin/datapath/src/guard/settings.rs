@@ -8,20 +8,17 @@ use std::{
     fs::File,
     io,
     path::PathBuf,
-    sync::{Arc, mpsc},
-    thread,
-    time::Instant,
+    sync::Arc,
 };
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use super::{Kick, listen::Shared};
 use crate::sysctl;
 
 /// A link's index, and a setting of it as under /proc/sys/net. A link that comes back by the same name has other files.
 pub(super) type LinkSetting = (u32, String);
 
-/// Concerns every link, and is always there: the end of its watch ends the listener.
+/// Concerns every link, and is always there.
 const OF_ALL: &str = "ipv4/conf/all/arp_ignore";
 
 pub(super) struct Watches {
@@ -31,20 +28,17 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    /// Starts to listen, on a thread of its own, until this value is dropped.
-    pub(super) fn start(shared: &Shared, kicks: &mpsc::Sender<Kick>) -> io::Result<Self> {
-        let inotify = Arc::new(Inotify::init(InitFlags::IN_CLOEXEC)?);
-        let mut watches = Self { inotify: Arc::clone(&inotify), files: BTreeMap::new() };
+    /// Watches what concerns every link.
+    pub(super) fn start() -> io::Result<Self> {
+        let inotify = Arc::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?);
+        let mut watches = Self { inotify, files: BTreeMap::new() };
         watches.add((0, OF_ALL.to_owned()))?;
-        let (shared, kicks) = (shared.clone(), kicks.clone());
-        thread::Builder::new().name("settings".to_owned()).spawn(move || {
-            while !shared.is_stopped() && inotify.read_events().is_ok() {
-                if kicks.send(Kick::Look(Instant::now())).is_err() {
-                    return;
-                }
-            }
-        })?;
         Ok(watches)
+    }
+
+    /// What tells of changes.
+    pub(super) const fn inotify(&self) -> &Arc<Inotify> {
+        &self.inotify
     }
 
     /// Watches these and no others. What cannot be watched is compared now and then, as everything is.
@@ -70,13 +64,5 @@ impl Watches {
         let watch = self.inotify.add_watch(&path, AddWatchFlags::IN_MODIFY)?;
         self.files.insert(setting, (file, watch));
         Ok(())
-    }
-}
-
-impl Drop for Watches {
-    fn drop(&mut self) {
-        for (_, watch) in self.files.values() {
-            let _ = self.inotify.rm_watch(*watch);
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! The command line: what can be asked of `ipamd`, and with what help.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -169,6 +169,9 @@ pub(crate) enum ConfigVerb {
     Check {
         #[command(flatten)]
         places: Places,
+        /// A values file of the chart of amazon-vpc-cni-k8s, instead of the environment.
+        #[arg(long)]
+        values: Option<PathBuf>,
         /// For people, or one JSON object.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -211,7 +214,10 @@ addresses are in it; lines that look like secrets are cut. Exit codes: 0 written
 const CHECK_HELP: &str = "Examples:
   ipamd config check
   ipamd config check --config /etc/eni-cni/ipamd.toml --set WARM_IP_TARGET=8 --output json
+  ipamd config check --values aws-vpc-cni.yaml
+  ipamd config check --values aws-vpc-cni.yaml --output json | jq .values > eni-cni.json   # helm install --values eni-cni.json
 
+With --values each value is carried over (the settings shown, and `values` of the JSON for our chart), or named in a warning with the reason.
 Starts and changes nothing. Exit codes: 0 the daemon would start with them, with warnings perhaps; 2 something is wrong.";
 
 const REFERENCE_HELP: &str = "Examples:
@@ -303,6 +309,13 @@ pub(crate) enum Output {
 impl Places {
     /// Everything that is set, wherever it is; else the exit code, after saying why.
     pub(crate) fn sources(&self) -> Result<Sources, ExitCode> {
+        let text = |text: OsString| text.into_string().ok();
+        let environment = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+        self.sources_beside(environment)
+    }
+
+    /// The same with another environment.
+    pub(crate) fn sources_beside(&self, environment: BTreeMap<String, String>) -> Result<Sources, ExitCode> {
         let paths = [
             ("IPAMD_CONFIG", &self.config),
             ("IPAMD_SOCKET", &self.socket),
@@ -312,8 +325,6 @@ impl Places {
         let paths =
             paths.into_iter().filter_map(|(name, path)| Some((name.to_owned(), path.as_ref()?.display().to_string())));
         let command_line = self.set.iter().cloned().chain(paths).collect();
-        let text = |text: OsString| text.into_string().ok();
-        let environment = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
         Sources::gather(command_line, environment).map_err(|mistakes| wrong(&mistakes))
     }
 

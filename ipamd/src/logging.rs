@@ -37,15 +37,15 @@ pub(crate) struct LogPlan {
 /// Begins to log.
 ///
 /// # Errors
-/// When the file cannot be opened.
+/// When the file cannot be opened; then nothing has begun.
 pub(crate) fn begin(plan: &LogPlan) -> io::Result<()> {
-    let (filter, handle) = reload::Layer::new(filter(plan.level));
-    // Set once: a process begins once.
-    let _ = FILTER.set(handle);
     let writer = match &plan.file {
         Some(path) => Sink::File(Mutex::new(Rotating::open(path)?)),
         None => Sink::Stderr,
     };
+    let (filter, handle) = reload::Layer::new(filter(plan.level));
+    // Set once: a process begins once.
+    let _ = FILTER.set(handle);
     let registry = tracing_subscriber::registry().with(filter);
     match plan.json {
         true => registry.with(fmt::layer().json().flatten_event(true).with_writer(writer)).init(),

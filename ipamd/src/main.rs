@@ -46,6 +46,7 @@ use std::process::ExitCode;
 use arguments::{Arguments, ConfigVerb, Look, MigrateArguments, Output, Places, Verb};
 use ask::Subject;
 use clap::{CommandFactory, Parser};
+use logging::LogPlan;
 use settings::Settings;
 
 #[tokio::main]
@@ -81,8 +82,11 @@ async fn main() -> ExitCode {
             Ok(settings) => Box::pin(explain::show(&settings, &subject, output == Output::Json)).await,
             Err(code) => code,
         },
-        Verb::Config { verb: ConfigVerb::Check { places, output } } => match places.sources() {
-            Ok(sources) => config::check(&sources, output == Output::Json),
+        Verb::Config { verb: ConfigVerb::Check { places, values: Some(file), output } } => {
+            config::check_values(&places, &file, output == Output::Json)
+        }
+        Verb::Config { verb: ConfigVerb::Check { places, values: None, output } } => match places.sources() {
+            Ok(sources) => config::check(&sources, None, output == Output::Json),
             Err(code) => code,
         },
         Verb::Config { verb: ConfigVerb::Reference { output } } => config::reference(output == Output::Json),
@@ -116,9 +120,8 @@ async fn serve(places: &Places) -> ExitCode {
         Ok(settings) => settings,
         Err(mistakes) => return arguments::wrong(&mistakes),
     };
-    if let Err(error) = logging::begin(&settings.log) {
-        complain(&format!("IPAM-315 the log file cannot be opened: {error}"));
-        return ExitCode::FAILURE;
+    if let Err(code) = begin_log(&settings.log) {
+        return code;
     }
     for warning in sources.warnings() {
         tracing::warn!(warning, "a setting has no effect");
@@ -133,6 +136,17 @@ async fn serve(places: &Places) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Begins to log. A file that cannot be opened costs no pod its network: the log goes to stderr then, and says so.
+fn begin_log(plan: &LogPlan) -> Result<(), ExitCode> {
+    let Err(error) = logging::begin(plan) else { return Ok(()) };
+    if let Err(error) = logging::begin(&LogPlan { file: None, ..plan.clone() }) {
+        complain(&format!("the log cannot begin: {error}"));
+        return Err(ExitCode::FAILURE);
+    }
+    tracing::error!(file = ?plan.file, %error, "IPAM-315 the log file cannot be opened; the log goes to stderr");
+    Ok(())
 }
 
 /// Runs a command that tells what it did, one thing a line.

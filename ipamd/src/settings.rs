@@ -10,6 +10,7 @@ pub(crate) mod reference;
 pub(crate) mod reload;
 pub(crate) mod sources;
 pub(crate) mod table;
+pub(crate) mod values;
 
 use std::{
     collections::BTreeMap,
@@ -224,7 +225,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             Some(level) => level,
             None => "info",
         };
-        let file = self.text(FILE).filter(|text| text != "stderr").map(PathBuf::from);
+        let file = self.text(FILE).filter(|text| text != "stderr" && text != "stdout").map(PathBuf::from);
         if let Some(path) = file.as_ref().filter(|path| !path.is_absolute()) {
             self.wrong(FILE, &path.display().to_string(), "give an absolute path, or stderr");
         }

@@ -185,6 +185,18 @@ def check_rights(case, values, objects):
         failures.append(f"{case}: the settings need {sorted(wanted)} on pods, the ClusterRole grants {sorted(granted)}")
 
 
+def check_carried(chart, ipamd, schemas):
+    """What `ipamd config check --values` carries over of the AWS chart's values is taken by this chart."""
+    file = ROOT / "ipamd/src/settings/values/aws-vpc-cni.yaml"
+    said = subprocess.check_output([ipamd, "config", "check", "--values", file, "--output", "json"], text=True)
+    values = json.loads(said)["values"]
+    files = render(chart, values, VERSIONS[-1])
+    objects = [o for name, text in files.items() if name.endswith(".yaml") for o in yaml.safe_load_all(text) if o]
+    if not {"DaemonSet", "ENIConfig", "PodMonitor"} <= {thing["kind"] for thing in objects}:
+        failures.append("carried over: objects are missing")
+    check_objects("carried over", VERSIONS[-1], objects, schemas)
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--write", action="store_true")
@@ -198,6 +210,8 @@ def main():
         count = sum(check_case(chart, case, values, schemas, arguments.write) for case, values in cases.items())
         refused = check_refusals(chart)
         check_readme(chart, arguments.write)
+        if arguments.ipamd:
+            check_carried(chart, arguments.ipamd, schemas)
     with tempfile.TemporaryDirectory() as folder:
         package = pathlib.Path(helm.package(str(CHART), destination=folder))
         print(f"{package.name}: {package.stat().st_size} bytes")

@@ -70,7 +70,8 @@ readOnlyRootFilesystem: true
 {{- fail "eniConfig.create makes objects that ipamd reads only with env.AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: \"true\"; set it, or eniConfig.create: false" -}}
 {{- end -}}
 {{- $quiet := eq "true" (toString (get $env "DISABLE_INTROSPECTION")) -}}
-{{- if and (or $quiet (get $env "INTROSPECTION_BIND_ADDRESS")) (or .Values.livenessProbe .Values.readinessProbe) -}}
+{{- $usual := list "" "127.0.0.1:61679" | has (get $env "INTROSPECTION_BIND_ADDRESS" | default "") -}}
+{{- if and (or $quiet (not $usual)) (or .Values.livenessProbe .Values.readinessProbe) -}}
 {{- fail "livenessProbe and readinessProbe ask 127.0.0.1:61679; with env.DISABLE_INTROSPECTION or env.INTROSPECTION_BIND_ADDRESS give them another place, or null for none" -}}
 {{- end -}}
 {{- if and (eq "true" (toString (get $env "DISABLE_METRICS"))) .Values.podMonitor.create -}}

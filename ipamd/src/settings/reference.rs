@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     ignored::IGNORED,
     table::{self, Form, Setting, TOPICS, Unset},
+    values,
 };
 
 impl Form {
@@ -98,6 +99,8 @@ pub(crate) fn as_markdown() -> String {
     for ignored in IGNORED {
         let _ = writeln!(text, "| `{}` | {} | {} |", ignored.name, ignored.same.join(", "), ignored.why);
     }
+    text.push_str("\n## Values of the chart of amazon-vpc-cni-k8s\n\nWhat becomes of each in our chart; `ipamd config check --values FILE` says it of a values file.\n\n");
+    text.push_str(&values::as_markdown());
     text
 }
 

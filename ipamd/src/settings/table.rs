@@ -355,7 +355,7 @@ const LOGS: &[Setting] = &[
         "AWS_VPC_K8S_CNI_LOG_FILE",
         Text("an absolute path, or stderr"),
         Default("stderr"),
-        "where the log goes; a file is set aside at 20 MiB, and four of those are kept",
+        "where the log goes; a file is set aside at 20 MiB, and four of those are kept; stdout is taken for stderr",
     ),
     ours("IPAMD_LOG_FORMAT", Word(&["text", "json"]), Default("text"), "json: each line of the log is a JSON object"),
 ];

@@ -149,10 +149,10 @@ pub(crate) struct Kube {
     nodes: seen::Receiver<Option<Arc<Node>>>,
     network: seen::Receiver<Network>,
     news: mpsc::Receiver<News>,
-    /// That of the settings.
-    policy: Policy,
     /// What an earlier run knew: all that is new is stored.
     known: Wanted,
+    /// What the daemon started with.
+    begun_with: Wanted,
 }
 
 /// Begins to follow our Node, and completes the policy with what Kubernetes wants; `known` is what an earlier run knew of that.
@@ -163,9 +163,9 @@ pub(crate) async fn begin(
 ) -> (Option<Kube>, Newsroom, Policy) {
     let (kube, newsroom) = start(settings.kube.as_ref());
     let Some(mut kube) = kube else { return (None, newsroom, settings.policy.clone()) };
-    kube.policy = settings.policy.clone();
     kube.known = known.clone();
     let wanted = kube.wanted(known, stage).await;
+    kube.begun_with = wanted.clone();
     let policy = wanted.complete(settings.policy.clone(), kube.settings.eni_config.is_some());
     (Some(kube), newsroom, policy)
 }
@@ -199,7 +199,7 @@ impl Kube {
         if let Some(names) = settings.eni_config.clone() {
             tokio::spawn(wanted::follow_eni_config(node.clone(), names, nodes.clone(), network_seen));
         }
-        Self { node, settings, nodes, network, news, policy: Policy::default(), known: Wanted::default() }
+        Self { node, settings, nodes, network, news, known: Wanted::default(), begun_with: Wanted::default() }
     }
 
     /// The API server and our place in it.
@@ -230,9 +230,9 @@ impl Kube {
         }
     }
 
-    /// Tells Kubernetes how the pool stands, and the pool what Kubernetes wants, for as long as the daemon runs.
-    pub(crate) fn serve(self, handle: Handle, store: Store) {
-        let Self { node, settings, nodes, network, news, policy, known } = self;
+    /// Tells Kubernetes how the pool stands, for as long as the daemon runs. Returns what Kubernetes wants, now and later.
+    pub(crate) fn serve(self, handle: Handle, store: Store) -> seen::Receiver<Wanted> {
+        let Self { node, settings, nodes, network, news, known, begun_with } = self;
         let events = Events::start(node.clone());
         let status = handle.clone();
         let pool = move || {
@@ -250,16 +250,17 @@ impl Kube {
             });
         }
         tokio::spawn(pass_on(news, events, notes.0));
-        let with_eni_config = settings.eni_config.is_some();
+        let (wish, wanted) = seen::channel(begun_with);
         tokio::spawn(keep_policy(nodes, network, known, move |wanted: Wanted| {
-            let (handle, policy, store) = (handle.clone(), policy.clone(), store.clone());
+            wish.send_replace(wanted.clone());
+            let store = store.clone();
             async move {
-                handle.policy(wanted.complete(policy, with_eni_config));
                 if let Err(error) = store.remember_wanted(&wanted).await {
                     tracing::error!(error = %chain(&error), "what Kubernetes wants could not be stored");
                 }
             }
         }));
+        wanted
     }
 }
 

@@ -23,6 +23,7 @@ mod inspect;
 mod install;
 mod journal;
 mod kube;
+mod live;
 mod logging;
 mod metadata;
 mod metrics;
@@ -126,10 +127,11 @@ async fn serve(places: &Places) -> ExitCode {
     for warning in sources.warnings() {
         tracing::warn!(warning, "a setting has no effect");
     }
+    let (changes, policy) = tokio::sync::watch::channel(settings.policy.clone());
     if sources.config_file().is_some() {
-        tokio::spawn(settings::reload::follow(sources));
+        tokio::spawn(settings::reload::follow(sources, changes));
     }
-    match Box::pin(start::serve(settings)).await {
+    match Box::pin(start::serve(settings, policy)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&reconcile::chain(&error));

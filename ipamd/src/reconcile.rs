@@ -307,7 +307,7 @@ impl<E: Ec2> Reconciler<E> {
             Message::Cards { reply } => drop(reply.send(self.engine.cards().collect())),
             Message::Status { reply } => drop(reply.send(self.engine.status(clock::now()))),
             Message::View { reply } => {
-                let view = View::of(&self.engine, &self.node, &self.outside.settings, clock::now());
+                let view = View::of(&self.engine, &self.node, clock::now());
                 JOURNAL.sampled(Sample::of(&view.status, view.at));
                 drop(reply.send(Box::new(view)));
             }

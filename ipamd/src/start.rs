@@ -16,7 +16,7 @@ use std::{
 
 use ipam_aws::{AwsEc2, AwsImds, AwsSettings};
 use ipam_core::{
-    Moment,
+    Moment, Policy,
     engine::{self, Engine},
 };
 use nix::{
@@ -32,7 +32,7 @@ use self::recover::{Recovered, Sources};
 use crate::{
     admin, clock, conflist, connections, ended,
     host::HostNet,
-    kube,
+    kube, live,
     metadata::{self, Descriptions},
     metrics::{self, METRICS, ec2::Counted},
     migrate, orphans, policy_agent,
@@ -91,11 +91,11 @@ pub(crate) enum StartError {
     },
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop. `policies` is what the settings say of the pool, now and later.
 ///
 /// # Errors
 /// What the operator has to mend; everything that can get better by itself is waited for instead.
-pub(crate) async fn serve(settings: Settings) -> Result<(), StartError> {
+pub(crate) async fn serve(settings: Settings, policies: watch::Receiver<Policy>) -> Result<(), StartError> {
     let _lock = lock(&settings.database).await?;
     let boot_id = boot_id()?;
     let (store, recorded) = open_store(&settings, &boot_id).await?;
@@ -115,7 +115,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), StartError> {
         told_to_stop(hurry)?,
     );
     let begun = async {
-        Box::pin(begin(settings, store, recorded, &stage, links_left)).await?;
+        Box::pin(begin(settings, policies, (store, recorded), &stage, links_left)).await?;
         std::future::pending().await
     };
     tokio::select! {
@@ -219,8 +219,8 @@ pub(crate) fn set_aside(database: &Path) -> Result<PathBuf, StartError> {
 /// Finds out who this node is and what the kernel holds, and starts the loop.
 async fn begin(
     settings: Settings,
-    store: Store,
-    mut recorded: Recorded,
+    policies: watch::Receiver<Policy>,
+    (store, mut recorded): (Store, Recorded),
     stage: &watch::Sender<Stage>,
     links_left: Arc<Notify>,
 ) -> Result<(), StartError> {
@@ -238,13 +238,14 @@ async fn begin(
     let released = connections::start(cooling.iter().map(|cooling| cooling.address.into()).collect());
     let start = engine::Start {
         node: node.clone(),
-        policy,
+        policy: policy.clone(),
         limits,
         leases,
         cooling,
         intent_prefix: format!("{}-{:x}", node.instance, clock::now().as_millis()),
         intents_open: known.illegible || !known.open.is_empty(),
     };
+    let with_eni_config = settings.kube.as_ref().is_some_and(|kube| kube.eni_config.is_some());
     let (released_dir, history, period) = (settings.released_dir.clone(), settings.history, settings.metadata_period);
     let (granted, new_leases) = mpsc::unbounded_channel();
     let (told, shown, prefix) = (settings.clone(), node.clone(), settings.veth_prefix.clone());
@@ -264,9 +265,8 @@ async fn begin(
     };
     let handle = reconcile::start(Engine::new(start, clock::now()), outside, known);
     settle_in(told, &handle);
-    if let Some(kube) = kube {
-        kube.serve(handle.clone(), store.clone());
-    }
+    let wanted = kube.map(|kube| kube.serve(handle.clone(), store.clone()));
+    tokio::spawn(live::follow(live::Sources { settings: policies, wanted, with_eni_config }, policy, handle.clone()));
     released::honour(&released_dir, &handle).await;
     tokio::spawn(ended::follow(host.clone(), links_left));
     if let Some(runtime) = lost_sandboxes {

@@ -1,12 +1,10 @@
 //! Everything that is shown of the daemon at one moment, taken in one step of the loop, so that it fits together.
 
 use ipam_core::{
-    Lease, Limits, Moment,
+    Lease, Limits, Moment, Policy,
     engine::{Engine, EngineStatus, PlanStatus, SubnetStatus},
     ports::{Interface, NodeIdentity},
 };
-
-use crate::settings::Settings;
 
 /// The daemon at one moment.
 #[derive(Debug, Clone)]
@@ -14,7 +12,8 @@ pub(crate) struct View {
     pub(crate) at: Moment,
     pub(crate) node: NodeIdentity,
     pub(crate) limits: Limits,
-    pub(crate) max_enis: Option<u8>,
+    /// What is wanted of the pool.
+    pub(crate) policy: Policy,
     pub(crate) status: EngineStatus,
     pub(crate) plan: PlanStatus,
     pub(crate) subnets: Vec<SubnetStatus>,
@@ -26,12 +25,12 @@ pub(crate) struct View {
 
 impl View {
     /// Takes the view.
-    pub(crate) fn of(engine: &Engine, node: &NodeIdentity, settings: &Settings, now: Moment) -> Self {
+    pub(crate) fn of(engine: &Engine, node: &NodeIdentity, now: Moment) -> Self {
         Self {
             at: now,
             node: node.clone(),
             limits: engine.limits(),
-            max_enis: settings.policy.max_enis,
+            policy: engine.policy().clone(),
             status: engine.status(now),
             plan: engine.plan_status(now),
             subnets: engine.subnet_status(now),
@@ -42,7 +41,7 @@ impl View {
 
     /// Most ENIs that can be used on the default network card.
     pub(crate) fn most_enis(&self) -> u64 {
-        self.max_enis.map_or(self.limits.max_enis, |wanted| wanted.min(self.limits.max_enis)).into()
+        self.policy.max_enis.map_or(self.limits.max_enis, |wanted| wanted.min(self.limits.max_enis)).into()
     }
 
     /// Most addresses for pods that these can have, each taken singly.

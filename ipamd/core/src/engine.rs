@@ -240,6 +240,12 @@ impl Engine {
         &self.pool
     }
 
+    /// What is wanted of the pool now.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// What the instance allows.
     #[must_use]
     pub const fn limits(&self) -> Limits {

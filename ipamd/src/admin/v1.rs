@@ -9,7 +9,7 @@ use axum::{
 };
 use eni_proto::numbers::eni_table;
 use ipam_core::{
-    Lease, Placement,
+    Lease, Placement, Policy,
     engine::{AddressState, EniStatus},
     ports::{Interface, InterfaceKind},
 };
@@ -32,9 +32,12 @@ pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Resp
             Ok(view) => Json(enis(&view)).into_response(),
             Err(why) => super::unavailable(&why),
         },
-        "/v1/eni-configs" => Json(eni_config(settings)).into_response(),
         "/v1/networkutils-env-settings" => Json(network_settings(settings)).into_response(),
-        _ => Json(pool_settings(settings)).into_response(),
+        // They may have changed since the start; until it is complete they have not.
+        path => {
+            let policy = shared.view().await.map_or_else(|_| settings.policy.clone(), |view| view.policy);
+            Json(if path == "/v1/eni-configs" { eni_config(&policy) } else { pool_settings(&policy) }).into_response()
+        }
     }
 }
 
@@ -114,8 +117,8 @@ fn assignment(lease: &Lease) -> Value {
     })
 }
 
-fn eni_config(settings: &Settings) -> Value {
-    match &settings.policy.placement {
+fn eni_config(policy: &Policy) -> Value {
+    match &policy.placement {
         Placement::Custom(network) => json!(network.subnet.as_str()),
         Placement::Discover | Placement::NodeSubnet => json!("default"),
     }
@@ -144,8 +147,7 @@ fn network_settings(settings: &Settings) -> Value {
     })
 }
 
-fn pool_settings(settings: &Settings) -> Value {
-    let policy = &settings.policy;
+fn pool_settings(policy: &Policy) -> Value {
     json!({
         "WARM_IP_TARGET": policy.warm_addresses,
         "WARM_ENI_TARGET": policy.warm_enis,

@@ -84,7 +84,15 @@ Names marked AWS are those of amazon-vpc-cni-k8s and mean the same.
 
 /// The settings as a Markdown page.
 pub(crate) fn as_markdown() -> String {
+    let live: Vec<_> = table::LIVE.iter().map(|name| format!("`{name}`")).collect();
+    let live: Vec<_> = live.iter().map(String::as_str).collect();
     let mut text = INTRODUCTION.to_owned();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "\nThe file is read again every 20 s, and at once after SIGHUP. What has changed of these holds from then on:\n{}. A change of any other is told in the log and takes effect at the next start. A file that has become wrong changes nothing and is an error in the log.",
+        one_of(&live).replace(" or ", " and ")
+    );
     for (topic, settings) in TOPICS {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "\n## {topic}\n\n| name | AWS | accepts | default | meaning |\n|---|---|---|---|---|");

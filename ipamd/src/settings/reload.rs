@@ -1,12 +1,18 @@
-//! Follows the settings file while the daemon runs. What can be taken over at once is the level of the log; for the rest it is said that
-//! a restart is needed. A file that is wrong changes nothing, loudly: the settings of the start stay.
+//! Follows the settings file while the daemon runs. How large the pool is and the level of the log are taken over at once; for the rest it
+//! is said that a restart is needed. A file that is wrong changes nothing, loudly: the settings that hold stay.
 
 use std::time::Duration;
+
+use ipam_core::Policy;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 use super::{Mistakes, Settings, sources::Sources, table};
 use crate::{logging, metrics::METRICS};
 
-/// How often the file is read. A ConfigMap takes about a minute to arrive anyway.
+/// How often the file is read. A ConfigMap takes about a minute to arrive anyway; SIGHUP is heard at once.
 const PERIOD: Duration = Duration::from_secs(20);
 
 /// What a new file asks for.
@@ -17,15 +23,22 @@ enum News {
     /// Something that cannot be.
     Wrong(Mistakes),
     /// These settings are others than before.
-    Others(Vec<&'static str>),
+    Others(Vec<&'static str>, Box<Settings>),
 }
 
-/// Reads the file again and again for as long as the runtime lives.
-pub(crate) async fn follow(started_with: Sources) {
+/// Reads the file again and again for as long as the runtime lives, and tells `policies` of each change of the pool's.
+pub(crate) async fn follow(started_with: Sources, policies: watch::Sender<Policy>) {
     let mut known = started_with.clone();
     let mut last_wrong = None;
+    let mut hangups = signal(SignalKind::hangup()).ok();
     loop {
-        tokio::time::sleep(PERIOD).await;
+        let asked = async {
+            match &mut hangups {
+                Some(hangups) => drop(hangups.recv().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! { () = tokio::time::sleep(PERIOD) => {}, () = asked => last_wrong = None }
         let read = Sources::gather(started_with.command_line.clone(), started_with.environment.clone());
         match news(&known, &read) {
             News::Same => last_wrong = None,
@@ -35,10 +48,10 @@ pub(crate) async fn follow(started_with: Sources) {
                 last_wrong = Some(mistakes);
             }
             News::Wrong(_) => {}
-            News::Others(names) => {
+            News::Others(names, settings) => {
                 last_wrong = None;
+                take_over(&settings, &names, &policies);
                 if let Ok(sources) = read {
-                    take_over(&sources, &names);
                     known = sources;
                 }
             }
@@ -51,28 +64,58 @@ fn news(known: &Sources, read: &Result<Sources, Mistakes>) -> News {
         Ok(sources) => sources,
         Err(mistakes) => return News::Wrong(mistakes.clone()),
     };
-    if let Err(mistakes) = Settings::of(sources) {
-        return News::Wrong(mistakes);
-    }
+    let settings = match Settings::of(sources) {
+        Ok(settings) => settings,
+        Err(mistakes) => return News::Wrong(mistakes),
+    };
     let text = |sources: &Sources, name: &str| sources.get(name).map(|(text, _)| text.to_owned());
     let names = table::all().map(|setting| setting.name);
     let others: Vec<_> = names.filter(|name| text(known, name) != text(sources, name)).collect();
-    if others.is_empty() { News::Same } else { News::Others(others) }
+    if others.is_empty() { News::Same } else { News::Others(others, Box::new(settings)) }
 }
 
-fn take_over(sources: &Sources, names: &[&'static str]) {
-    const LEVEL: &str = "AWS_VPC_K8S_CNI_LOGLEVEL";
-    if let Some(settings) = Settings::of(sources).ok().filter(|_| names.contains(&LEVEL))
+fn take_over(settings: &Settings, names: &[&'static str], policies: &watch::Sender<Policy>) {
+    if names.contains(&table::LOG_LEVEL)
         && let Err(why) = logging::set_level(settings.log.level)
     {
         tracing::warn!(why, "the level of the log could not be changed");
     }
-    let later: Vec<_> = names.iter().filter(|name| **name != LEVEL).copied().collect();
+    policies.send_if_modified(|policy| {
+        let new = resized(policy, &settings.policy);
+        let differs = *policy != new;
+        *policy = new;
+        differs
+    });
+    let (now, later): (Vec<_>, Vec<_>) = names.iter().copied().partition(|name| table::is_live(name));
+    if !now.is_empty() {
+        tracing::info!(settings = now.join(", "), "the settings file has changed; this holds from now on");
+    }
     if !later.is_empty() {
         tracing::warn!(
             settings = later.join(", "),
             "the settings file has changed; this takes effect when ipamd is started again"
         );
+    }
+}
+
+/// The policy that the daemon runs with, as large as the new one wants it: [`table::LIVE`].
+fn resized(running: &Policy, new: &Policy) -> Policy {
+    let kept = running.clone();
+    Policy {
+        warm_enis: new.warm_enis,
+        warm_prefixes: new.warm_prefixes,
+        warm_addresses: new.warm_addresses,
+        minimum_addresses: new.minimum_addresses,
+        warm_auto: new.warm_auto,
+        max_enis: new.max_enis,
+        max_pods: new.max_pods,
+        cool_down: new.cool_down,
+        // What was made by them is there, or would be somewhere else.
+        mode: kept.mode,
+        placement: kept.placement,
+        cluster: kept.cluster,
+        further_cards: kept.further_cards,
+        access: kept.access,
     }
 }
 
@@ -93,6 +136,35 @@ mod tests {
         assert!(matches!(news(&known, &Ok(file(&[("WARM_IP_TARGET", "many")]))), News::Wrong(_)));
         assert!(matches!(news(&known, &Err(Mistakes(vec!["no TOML".to_owned()]))), News::Wrong(_)));
         let changed = file(&[("WARM_IP_TARGET", "4"), ("AWS_VPC_K8S_CNI_LOGLEVEL", "debug")]);
-        assert_eq!(news(&known, &Ok(changed)), News::Others(vec!["WARM_IP_TARGET", "AWS_VPC_K8S_CNI_LOGLEVEL"]));
+        let News::Others(names, settings) = news(&known, &Ok(changed)) else { panic!("nothing is new") };
+        assert_eq!(names, ["WARM_IP_TARGET", "AWS_VPC_K8S_CNI_LOGLEVEL"]);
+        assert_eq!((settings.policy.warm_addresses, settings.log.level), (4, "debug"));
+    }
+
+    #[test]
+    fn exactly_the_settings_that_are_called_live_change_the_policy() {
+        let running = Settings::of(&file(&[])).unwrap().policy;
+        let others = [
+            ("WARM_ENI_TARGET", "3"),
+            ("WARM_IP_TARGET", "3"),
+            ("MINIMUM_IP_TARGET", "3"),
+            ("WARM_PREFIX_TARGET", "3"),
+            ("WARM_TARGET", "auto"),
+            ("MAX_ENI", "2"),
+            ("MAX_PODS", "20"),
+            ("IP_COOLDOWN_PERIOD", "60"),
+            ("ENABLE_PREFIX_DELEGATION", "true"),
+            ("ENABLE_SUBNET_DISCOVERY", "false"),
+            ("CLUSTER_NAME", "shop"),
+            ("ENABLE_MULTI_NIC", "true"),
+            ("ENABLE_IMDS_ONLY_MODE", "true"),
+        ];
+        for (name, text) in others {
+            let new = Settings::of(&file(&[(name, text)])).unwrap().policy;
+            assert_ne!(new, running, "{name} is none of the pool's");
+            assert_eq!(resized(&running, &new) != running, table::is_live(name), "{name}");
+        }
+        let known: Vec<_> = others.map(|(name, _)| name).into_iter().chain([table::LOG_LEVEL]).collect();
+        assert!(table::LIVE.iter().all(|name| known.contains(name)), "one is not looked at here");
     }
 }

@@ -360,6 +360,27 @@ const LOGS: &[Setting] = &[
     ours("IPAMD_LOG_FORMAT", Word(&["text", "json"]), Default("text"), "json: each line of the log is a JSON object"),
 ];
 
+/// The level of the log.
+pub(crate) const LOG_LEVEL: &str = "AWS_VPC_K8S_CNI_LOGLEVEL";
+
+/// The settings that are taken over while the daemon runs, when they change in the settings file. All others wait for its next start.
+pub(crate) const LIVE: &[&str] = &[
+    "WARM_ENI_TARGET",
+    "WARM_IP_TARGET",
+    "MINIMUM_IP_TARGET",
+    "WARM_PREFIX_TARGET",
+    "WARM_TARGET",
+    "MAX_ENI",
+    "MAX_PODS",
+    "IP_COOLDOWN_PERIOD",
+    LOG_LEVEL,
+];
+
+/// Whether a setting is taken over while the daemon runs.
+pub(crate) fn is_live(name: &str) -> bool {
+    LIVE.contains(&name)
+}
+
 /// All settings, in the order of the reference.
 pub(crate) fn all() -> impl Iterator<Item = &'static Setting> {
     TOPICS.iter().flat_map(|(_, settings)| settings.iter())

@@ -155,8 +155,9 @@ fn wiring(sources: &Sources, lease: &Lease) -> Vec<Finding> {
 /// The lease against EC2.
 fn owner(sources: &Sources, lease: &Lease) -> Option<Finding> {
     sources.interfaces.as_ref().ok()?;
-    let what = match sources.owner(lease.address) {
-        Some(owner) if owner.id == lease.eni => return None,
+    let strange = |address: &IpAddr| sources.owner(*address).is_none_or(|owner| owner.id != lease.eni);
+    let address = lease.addresses.of_vpc().find(strange)?;
+    let what = match sources.owner(address) {
         Some(owner) => format!("{}: EC2 says that {} owns the address", subject(lease), owner.id),
         None => format!("{}: EC2 lists the address on no interface of this node", subject(lease)),
     };
@@ -171,7 +172,7 @@ fn owner(sources: &Sources, lease: &Lease) -> Option<Finding> {
 /// What the kernel has of pods that nobody has a lease for.
 fn nobodys(sources: &Sources) -> Vec<Finding> {
     let (Ok(leases), Ok(pods)) = (&sources.leases, &sources.pods) else { return Vec::new() };
-    let leased: BTreeSet<IpAddr> = leases.iter().map(|lease| lease.address.into()).collect();
+    let leased: BTreeSet<IpAddr> = leases.iter().flat_map(|lease| lease.addresses.all()).collect();
     let nobodys = |what: String| Finding {
         severity: Severity::Warning,
         what: format!("{what}, but no lease is on record"),
@@ -191,8 +192,8 @@ fn nobodys(sources: &Sources) -> Vec<Finding> {
 
 fn subject(lease: &Lease) -> String {
     match lease.pod.name.as_str() {
-        "" => format!("{} of {}", lease.address, lease.key),
-        _ => format!("{} of pod {}", lease.address, lease.pod),
+        "" => format!("{} of {}", lease.addresses, lease.key),
+        _ => format!("{} of pod {}", lease.addresses, lease.pod),
     }
 }
 

@@ -1,6 +1,10 @@
 //! `ipamd explain`: the way of a pod's packets in words and as a small drawing, from what the sources say right now.
 
-use std::{fmt::Write as _, net::Ipv4Addr, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+    process::ExitCode,
+};
 
 use eni_proto::{
     host_link_name,
@@ -44,8 +48,8 @@ pub(crate) async fn show(settings: &Settings, subject: &str, as_json: bool) -> E
 }
 
 fn is_meant(subject: &str, lease: &Lease) -> bool {
-    match subject.parse::<Ipv4Addr>() {
-        Ok(address) => lease.address == address,
+    match subject.parse::<IpAddr>() {
+        Ok(address) => lease.addresses.has(address),
         Err(_) => lease.pod.to_string() == subject,
     }
 }
@@ -67,7 +71,7 @@ impl<'a> Way<'a> {
         let links = sources.pods.iter().flat_map(|pods| &pods.links);
         let own = links.into_iter().find(|link| link.alias.as_ref().is_some_and(|alias| alias.key == lease.key));
         let planned = || host_link_name(&settings.veth_prefix, &lease.key, &lease.pod);
-        let owner = sources.owner(lease.address).and_then(|eni| {
+        let owner = lease.addresses.of_vpc().next().and_then(|address| sources.owner(address)).and_then(|eni| {
             let attachment = eni.attachment.as_ref()?;
             Some((attachment.device_index, eni.primary))
         });
@@ -118,6 +122,8 @@ impl<'a> Way<'a> {
 
     fn drawing(&self) -> String {
         let lease = self.lease;
+        let bits = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
+        let alone: Vec<_> = lease.addresses.all().map(|address| format!("{address}/{}", bits(address))).collect();
         let chosen = match self.is_on_primary() {
             true => "no mark: table main".to_owned(),
             false => format!(
@@ -131,17 +137,17 @@ impl<'a> Way<'a> {
             None => format!("{}  (EC2 did not confirm it)", lease.eni),
         };
         format!(
-            "  [ {} {}/32 ]  in the pod\n        |  default by {POD_GATEWAY}, which is the other end\n  [ {} ]  on the node\n        |  \
+            "  [ {} {} ]  in the pod\n        |  default by {POD_GATEWAY}, which is the other end\n  [ {} ]  on the node\n        |  \
              {chosen}\n  [ {eni} ]\n        |\n  [ VPC ]\n",
             lease.key.interface(),
-            lease.address,
+            alone.join(", "),
             self.host_link
         )
     }
 
     /// Where packets go, and how.
     fn words(&self) -> [(&'static str, String); 5] {
-        let (address, eni) = (self.lease.address, &self.lease.eni);
+        let (address, eni) = (self.lease.addresses, &self.lease.eni);
         let internet = match self.external_snat {
             true => format!("by {eni}, source {address}: translating it is somebody else's task (external SNAT)"),
             false => "by the primary interface, source translated to the node's address".to_owned(),
@@ -167,7 +173,8 @@ impl<'a> Way<'a> {
             "container-id": lease.key.container_id(),
             "interface": lease.key.interface(),
             "netns": lease.netns,
-            "address": lease.address,
+            "address": lease.addresses.of_vpc().next(),
+            "addresses": lease.addresses.all().collect::<Vec<_>>(),
             "eni": lease.eni.as_str(),
             "eni-confirmed-by-ec2": self.owner.is_some(),
             "mark": lease.eni_mark.value(),

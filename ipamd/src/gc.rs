@@ -34,8 +34,8 @@ pub(crate) async fn collect(
     let mut failure = None;
     for end in ends {
         match end.await.map_err(|_| Stopped)?? {
-            Ok(Some(_)) => released += 1,
-            Ok(None) => {}
+            Ok(addresses) if !addresses.is_empty() => released += 1,
+            Ok(_) => {}
             Err(refusal) => failure = Some(refusal),
         }
     }

@@ -195,7 +195,7 @@ pub(crate) fn host_plan(
         by_main: settings.external_services.iter().map(|cidr| network(*cidr)).collect::<Result<_, _>>()?,
         veth_prefix: settings.veth_prefix.clone(),
         mtu: settings.mtu,
-        ipv6: false,
+        ipv6: settings.policy.families.v6(),
     })
 }
 
@@ -214,7 +214,7 @@ pub(crate) fn eni_plan(
         card: attachment.card,
         mark: mark(attachment)?,
         mtu: settings.mtu,
-        ipv6: false,
+        ipv6: settings.policy.families.v6(),
         primary_v6: None,
     })
 }

@@ -1,7 +1,7 @@
 //! What the sources say of this node, for people who ask: database, kernel, EC2. Each is asked for itself, so that one that is
 //! away hides nothing but its own word. Nothing here changes anything.
 
-use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::Path};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::Path};
 
 use eni_datapath::{Difference, ExpectedEnd, ExpectedPod, PodState, WireError};
 use eni_proto::{PodKey, host_link_name};
@@ -88,7 +88,7 @@ fn wiring(lease: &Lease, settings: &Settings) -> Word<Wiring> {
     let expected = ExpectedPod {
         key: &lease.key,
         netns: Path::new(&lease.netns),
-        addresses: lease.address.into(),
+        addresses: lease.addresses,
         eni_mark: Some(lease.eni_mark),
         // Only the runtime's first interface has it, and a lease does not say which that was.
         default_route: lease.key.interface() == "eth0",
@@ -126,8 +126,8 @@ fn kernel_settings(pods: Option<&PodState>) -> Vec<Setting> {
 
 impl Sources {
     /// The ENI that EC2 says owns an address.
-    pub(crate) fn owner(&self, address: Ipv4Addr) -> Option<&Interface> {
-        let owns = |eni: &&Interface| eni.addresses().any(|own| own == address);
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<&Interface> {
+        let owns = |eni: &&Interface| eni.owns(address);
         self.interfaces.as_ref().ok()?.iter().find(owns)
     }
 }

@@ -245,7 +245,7 @@ impl Kube {
             let handle = handle.clone();
             tokio::spawn(async move {
                 let leases = handle.leases().await.unwrap_or_default();
-                let leases = leases.into_iter().map(|lease| (lease.key, lease.pod, lease.address.to_string()));
+                let leases = leases.into_iter().map(|lease| (lease.key, lease.pod, lease.addresses.to_string()));
                 annotate::follow(node, leases.collect(), notes).await;
             });
         }

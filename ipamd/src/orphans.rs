@@ -141,10 +141,10 @@ impl Watcher {
 
     async fn end(&self, lease: &Lease, seen_at: Moment) {
         match self.handle.reclaim(lease.key.clone(), seen_at, Ended::NamespaceGone).await {
-            Ok(Ok(Some(cooling))) => {
-                tracing::warn!(key = %lease.key, pod = %lease.pod, address = %cooling.address, netns = lease.netns, "the sandbox went without a DEL; its address was released");
+            Ok(Ok(released)) if !released.is_empty() => {
+                tracing::warn!(key = %lease.key, pod = %lease.pod, address = %lease.addresses, netns = lease.netns, "the sandbox went without a DEL; its address was released");
             }
-            Ok(Ok(None)) => tracing::info!(key = %lease.key, "the lease was asked for again, or has ended by itself"),
+            Ok(Ok(_)) => tracing::info!(key = %lease.key, "the lease was asked for again, or has ended by itself"),
             Ok(Err(refusal)) => {
                 tracing::error!(key = %lease.key, refusal = %refusal, "an orphan could not be released")
             }

@@ -8,7 +8,7 @@ mod kernel;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -43,8 +43,8 @@ use crate::{
 
 /// What the caller of an ADD hears.
 pub(crate) type AddAnswer = Result<Lease, Refusal>;
-/// What the caller of a DEL hears. None: there was no lease.
-pub(crate) type DelAnswer = Result<Option<CoolDown>, Refusal>;
+/// What the caller of a DEL hears: the addresses that rest now. Empty: there was no lease.
+pub(crate) type DelAnswer = Result<Vec<CoolDown>, Refusal>;
 
 enum Message {
     Event(Event),
@@ -251,7 +251,7 @@ struct Reconciler<E> {
     /// The ENIs as the database has them.
     kept: Vec<Interface>,
     /// Addresses of pods that EC2 does not list.
-    lost: BTreeSet<Ipv4Addr>,
+    lost: BTreeSet<IpAddr>,
     /// EC2 is not asked before.
     quiet_until: Instant,
     samples: Pace,
@@ -355,8 +355,8 @@ impl<E: Ec2> Reconciler<E> {
         if fresh {
             // Nobody listens only when lost namespaces cannot be watched.
             let _ = self.outside.granted.send(lease.netns.clone());
-            let Lease { key, pod, address, .. } = &lease;
-            let given = || News::Given { key: key.clone(), pod: pod.clone(), address: address.to_string() };
+            let Lease { key, pod, addresses, .. } = &lease;
+            let given = || News::Given { key: key.clone(), pod: pod.clone(), address: addresses.to_string() };
             self.outside.newsroom.tell(given);
         }
         let stored = self.outside.store.put(lease.clone());
@@ -365,11 +365,11 @@ impl<E: Ec2> Reconciler<E> {
         tokio::spawn(async move {
             let answer = match stored.await {
                 Ok(()) => {
-                    tracing::info!(key = %lease.key, pod = %lease.pod, address = %lease.address, eni = %lease.eni, fresh, "address given to pod");
+                    tracing::info!(key = %lease.key, pod = %lease.pod, address = %lease.addresses, eni = %lease.eni, fresh, "address given to pod");
                     Ok(lease)
                 }
                 Err(error) => {
-                    tracing::error!(key = %lease.key, address = %lease.address, error = %chain(&error), "lease could not be stored");
+                    tracing::error!(key = %lease.key, address = %lease.addresses, error = %chain(&error), "lease could not be stored");
                     if fresh {
                         handle.tell(Event::StoreFailed { key: lease.key });
                     }
@@ -395,41 +395,44 @@ impl<E: Ec2> Reconciler<E> {
 
     /// Stores the release, then answers. What the kernel may still have of the address is cleared beside that: it takes the kernel 10 ms
     /// and more, the address rests anyway, and a start clears what we did not get to.
-    fn release(&mut self, ticket: Option<Ticket>, key: PodKey, released: Option<CoolDown>) {
+    fn release(&mut self, ticket: Option<Ticket>, key: PodKey, released: Vec<CoolDown>) {
         let (why, reply) = ticket.and_then(|ticket| self.ends.remove(&ticket)).unzip();
         let why = why.unwrap_or(Ended::Del);
-        let Some(cooling) = released else {
+        if released.is_empty() {
             if let Some(reply) = reply {
-                let _ = reply.send(Ok(None));
+                let _ = reply.send(Ok(released));
             }
             return;
-        };
+        }
         self.outside.newsroom.tell(|| News::Ended { key: key.clone() });
-        let stored = self.outside.store.release(key.clone(), cooling.clone(), clock::now(), why);
+        let stored = self.outside.store.release(key.clone(), released.clone(), clock::now(), why);
         let (host, freed) = (self.outside.host.clone(), self.outside.released.clone());
-        let address = cooling.address.into();
+        let addresses: Vec<IpAddr> = released.iter().map(|cooling| cooling.address).collect();
         let begun = Instant::now();
         tokio::spawn(async move {
-            if let Err(error) = host.forget_address(address).await {
-                tracing::warn!(%address, error = %chain(&error), "released address could not be cleared from the kernel");
+            for address in addresses {
+                if let Err(error) = host.forget_address(address).await {
+                    tracing::warn!(%address, error = %chain(&error), "released address could not be cleared from the kernel");
+                }
+                // Nobody listens only when the daemon stops; the next one does it for all that rest.
+                let _ = freed.send(address);
             }
-            // Nobody listens only when the daemon stops; the next one does it for all that rest.
-            let _ = freed.send(address);
         });
         tokio::spawn(async move {
             let outcome = stored.await;
+            let address = released.iter().map(|cooling| cooling.address.to_string()).collect::<Vec<_>>().join(", ");
             match &outcome {
                 Ok(()) => {
                     METRICS.ends.add(why.as_str());
                     METRICS.del_seconds.add("lease", begun.elapsed());
-                    tracing::info!(key = %key, address = %cooling.address, why = why.as_str(), "address released")
+                    tracing::info!(key = %key, address, why = why.as_str(), "address released");
                 }
                 Err(error) => {
-                    tracing::error!(key = %key, address = %cooling.address, error = %chain(error), "release could not be stored");
+                    tracing::error!(key = %key, address, error = %chain(error), "release could not be stored");
                 }
             }
             if let Some(reply) = reply {
-                let _ = reply.send(outcome.map(|()| Some(cooling)).map_err(|error| store_refusal(&error)));
+                let _ = reply.send(outcome.map(|()| released).map_err(|error| store_refusal(&error)));
             }
         });
     }
@@ -442,7 +445,7 @@ impl Asker {
             Ok(lease) => {
                 let outcome = if fresh { "given" } else { "repeated" };
                 METRICS.add_results.add(outcome);
-                (Some((lease.address.to_string(), lease.eni.to_string())), outcome)
+                (Some((lease.addresses.to_string(), lease.eni.to_string())), outcome)
             }
             Err(refusal) => {
                 let stored = refusal.code != RefusalCode::StoreFailed;

@@ -108,7 +108,7 @@ impl Watcher {
         }
         match self.handle.reclaim(lease.key.clone(), seen_at, Ended::SandboxUnknown).await {
             Ok(Ok(released)) => {
-                tracing::warn!(key = %lease.key, pod = %lease.pod, address = %lease.address, released = released.is_some(), "the container runtime does not know the sandbox and no process lives in it; its address was released");
+                tracing::warn!(key = %lease.key, pod = %lease.pod, address = %lease.addresses, released = !released.is_empty(), "the container runtime does not know the sandbox and no process lives in it; its address was released");
             }
             Ok(Err(refusal)) => {
                 tracing::error!(key = %lease.key, refusal = %refusal, "a lost sandbox could not be released");

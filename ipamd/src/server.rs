@@ -133,7 +133,7 @@ impl Service {
 
     fn network(&self, lease: &Lease) -> PodNetwork {
         PodNetwork {
-            addresses: lease.address.into(),
+            addresses: lease.addresses,
             eni: lease.eni.to_string(),
             eni_mark: lease.eni_mark,
             mtu: self.settings.pod_mtu,
@@ -200,11 +200,15 @@ impl Ipam for Service {
         // A DEL does not wait for a start: the plugin leaves a note instead, which the start will read.
         let handle = self.handle(clock::now()).await.map_err(refused)?;
         let released = handle.del(key).await.map_err(stopping)?.map_err(refused)?;
-        let released_ipv4 = released.map(|cooling| cooling.address.to_string()).unwrap_or_default();
+        let of = |ipv4: bool| {
+            let address = released.iter().map(|cooling| cooling.address).find(|address| address.is_ipv4() == ipv4);
+            wire::text(address)
+        };
+        let (released_ipv4, released_ipv6) = (of(true), of(false));
         if link_left {
             self.links_left.notify_one();
         }
-        Ok(Response::new(wire::DelReply { released_ipv4, removes_left: link_left, ..Default::default() }))
+        Ok(Response::new(wire::DelReply { released_ipv4, released_ipv6, removes_left: link_left }))
     }
 
     async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckReply>, Status> {

@@ -235,7 +235,7 @@ async fn begin(
     let enis = Descriptions { access: policy.access, ec2: &*ec2, imds: &imds, node: &node };
     let sources = Sources { settings: &settings, host: &host, enis, store: &store, stage, newsroom: &newsroom };
     let Recovered { leases, cooling } = sources.recover(recorded, &known.interfaces).await;
-    let released = connections::start(cooling.iter().map(|cooling| cooling.address.into()).collect());
+    let released = connections::start(cooling.iter().map(|cooling| cooling.address).collect());
     let start = engine::Start {
         node: node.clone(),
         policy: policy.clone(),

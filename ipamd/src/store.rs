@@ -9,9 +9,9 @@ mod forms;
 mod history;
 mod schema;
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, time::Duration};
 
-use eni_proto::{EniMark, Pod, PodKey};
+use eni_proto::{EniMark, Pod, PodAddresses, PodKey};
 use ipam_core::{
     Action, CoolDown, IntentId, Lease, Limits, Moment, SubnetId,
     ports::{Cidr4, Interface, NodeIdentity},
@@ -101,7 +101,7 @@ type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
 #[derive(Debug)]
 enum LeaseWrite {
     Put(Box<Lease>),
-    Release { key: PodKey, cooling: CoolDown, at: Moment, why: Ended },
+    Release { key: PodKey, cooling: Vec<CoolDown>, at: Moment, why: Ended },
     Cool(CoolDown),
     ForgetCooled { now: Moment },
     Prune { oldest: Moment, most_rows: u32 },
@@ -142,12 +142,12 @@ impl Store {
         Self::queue(&self.leases, LeaseWrite::Put(Box::new(lease)))
     }
 
-    /// Queues the end of a lease together with its place in the history and the cool-down of its address. Queued in the order of
+    /// Queues the end of a lease together with its place in the history and the cool-downs of its addresses. Queued in the order of
     /// the calls. Repeatable.
     pub(crate) fn release(
         &self,
         key: PodKey,
-        cooling: CoolDown,
+        cooling: Vec<CoolDown>,
         at: Moment,
         why: Ended,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
@@ -288,10 +288,9 @@ async fn begin_boot(
         sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'").fetch_optional(&mut *transaction).await?;
     let same = before.as_deref() == Some(boot_id);
     if !same {
-        sqlx::query("INSERT OR REPLACE INTO cooling (address, until_ms) SELECT address, ? FROM leases")
-            .bind(millis(cool_until))
-            .execute(&mut *transaction)
-            .await?;
+        let all = "INSERT OR REPLACE INTO cooling (address, until_ms) \
+                   SELECT address, ?1 FROM leases UNION ALL SELECT ipv6, ?1 FROM leases WHERE ipv6 <> ''";
+        sqlx::query(all).bind(millis(cool_until)).execute(&mut *transaction).await?;
         history::keep(&mut transaction, None, now, Ended::Reboot).await?;
         sqlx::query("DELETE FROM leases").execute(&mut *transaction).await?;
         // The instance may have another type.
@@ -342,11 +341,20 @@ fn read_lease(row: &SqliteRow) -> Result<Lease, sqlx::Error> {
         key: PodKey::new(text("network")?, text("container_id")?, text("interface")?).map_err(decode)?,
         pod: Pod { namespace: text("namespace")?.into(), name: text("pod")?.into(), uid: text("uid")?.into() },
         netns: text("netns")?.into(),
-        address: text("address")?.parse().map_err(decode)?,
+        addresses: addresses(text("address")?, text("ipv6")?)?,
         eni: text("eni")?.parse().map_err(decode)?,
         eni_mark: mark.ok_or_else(|| sqlx::Error::Protocol("eni_mark is outside 0..=0x7f".to_owned()))?,
         since: moment(row.try_get("since_ms")?),
     })
+}
+
+/// `address` is of either family; `ipv6` is empty unless the pod has both.
+fn addresses(address: &str, ipv6: &str) -> Result<PodAddresses, sqlx::Error> {
+    match (address.parse().map_err(decode)?, ipv6) {
+        (IpAddr::V4(ipv4), "") => Ok(ipv4.into()),
+        (IpAddr::V4(ipv4), ipv6) => Ok(PodAddresses::Dual(ipv4, ipv6.parse().map_err(decode)?)),
+        (IpAddr::V6(ipv6), _) => Ok(ipv6.into()),
+    }
 }
 
 fn read_cooling(row: &SqliteRow) -> Result<CoolDown, sqlx::Error> {
@@ -405,9 +413,10 @@ async fn write_lease(connection: &mut SqliteConnection, write: &LeaseWrite) -> R
             // The key may be there already (same key, same answer); another key's address must not be (I1).
             sqlx::query(
                 "INSERT INTO leases \
-                 (network, container_id, interface, namespace, pod, uid, netns, address, eni, eni_mark, since_ms) \
-                 VALUES (?,?,?,?,?,?,?,?,?,?,?) \
+                 (network, container_id, interface, namespace, pod, uid, netns, address, ipv6, eni, eni_mark, since_ms) \
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?) \
                  ON CONFLICT (network, container_id, interface) DO UPDATE SET address = excluded.address, \
+                 ipv6 = excluded.ipv6, \
                  eni = excluded.eni, eni_mark = excluded.eni_mark, netns = excluded.netns",
             )
             .bind(lease.key.network())
@@ -417,7 +426,8 @@ async fn write_lease(connection: &mut SqliteConnection, write: &LeaseWrite) -> R
             .bind(&lease.pod.name)
             .bind(&lease.pod.uid)
             .bind(&lease.netns)
-            .bind(lease.address.to_string())
+            .bind(lease.addresses.all().next().map(|address| address.to_string()))
+            .bind(lease.addresses.all().nth(1).map_or_else(String::new, |address| address.to_string()))
             .bind(lease.eni.as_str())
             .bind(i64::from(lease.eni_mark.value()))
             .bind(millis(lease.since))
@@ -437,7 +447,7 @@ async fn write_lease(connection: &mut SqliteConnection, write: &LeaseWrite) -> R
 async fn release(
     connection: &mut SqliteConnection,
     key: &PodKey,
-    cooling: &CoolDown,
+    cooling: &[CoolDown],
     at: Moment,
     why: Ended,
 ) -> Result<(), sqlx::Error> {
@@ -448,7 +458,10 @@ async fn release(
         .bind(key.interface())
         .execute(&mut *connection)
         .await?;
-    cool(connection, cooling).await
+    for one in cooling {
+        cool(&mut *connection, one).await?;
+    }
+    Ok(())
 }
 
 async fn cool(connection: &mut SqliteConnection, cooling: &CoolDown) -> Result<(), sqlx::Error> {

@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, fmt::Display, net::Ipv4Addr, str::FromStr};
 
 use aws_sdk_ec2::{
-    operation::assign_private_ip_addresses::AssignPrivateIpAddressesOutput,
+    operation::{
+        assign_ipv6_addresses::AssignIpv6AddressesOutput, assign_private_ip_addresses::AssignPrivateIpAddressesOutput,
+    },
     types::{InstanceType, InstanceTypeHypervisor, InstanceTypeInfo, NetworkInterface, NetworkInterfaceType, Tag},
 };
 use ipam_core::{
     EniId, Limits, SecurityGroupId,
     policy::MAX_CARDS,
-    ports::{Attachment, Cidr4, Holdings, Interface, InterfaceKind, Subnet},
+    ports::{Attachment, Cidr4, Cidr6, Holdings, Interface, InterfaceKind, PREFIX6_BITS, Subnet},
 };
 
 /// An answer that cannot be right, by thing and field.
@@ -57,6 +59,7 @@ fn small(field: Field, value: Option<i32>) -> Result<u8, BadField> {
 
 const PRIMARY: Field = Field("PrivateIpAddress", "an IPv4 address");
 const ADDRESSES: Field = Field("PrivateIpAddresses", "IPv4 addresses, the primary among them");
+const PREFIX6: Field = Field("Ipv6Prefix", "a /80 without host bits");
 const PREFIX: Field = Field("Ipv4Prefix", "a /28 without host bits");
 const ENI: Field = Field("NetworkInterfaceId", "an id as eni-0123abcd");
 const MAC: Field = Field("MacAddress", "six bytes as 02:00:00:00:00:01");
@@ -98,6 +101,7 @@ fn read_interface(eni: &NetworkInterface) -> Result<Interface, BadField> {
         primary,
         secondary,
         prefixes: prefixes(eni)?,
+        prefixes6: prefixes6(eni)?,
         kind: kind(eni.interface_type()),
         security_groups: groups(eni)?,
         attachment: attachment(eni)?,
@@ -111,6 +115,20 @@ fn prefixes(eni: &NetworkInterface) -> Result<Vec<Cidr4>, BadField> {
     prefixes.sort_unstable();
     prefixes.dedup();
     Ok(prefixes)
+}
+
+fn prefixes6(eni: &NetworkInterface) -> Result<Vec<Cidr6>, BadField> {
+    let mut prefixes =
+        eni.ipv6_prefixes().iter().map(|one| prefix6(one.ipv6_prefix())).collect::<Result<Vec<_>, _>>()?;
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    Ok(prefixes)
+}
+
+/// Reads a delegated IPv6 prefix, always a /80.
+fn prefix6(text: Option<&str>) -> Result<Cidr6, BadField> {
+    let text = text.ok_or(PREFIX6.absent())?;
+    text.parse().ok().filter(|cidr: &Cidr6| cidr.prefix == PREFIX6_BITS).ok_or_else(|| PREFIX6.is(text))
 }
 
 /// Reads a delegated prefix, always a /28: a larger one would give addresses to pods that are not ours.
@@ -161,9 +179,17 @@ pub(crate) fn assigned(answer: &AssignPrivateIpAddressesOutput) -> Result<Holdin
     let addresses = answer.assigned_private_ip_addresses().iter();
     let addresses = addresses.map(|one| parsed(ASSIGNED, one.private_ip_address()));
     let prefixes = answer.assigned_ipv4_prefixes().iter().map(|one| prefix(one.ipv4_prefix()));
-    let holdings = addresses
-        .collect::<Result<Vec<_>, _>>()
-        .and_then(|addresses| Ok(Holdings { addresses, prefixes: prefixes.collect::<Result<Vec<_>, _>>()? }));
+    let holdings = addresses.collect::<Result<Vec<_>, _>>().and_then(|addresses| {
+        Ok(Holdings { addresses, prefixes: prefixes.collect::<Result<Vec<_>, _>>()?, prefixes6: Vec::new() })
+    });
+    holdings.map_err(|field| of(answer.network_interface_id(), field))
+}
+
+/// Reads the IPv6 prefixes that an answer lists as new.
+pub(crate) fn assigned6(answer: &AssignIpv6AddressesOutput) -> Result<Holdings, BadAnswer> {
+    let prefixes = answer.assigned_ipv6_prefixes().iter().map(|text| prefix6(Some(text)));
+    let holdings = prefixes.collect::<Result<Vec<_>, _>>();
+    let holdings = holdings.map(|prefixes6| Holdings { prefixes6, ..Holdings::default() });
     holdings.map_err(|field| of(answer.network_interface_id(), field))
 }
 

@@ -130,6 +130,20 @@ fn own_interfaces(instance: &InstanceId, described: &[NetworkInterface]) -> Ec2R
     Ok(found.into_values().collect())
 }
 
+impl AwsEc2 {
+    async fn assign_prefix6(&self, eni: &EniId) -> Ec2Result<Holdings> {
+        const ACTION: &str = "AssignIpv6Addresses";
+        self.throttle.wait(ACTION).await;
+        let request = self.client.assign_ipv6_addresses().network_interface_id(eni.as_str()).ipv6_prefix_count(1);
+        let answer = request.send().await.map_err(|error| self.failed(ACTION, &error))?;
+        let given = convert::assigned6(&answer).map_err(|error| unusable(ACTION, error))?;
+        match given.prefixes6.len() {
+            1 => Ok(given),
+            told => Err(unusable(ACTION, format!("asked for 1 prefix and told of {told}; expected 1"))),
+        }
+    }
+}
+
 impl Ec2 for AwsEc2 {
     async fn interfaces(&self, instance: &InstanceId, scope: Scope) -> Ec2Result<Vec<Interface>> {
         let tag = format!("tag:{TAG_INSTANCE}");
@@ -178,7 +192,9 @@ impl Ec2 for AwsEc2 {
         let (addresses, prefixes) = match new.amount {
             Amount::Addresses(count) => (Some(count.into()).filter(|count| *count > 0), None),
             Amount::Prefixes(count) => (None, Some(count.into()).filter(|count| *count > 0)),
+            Amount::Prefix6 => (None, None),
         };
+        let prefix6 = new.prefix6 || new.amount == Amount::Prefix6;
         let answer = self
             .client
             .create_network_interface()
@@ -187,6 +203,7 @@ impl Ec2 for AwsEc2 {
             .set_groups(groups)
             .set_secondary_private_ip_address_count(addresses)
             .set_ipv4_prefix_count(prefixes)
+            .set_ipv6_prefix_count(prefix6.then_some(1))
             .description(&new.description)
             .tag_specifications(
                 TagSpecification::builder().resource_type(ResourceType::NetworkInterface).set_tags(Some(tags)).build(),
@@ -238,17 +255,22 @@ impl Ec2 for AwsEc2 {
 
     async fn assign(&self, eni: &EniId, amount: Amount) -> Ec2Result<Holdings> {
         const ACTION: &str = "AssignPrivateIpAddresses";
+        if amount == Amount::Prefix6 {
+            return self.assign_prefix6(eni).await;
+        }
         self.throttle.wait(ACTION).await;
         let request = self.client.assign_private_ip_addresses().network_interface_id(eni.as_str());
         let request = match amount {
             Amount::Addresses(count) => request.secondary_private_ip_address_count(count.into()),
             Amount::Prefixes(count) => request.ipv4_prefix_count(count.into()),
+            Amount::Prefix6 => request,
         };
         let answer = request.send().await.map_err(|error| self.failed(ACTION, &error))?;
         let given = convert::assigned(&answer).map_err(|error| unusable(ACTION, error))?;
         let (told, asked) = match amount {
             Amount::Addresses(count) => (given.addresses.len(), count),
             Amount::Prefixes(count) => (given.prefixes.len(), count),
+            Amount::Prefix6 => (given.prefixes6.len(), 1),
         };
         if told < usize::from(asked) {
             return Err(unusable(ACTION, format!("asked for {asked} and told of {told}; expected all or none")));

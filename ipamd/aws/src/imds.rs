@@ -103,6 +103,10 @@ impl AwsImds {
             Some(_) => self.list(&format!("{own}/ipv4-prefix"), "networks of /28", prefix).await?,
             None => Vec::new(),
         };
+        let prefixes6 = match self.optional(&format!("{own}/ipv6-prefix")).await? {
+            Some(_) => self.list(&format!("{own}/ipv6-prefix"), "networks of /80", |line| line.parse().ok()).await?,
+            None => Vec::new(),
+        };
         let card = self.optional(&format!("{own}/network-card")).await?;
         let attachment = Attachment {
             id: unseen_attachment(&own)?,
@@ -120,6 +124,7 @@ impl AwsImds {
             primary,
             secondary,
             prefixes,
+            prefixes6,
             kind: InterfaceKind::Plain,
             security_groups: self.list(&format!("{own}/security-group-ids"), ID, group).await?,
             attachment: Some(attachment),

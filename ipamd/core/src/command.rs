@@ -1,6 +1,6 @@
 //! What the engine is told and what it answers: the only two languages between deciding and doing.
 
-use std::{collections::BTreeSet, fmt, net::Ipv4Addr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use eni_proto::{Pod, PodKey, Refusal};
 
@@ -120,7 +120,7 @@ pub enum Event {
         /// When it was asked.
         asked_at: Moment,
         /// The addresses of the pods' host links and routes. An error says why they could not be read.
-        holds: Result<BTreeSet<Ipv4Addr>, String>,
+        holds: Result<BTreeSet<IpAddr>, String>,
     },
     /// The primary ENI has other security groups than before: the ENIs that we manage follow.
     SecurityGroups {
@@ -174,8 +174,8 @@ pub enum Command {
         ticket: Option<Ticket>,
         /// Whose lease it was.
         key: PodKey,
-        /// What was released. Absent: the key was not known.
-        released: Option<CoolDown>,
+        /// What was released, IPv4 first. Empty: the key was not known.
+        released: Vec<CoolDown>,
     },
     /// Ask EC2 for ENIs of this node, then report [`Event::Observed`] or [`Event::ObserveFailed`].
     Observe {
@@ -216,6 +216,8 @@ pub enum Action {
         security_groups: Vec<SecurityGroupId>,
         /// What to ask for.
         amount: Amount,
+        /// Whether to ask for a /80 prefix of IPv6 too.
+        prefix6: bool,
     },
     /// Attach an ENI of ours to this node at a free device index.
     Attach {

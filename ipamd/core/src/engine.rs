@@ -287,7 +287,7 @@ impl Engine {
             Event::Cancel { ticket } => self.queue.retain(|waiter| waiter.ticket != ticket),
             Event::Del { ticket, key } => self.del(now, ticket, key, commands),
             Event::Reclaim { ticket, key, seen_at } => {
-                let released = if self.answered_since(&key, seen_at) { None } else { self.end(now, &key) };
+                let released = if self.answered_since(&key, seen_at) { Vec::new() } else { self.end(now, &key) };
                 commands.push(Command::Release { ticket: Some(ticket), key, released });
             }
             Event::StoreFailed { key } => self.store_failed(now, key, commands),

@@ -1,8 +1,8 @@
 //! A pod's hold on an address.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use eni_proto::{EniMark, Pod, PodKey};
+use eni_proto::{EniMark, Pod, PodAddresses, PodKey};
 
 use crate::{EniId, Moment};
 
@@ -15,9 +15,9 @@ pub struct Lease {
     pub pod: Pod,
     /// Path of the sandbox's network namespace, as the runtime gave it.
     pub netns: String,
-    /// The address.
-    pub address: Ipv4Addr,
-    /// The ENI that owns the address.
+    /// The addresses.
+    pub addresses: PodAddresses,
+    /// The ENI that owns the addresses.
     pub eni: EniId,
     /// That ENI's mark.
     pub eni_mark: EniMark,
@@ -29,7 +29,7 @@ pub struct Lease {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoolDown {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// From this moment on it may be given out again.
     pub until: Moment,
 }

@@ -24,4 +24,4 @@ pub use command::{Action, Command, Done, Event, IntentId, Ticket};
 pub use ids::{AttachmentId, EniId, InstanceId, MacAddress, SecurityGroupId, SubnetId, VpcId};
 pub use lease::{CoolDown, Lease};
 pub use moment::Moment;
-pub use policy::{Access, CustomNetwork, Limits, Mode, Placement, Policy};
+pub use policy::{Access, CustomNetwork, Families, Limits, Mode, Placement, Policy};

@@ -130,10 +130,15 @@ pub fn plan(question: &Question<'_>) -> Plan {
         }
         return plan;
     }
-    if short > 0 || planner.lacks_places() {
-        planner.grow(short, &mut plan);
+    if question.policy.families.v6() {
+        planner.give_prefixes6(&mut plan);
     }
-    planner.shrink(short, &mut plan);
+    if question.policy.families.v4() {
+        if short > 0 || planner.lacks_places() {
+            planner.grow(short, &mut plan);
+        }
+        planner.shrink(short, &mut plan);
+    }
     planner.clean_up(short, &mut plan);
     planner.tie_to_instance(&mut plan);
     planner.follow_groups(&mut plan);

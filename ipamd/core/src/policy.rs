@@ -28,6 +28,8 @@ pub struct Policy {
     pub max_pods: Option<u16>,
     /// `ENABLE_PREFIX_DELEGATION`: whether to hold addresses in prefixes.
     pub mode: Mode,
+    /// `ENABLE_IPv4`, `ENABLE_IPv6`: what addresses pods have.
+    pub families: Families,
     /// Where new ENIs live.
     pub placement: Placement,
     /// `CLUSTER_NAME`: subnets that are tagged for other clusters only are left alone. Empty: not set, any tag will do.
@@ -48,6 +50,32 @@ pub enum Mode {
     Addresses,
     /// /28 prefixes; single addresses only while a subnet has no free /28.
     Prefixes,
+}
+
+/// What addresses pods have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Families {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6, of the /80 prefix of the primary ENI: no other one is needed.
+    V6,
+    /// Both, by the same ENI. How many pods there can be, IPv4 decides.
+    Dual,
+}
+
+impl Families {
+    /// Whether pods have an IPv4 address of the VPC.
+    #[must_use]
+    pub const fn v4(self) -> bool {
+        matches!(self, Self::V4 | Self::Dual)
+    }
+
+    /// Whether pods have an IPv6 address of the VPC.
+    #[must_use]
+    pub const fn v6(self) -> bool {
+        matches!(self, Self::V6 | Self::Dual)
+    }
 }
 
 /// In which subnets new ENIs live.
@@ -96,6 +124,7 @@ impl Default for Policy {
             max_enis: None,
             max_pods: None,
             mode: Mode::default(),
+            families: Families::default(),
             placement: Placement::default(),
             cluster: String::new(),
             further_cards: false,

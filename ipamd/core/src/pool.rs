@@ -2,10 +2,12 @@
 //!
 //! The state of an address is derived and never stored twice: held by a lease, resting until a moment, or free.
 
+mod of_prefix;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
@@ -109,14 +111,14 @@ pub struct Pool {
     further_cards: bool,
     enis: BTreeMap<EniId, Eni>,
     leases: BTreeMap<PodKey, Lease>,
-    held: BTreeMap<Ipv4Addr, PodKey>,
-    cooling: BTreeMap<Ipv4Addr, Moment>,
+    held: BTreeMap<IpAddr, PodKey>,
+    cooling: BTreeMap<IpAddr, Moment>,
     /// Addresses that EC2 has been asked to take back: listed perhaps, but no longer ours to give.
     leaving: BTreeSet<Ipv4Addr>,
     /// Addresses that the kernel has for a pod which nobody knows: never given out, never given back.
-    stray: BTreeSet<Ipv4Addr>,
+    stray: BTreeSet<IpAddr>,
     /// Since when an address is free, for late reuse. Absent: it was never used.
-    free_since: BTreeMap<Ipv4Addr, Moment>,
+    free_since: BTreeMap<IpAddr, Moment>,
 }
 
 impl Pool {
@@ -176,24 +178,30 @@ impl Pool {
 
     /// Puts a lease on record; it replaces one of the same key.
     pub(crate) fn hold(&mut self, lease: Lease) {
-        self.cooling.remove(&lease.address);
-        self.free_since.remove(&lease.address);
-        self.held.insert(lease.address, lease.key.clone());
+        for address in lease.addresses.all() {
+            self.cooling.remove(&address);
+            self.free_since.remove(&address);
+            self.held.insert(address, lease.key.clone());
+        }
         self.leases.insert(lease.key.clone(), lease);
     }
 
-    /// Ends a lease; its address rests until `until`.
+    /// Ends a lease; its addresses rest until `until`.
     pub(crate) fn end(&mut self, key: &PodKey, until: Moment) -> Option<Lease> {
         let lease = self.leases.remove(key)?;
-        self.held.remove(&lease.address);
-        self.rest(lease.address, until);
+        for address in lease.addresses.all() {
+            self.held.remove(&address);
+            self.rest(address, until);
+        }
         Some(lease)
     }
 
     /// Lets an address rest until `until`.
-    pub(crate) fn rest(&mut self, address: Ipv4Addr, until: Moment) {
+    pub(crate) fn rest(&mut self, address: IpAddr, until: Moment) {
         self.cooling.insert(address, until);
-        self.free_since.insert(address, until);
+        if address.is_ipv4() {
+            self.free_since.insert(address, until);
+        }
     }
 
     /// Forgets cool-downs that are over.
@@ -203,25 +211,26 @@ impl Pool {
 
     /// Whether a pod holds the address.
     #[must_use]
-    pub fn is_held(&self, address: Ipv4Addr) -> bool {
-        self.held.contains_key(&address)
+    pub fn is_held(&self, address: impl Into<IpAddr>) -> bool {
+        self.held.contains_key(&address.into())
     }
 
     /// Whose the address is. Absent: no pod holds it.
     #[must_use]
-    pub fn holder(&self, address: Ipv4Addr) -> Option<&PodKey> {
-        self.held.get(&address)
+    pub fn holder(&self, address: impl Into<IpAddr>) -> Option<&PodKey> {
+        self.held.get(&address.into())
     }
 
     /// Until when the address rests. Absent: it does not.
     #[must_use]
-    pub fn rests_until(&self, address: Ipv4Addr) -> Option<Moment> {
-        self.cooling.get(&address).copied()
+    pub fn rests_until(&self, address: impl Into<IpAddr>) -> Option<Moment> {
+        self.cooling.get(&address.into()).copied()
     }
 
     /// Whether a pod holds the address, or it still rests, or the kernel has it for somebody.
     #[must_use]
-    pub fn is_taken(&self, address: Ipv4Addr) -> bool {
+    pub fn is_taken(&self, address: impl Into<IpAddr>) -> bool {
+        let address = address.into();
         self.held.contains_key(&address) || self.cooling.contains_key(&address) || self.stray.contains(&address)
     }
 
@@ -248,12 +257,12 @@ impl Pool {
     }
 
     /// Takes over what the kernel says its pods have. What has no lease is a stray, also while it rests.
-    pub(crate) fn kernel_holds(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
+    pub(crate) fn kernel_holds(&mut self, addresses: &BTreeSet<IpAddr>) {
         self.stray = addresses.iter().copied().filter(|address| !self.held.contains_key(address)).collect();
     }
 
     /// Addresses that the kernel has for a pod which nobody knows, sorted.
-    pub fn strays(&self) -> impl Iterator<Item = Ipv4Addr> {
+    pub fn strays(&self) -> impl Iterator<Item = IpAddr> {
         self.stray.iter().copied()
     }
 
@@ -267,10 +276,10 @@ impl Pool {
         self.leaving.retain(|address| !addresses.contains(address));
     }
 
-    /// How many addresses of an ENI pods hold.
+    /// How many IPv4 addresses of an ENI pods hold.
     #[must_use]
     pub fn held_on(&self, eni: &Eni) -> usize {
-        eni.interface.addresses().filter(|address| self.held.contains_key(address)).count()
+        eni.interface.addresses().filter(|address| self.is_held(*address)).count()
     }
 
     /// How many addresses of an ENI are held or rest: none of them may go.
@@ -278,13 +287,15 @@ impl Pool {
     pub fn taken_on(&self, eni: &Eni) -> usize {
         let listed = eni.interface.addresses().filter(|address| self.is_taken(*address)).count();
         // A lease whose address EC2 does not list (any more) keeps its ENI all the same.
-        let unlisted =
-            self.leases.values().filter(|lease| lease.eni == eni.interface.id && !eni.interface.has(lease.address));
-        listed + unlisted.count()
+        let unlisted = self
+            .leases
+            .values()
+            .filter(|lease| lease.eni == eni.interface.id && !lease.addresses.all().any(|own| eni.interface.owns(own)));
+        listed + unlisted.count() + self.taken_of_prefixes6(eni).count()
     }
 
     /// Addresses that rest, and until when.
-    pub fn cooling(&self) -> impl Iterator<Item = (Ipv4Addr, Moment)> {
+    pub fn cooling(&self) -> impl Iterator<Item = (IpAddr, Moment)> {
         self.cooling.iter().map(|(address, until)| (*address, *until))
     }
 
@@ -300,8 +311,9 @@ impl Pool {
         ends
     }
 
-    fn cooling_on<'a>(&'a self, eni: &'a Eni) -> impl Iterator<Item = Ipv4Addr> + 'a {
-        self.cooling.keys().copied().filter(|address| eni.interface.has(*address))
+    /// Of IPv4 only: of IPv6 there are always others.
+    fn cooling_on<'a>(&'a self, eni: &'a Eni) -> impl Iterator<Item = IpAddr> + 'a {
+        self.cooling.keys().copied().filter(|address| address.is_ipv4() && eni.interface.owns(*address))
     }
 
     /// Cooling addresses that belong to the node's ENIs.
@@ -337,8 +349,8 @@ impl Pool {
         });
         let picks = blocks.filter_map(|(eni, on_eni, is_prefix, block)| {
             let free = block.iter().filter(|address| self.is_free(**address));
-            let address = *free.min_by_key(|address| (self.free_since.get(address), **address))?;
-            let in_block = block.iter().filter(|address| self.held.contains_key(address)).count();
+            let address = *free.min_by_key(|address| (self.free_since.get(&IpAddr::V4(**address)), **address))?;
+            let in_block = block.iter().filter(|address| self.is_held(**address)).count();
             let rank = (is_prefix == prefixes_first, on_eni, Reverse(eni.device_index()), in_block, Reverse(address));
             Some((rank, eni, address))
         });

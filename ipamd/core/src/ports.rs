@@ -2,7 +2,13 @@
 //!
 //! One honest implementation each: `ipam-aws` for the real thing, `ec2-sim` for the simulated one.
 
-use std::{collections::BTreeMap, fmt, future::Future, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use crate::{AttachmentId, EniId, InstanceId, Limits, MacAddress, SecurityGroupId, SubnetId, VpcId};
 
@@ -33,6 +39,56 @@ impl Cidr4 {
 impl fmt::Display for Cidr4 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+/// An IPv6 network: address of the network and length of its prefix, 0 to 128.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cidr6 {
+    /// First address of the network; host bits are zero.
+    pub network: Ipv6Addr,
+    /// Length of the prefix in bits, 0 to 128.
+    pub prefix: u8,
+}
+
+impl Cidr6 {
+    /// Whether the address lies in the network.
+    #[must_use]
+    pub fn contains(self, address: Ipv6Addr) -> bool {
+        (self.network..=self.last()).contains(&address)
+    }
+
+    /// The last address of the network.
+    #[must_use]
+    pub fn last(self) -> Ipv6Addr {
+        let host_bits = u128::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+        Ipv6Addr::from_bits(self.network.to_bits() | host_bits)
+    }
+}
+
+impl fmt::Display for Cidr6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+/// Text that is no IPv6 network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a network as 2600:1f00:0:1::/80")]
+pub struct InvalidCidr6(String);
+
+impl FromStr for Cidr6 {
+    type Err = InvalidCidr6;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCidr6> {
+        let parse = || {
+            let (network, prefix) = text.split_once('/')?;
+            let (network, prefix) = (network.parse().ok()?, prefix.parse().ok().filter(|bits| *bits <= 128)?);
+            let found = Self { network, prefix };
+            let host_bits = u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            (network.to_bits() & host_bits == 0).then_some(found)
+        };
+        parse().ok_or_else(|| InvalidCidr6(text.to_owned()))
     }
 }
 
@@ -78,6 +134,8 @@ pub struct Interface {
     pub secondary: Vec<Ipv4Addr>,
     /// Prefixes delegated to it, each a /28, sorted, unique. Every address of a prefix can be a pod's.
     pub prefixes: Vec<Cidr4>,
+    /// IPv6 prefixes delegated to it, each a /80, sorted, unique. Every address of one can be a pod's.
+    pub prefixes6: Vec<Cidr6>,
     /// What it is for.
     pub kind: InterfaceKind,
     /// Its security groups, sorted.
@@ -92,6 +150,15 @@ impl Interface {
     /// All addresses that pods can have: the secondary ones, then those of the prefixes.
     pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.secondary.iter().copied().chain(self.prefixes.iter().flat_map(|prefix| prefix.addresses()))
+    }
+
+    /// Whether the address is its own to give to a pod, in either family.
+    #[must_use]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.has(address),
+            IpAddr::V6(address) => self.prefixes6.iter().any(|prefix| prefix.contains(address)),
+        }
     }
 
     /// Whether the address is one of [`Interface::addresses`].
@@ -130,6 +197,8 @@ pub enum Amount {
     Addresses(u16),
     /// /28 prefixes of 16 addresses each.
     Prefixes(u16),
+    /// One /80 prefix of IPv6, which takes no place of IPv4 and is more than a node can use.
+    Prefix6,
 }
 
 impl fmt::Display for Amount {
@@ -137,31 +206,36 @@ impl fmt::Display for Amount {
         match self {
             Self::Addresses(count) => write!(f, "{count} addresses"),
             Self::Prefixes(count) => write!(f, "{count} prefixes"),
+            Self::Prefix6 => write!(f, "an IPv6 prefix"),
         }
     }
 }
 
 impl Amount {
-    /// How many places of an ENI that takes.
+    /// How many places for IPv4 of an ENI that takes.
     #[must_use]
     pub const fn slots(self) -> usize {
         match self {
             Self::Addresses(count) | Self::Prefixes(count) => count as usize,
+            Self::Prefix6 => 0,
         }
     }
 
-    /// How many addresses that is.
+    /// How many IPv4 addresses that is.
     #[must_use]
     pub const fn addresses(self) -> usize {
         match self {
             Self::Addresses(count) => count as usize,
             Self::Prefixes(count) => count as usize * PREFIX_SIZE,
+            Self::Prefix6 => 0,
         }
     }
 }
 
 /// Addresses in one delegated prefix.
 pub const PREFIX_SIZE: usize = 16;
+/// Bits of a delegated IPv6 prefix.
+pub const PREFIX6_BITS: u8 = 80;
 
 /// Addresses and prefixes of one ENI: granted by EC2, or to be given back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -170,10 +244,12 @@ pub struct Holdings {
     pub addresses: Vec<Ipv4Addr>,
     /// /28 prefixes.
     pub prefixes: Vec<Cidr4>,
+    /// /80 prefixes; only ever granted.
+    pub prefixes6: Vec<Cidr6>,
 }
 
 impl Holdings {
-    /// All addresses: the single ones, then those of the prefixes.
+    /// All IPv4 addresses: the single ones, then those of the prefixes.
     pub fn all(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.addresses.iter().copied().chain(self.prefixes.iter().flat_map(|prefix| prefix.addresses()))
     }
@@ -229,6 +305,8 @@ pub struct NewInterface {
     pub security_groups: Vec<SecurityGroupId>,
     /// What to ask for in the same call.
     pub amount: Amount,
+    /// Whether to ask for a /80 prefix of IPv6 too.
+    pub prefix6: bool,
     /// Description for people.
     pub description: String,
     /// Tags, set in the same call.

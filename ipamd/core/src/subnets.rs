@@ -133,6 +133,7 @@ impl Subnets {
         match amount {
             Amount::Addresses(count) => Amount::Addresses(trouble.most_addresses.map_or(count, |most| most.min(count))),
             Amount::Prefixes(count) => Amount::Prefixes(trouble.most_prefixes.map_or(count, |most| most.min(count))),
+            Amount::Prefix6 => amount,
         }
     }
 
@@ -141,6 +142,8 @@ impl Subnets {
         let seed = self.seed ^ crate::retry::seed(id.as_str());
         let trouble = self.troubles.entry(id.clone()).or_default();
         match (amount, class) {
+            // It says nothing of room for IPv4.
+            (Amount::Prefix6, _) => {}
             (Amount::Prefixes(count), _) if count > 1 => trouble.most_prefixes = Some(count / 2),
             (Amount::Prefixes(_), _) => {
                 trouble.most_prefixes = Some(1);
@@ -162,8 +165,11 @@ impl Subnets {
     pub fn granted(&mut self, id: &SubnetId, amount: Amount) {
         let Some(trouble) = self.troubles.get_mut(id) else { return };
         let more = |most: Option<u16>| most.map(|most| most.saturating_mul(2)).filter(|most| *most < PLENTY);
-        trouble.full = None;
+        if amount != Amount::Prefix6 {
+            trouble.full = None;
+        }
         match amount {
+            Amount::Prefix6 => {}
             Amount::Addresses(_) => trouble.most_addresses = more(trouble.most_addresses),
             Amount::Prefixes(_) => {
                 trouble.fragmented = None;

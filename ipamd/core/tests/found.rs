@@ -83,7 +83,7 @@ fn what_the_kernel_still_has_is_not_given_out_when_its_rest_is_over() {
     let mut node = fresh(&[eni(0, 1)]);
     add(&mut node, at(1), "a");
     node.tell(at(10), Event::Reclaim { ticket: Ticket(1), key: key("a"), seen_at: at(9) });
-    node.tell(at(20), Event::Kernel { asked_at: at(20), holds: Ok(BTreeSet::from([ip(0, 10)])) });
+    node.tell(at(20), Event::Kernel { asked_at: at(20), holds: Ok(BTreeSet::from([ip(0, 10).into()])) });
     assert_eq!(granted(&add(&mut node, at(50), "b")), NONE);
     let gone = Event::Kernel { asked_at: at(60), holds: Ok(BTreeSet::new()) };
     assert_eq!(granted(&node.tell(at(60), gone)), [ip(0, 10)]);

@@ -104,7 +104,7 @@ impl Scene {
             self.away.map_or((Duration::from_millis(50), None), |away| (away.delay(), Some(away.error())));
         let event = match command {
             Command::Grant { ticket, lease, .. } => {
-                assert_eq!(self.held.insert(ticket.0, lease.address), None);
+                assert_eq!(self.held.insert(ticket.0, lease.addresses.v4().unwrap()), None);
                 return;
             }
             Command::Observe { scope } => {
@@ -121,7 +121,7 @@ impl Scene {
                 Event::Settled { intent, outcome }
             }
             Command::ObserveKernel => {
-                Event::Kernel { asked_at: self.now, holds: Ok(self.held.values().copied().collect()) }
+                Event::Kernel { asked_at: self.now, holds: Ok(self.held.values().copied().map(Into::into).collect()) }
             }
             Command::PrepareHost { interface } => Event::HostReady { eni: interface.id },
             _ => return,
@@ -136,7 +136,7 @@ impl Scene {
                 let count = u8::try_from(amount.addresses()).unwrap();
                 let addresses: Vec<_> = (last..last + count).map(|n| Ipv4Addr::new(10, 0, 0, n)).collect();
                 self.interface.secondary.extend(&addresses);
-                Done::Assigned(Holdings { addresses, prefixes: vec![] })
+                Done::Assigned(Holdings { addresses, prefixes: vec![], prefixes6: vec![] })
             }
             Action::Unassign { holdings, .. } => {
                 let in_use = |address| self.held.values().any(|held| held == address);

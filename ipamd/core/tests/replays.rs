@@ -65,7 +65,7 @@ fn c1_an_interface_that_metadata_forgets_after_a_reboot_keeps_its_pods() {
         let said = truths.live(&mut node, at(0), day(2));
         let on_it = |action: &&Action| action.eni() == Some(&enis[1].id);
         assert_eq!(removals(&said).iter().filter(on_it).count(), 0, "{access:?}: {said:?}");
-        let held = node.engine.lease(&key("a")).map(|lease| lease.address);
+        let held = node.engine.lease(&key("a")).map(|lease| lease.addresses.v4().unwrap());
         assert_eq!(held, Some(ip(1, 10)), "{access:?}");
         assert!(node.engine.pool().eni(&enis[1].id).is_some(), "{access:?}: the interface is still known");
     }
@@ -80,7 +80,7 @@ fn c1_a_prefix_in_use_is_kept_although_the_record_of_its_pods_is_lost() {
     let mut node = restarted(policy, Record::default(), &[primary.clone()]);
     let mut truths = Truths::new(&[primary.clone()], &[ip(0, 20), ip(0, 40)]);
     let said = truths.live(&mut node, at(0), day(2));
-    let holds = Holdings { addresses: vec![], prefixes: vec![primary.prefixes[2]] };
+    let holds = Holdings { addresses: vec![], prefixes: vec![primary.prefixes[2]], prefixes6: vec![] };
     let mut gone = removals(&said);
     gone.dedup();
     assert_eq!(gone, [Action::Unassign { eni: primary.id, holdings: holds }], "only what no pod uses");
@@ -91,7 +91,7 @@ fn c1_a_prefix_in_use_is_kept_although_the_record_of_its_pods_is_lost() {
 fn c1_an_address_that_was_given_back_before_a_restart_is_given_to_no_pod() {
     let enis = [eni(0, 2)];
     let mut node = restarted(warm(0), leases(&[("a", ip(0, 10), 0)]), &enis);
-    let holdings = Holdings { addresses: vec![ip(0, 11)], prefixes: vec![] };
+    let holdings = Holdings { addresses: vec![ip(0, 11)], prefixes: vec![], prefixes6: vec![] };
     node.tell(at(0), Event::LeftOpen { action: Action::Unassign { eni: enis[0].id.clone(), holdings } });
     let stale = Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: enis.to_vec() };
     node.tell(at(1), stale);
@@ -143,7 +143,10 @@ fn c2_an_interface_that_was_made_before_a_crash_is_found_and_goes() {
         let mut node = restarted(warm(1), Record::default(), &enis);
         let amount = ipam_core::ports::Amount::Addresses(4);
         let (subnet, security_groups) = ("subnet-1".parse().unwrap(), vec![]);
-        node.tell(at(0), Event::LeftOpen { action: Action::Create { subnet, security_groups, amount } });
+        node.tell(
+            at(0),
+            Event::LeftOpen { action: Action::Create { subnet, security_groups, amount, prefix6: false } },
+        );
         for pod in 0..demand {
             add(&mut node, at(0), &format!("p{pod}"));
         }
@@ -195,7 +198,7 @@ fn c3_an_address_whose_del_is_lost_comes_back() {
 /// A restart forgets nothing of a cool-down, and of the free addresses the one that was used last comes last.
 #[test]
 fn c4_a_restart_keeps_cool_downs_and_reuse_is_as_late_as_possible() {
-    let cooling = vec![CoolDown { address: ip(0, 10), until: at(25) }];
+    let cooling = vec![CoolDown { address: ip(0, 10).into(), until: at(25) }];
     let mut node = restarted(warm(0), Record { leases: vec![], cooling }, &[eni(0, 2)]);
     node.see(&[eni(0, 2)], at(0));
     assert_eq!(granted(&add(&mut node, at(1), "a")), [ip(0, 11)]);
@@ -222,7 +225,7 @@ fn c5_an_address_that_moved_is_used_on_the_interface_that_has_it_now() {
     let leases: Vec<_> = commands
         .iter()
         .filter_map(|command| match command {
-            Command::Grant { lease, .. } => Some((lease.address, lease.eni.clone(), lease.eni_mark)),
+            Command::Grant { lease, .. } => Some((lease.addresses.v4().unwrap(), lease.eni.clone(), lease.eni_mark)),
             _ => None,
         })
         .collect();
@@ -235,7 +238,7 @@ fn c6_releases_of_the_time_without_a_daemon_free_addresses_before_ec2_answers() 
     let pods = [("a", ip(0, 10), 0), ("b", ip(0, 11), 0)];
     let mut node = restarted(warm(0), leases(&pods), &[eni(0, 2)]);
     node.tell(at(0), Event::HostReady { eni: eni(0, 2).id });
-    let answered = |command: &Command| matches!(command, Command::Release { released: Some(_), .. });
+    let answered = |command: &Command| matches!(command, Command::Release { released, .. } if !released.is_empty());
     assert!(del(&mut node, at(1), "a").iter().any(answered));
     assert_eq!(granted(&add(&mut node, at(2), "c")), NONE, "it rests");
     assert_eq!(granted(&node.tell(at(31), Event::Tick)), [ip(0, 10)]);

@@ -175,7 +175,7 @@ fn leases(view: &View) -> Value {
         .iter()
         .map(|lease| {
             json!({
-                "address": lease.address.to_string(),
+                "address": lease.addresses.to_string(),
                 "eni": lease.eni.as_str(),
                 "namespace": lease.pod.namespace,
                 "pod": lease.pod.name,

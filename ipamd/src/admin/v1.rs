@@ -1,6 +1,6 @@
 //! What the AWS CNI's introspection answers, in its shape, for scripts that read it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::{
     Json,
@@ -65,6 +65,12 @@ fn interface_object(eni: &EniStatus, interface: &Interface, view: &View) -> Valu
     for prefix in &interface.prefixes {
         networks.insert(prefix.to_string(), network(prefix.network, "////8A==", true, eni, view));
     }
+    let mut networks6 = Map::new();
+    for prefix in &interface.prefixes6 {
+        let within = |address: &IpAddr| matches!(address, IpAddr::V6(address) if prefix.contains(*address));
+        let cidr = (IpAddr::V6(prefix.network), "/////////////wAAAAAAAA==");
+        networks6.insert(prefix.to_string(), object(cidr, true, addresses(within, eni, view)));
+    }
     let device = eni.device_index.unwrap_or_default();
     json!({
         "ID": eni.id.as_str(),
@@ -73,7 +79,7 @@ fn interface_object(eni: &EniStatus, interface: &Interface, view: &View) -> Valu
         "IsEFA": interface.kind == InterfaceKind::Efa,
         "DeviceNumber": device,
         "AvailableIPv4Cidrs": networks,
-        "IPv6Cidrs": {},
+        "IPv6Cidrs": networks6,
         "IsExcludedForPodIPs": !eni.carries_pods,
         "RouteTableID": eni_table(eni.card, device),
         "SubnetID": interface.subnet.as_str(),
@@ -83,7 +89,13 @@ fn interface_object(eni: &EniStatus, interface: &Interface, view: &View) -> Valu
 /// One address, or one prefix of 16: `mask` is the Go form of its mask.
 fn network(first: Ipv4Addr, mask: &str, is_prefix: bool, eni: &EniStatus, view: &View) -> Value {
     let size = if is_prefix { 16 } else { 1 };
-    let within = |address: &Ipv4Addr| address.to_bits().wrapping_sub(first.to_bits()) < size;
+    let near = |address: Ipv4Addr| address.to_bits().wrapping_sub(first.to_bits()) < size;
+    let within = |address: &IpAddr| matches!(address, IpAddr::V4(address) if near(*address));
+    object((first.into(), mask), is_prefix, addresses(within, eni, view))
+}
+
+/// The addresses of an ENI that pods hold, of those that are `within` a network.
+fn addresses(within: impl Fn(&IpAddr) -> bool, eni: &EniStatus, view: &View) -> Map<String, Value> {
     let mut addresses = Map::new();
     for (address, state) in eni.addresses.iter().filter(|(address, _)| within(address)) {
         let lease = match state {
@@ -91,21 +103,25 @@ fn network(first: Ipv4Addr, mask: &str, is_prefix: bool, eni: &EniStatus, view: 
             AddressState::Free | AddressState::Cooling(_) | AddressState::Reserved => None,
         };
         if let Some(lease) = lease {
-            addresses.insert(address.to_string(), assignment(lease));
+            addresses.insert(address.to_string(), assignment(*address, lease));
         }
     }
+    addresses
+}
+
+fn object((first, mask): (IpAddr, &str), is_prefix: bool, addresses: Map<String, Value>) -> Value {
     json!({
         "Cidr": { "IP": first.to_string(), "Mask": mask },
         "IPAddresses": addresses,
         "IsPrefix": is_prefix,
-        "AddressFamily": "4",
+        "AddressFamily": if first.is_ipv4() { "4" } else { "6" },
     })
 }
 
 /// As the AWS CNI since 1.23, without container id and interface name.
-fn assignment(lease: &Lease) -> Value {
+fn assignment(address: IpAddr, lease: &Lease) -> Value {
     json!({
-        "Address": lease.address.to_string(),
+        "Address": address.to_string(),
         "IPAMKey": { "networkName": lease.key.network(), "containerID": "", "ifName": "" },
         "IPAMMetadata": {
             "k8sPodNamespace": lease.pod.namespace,

@@ -93,7 +93,8 @@ fn give(surroundings: &Surroundings, leases: &[Lease], seen: &Incumbent) -> Resu
     let ours = labels.values().filter_map(|alias| alias.addresses.v4());
     let its = seen.pods().into_iter().map(|pod| pod.address);
     let living: BTreeSet<_> = ours.chain(its).collect();
-    let kept: Vec<Lease> = leases.iter().filter(|lease| living.contains(&lease.address)).cloned().collect();
+    let kept: Vec<Lease> =
+        leases.iter().filter(|lease| lease.addresses.v4().is_some_and(|own| living.contains(&own))).cloned().collect();
     let given = matches!(checkpoint::read(&surroundings.checkpoint), Ok(Found::Its(..)));
     if !(given && labels.is_empty()) {
         checkpoint::give(&surroundings.checkpoint, &kept).map_err(failed)?;

@@ -1,6 +1,10 @@
 //! The file in which amazon-vpc-cni-k8s keeps who has which address: read, written, and barred while the node is ours.
 
-use std::{fs, io, net::Ipv4Addr, path::Path};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use ipam_core::{Lease, Moment};
 use serde::{Deserialize, Serialize};
@@ -146,13 +150,14 @@ pub(crate) fn give(path: &Path, leases: &[Lease]) -> Result<(), CheckpointError>
 }
 
 fn allocation(lease: &Lease) -> Allocation {
-    let Lease { key, pod, address, since, .. } = lease;
+    let Lease { key, pod, addresses, since, .. } = lease;
+    let text = |address: Option<IpAddr>| address.map_or_else(String::new, |address| address.to_string());
     Allocation {
         network_name: NETWORK.to_owned(),
         container_id: key.container_id().to_owned(),
         if_name: key.interface().to_owned(),
-        ipv4: address.to_string(),
-        ipv6: String::new(),
+        ipv4: text(addresses.v4().map(IpAddr::V4)),
+        ipv6: text(addresses.v6().map(IpAddr::V6)),
         allocation_timestamp: since.as_millis().saturating_mul(NANOSECONDS),
         metadata: Metadata {
             k8s_pod_namespace: pod.namespace.clone(),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     time::Duration,
 };
@@ -79,7 +79,7 @@ pub(super) fn judge(facts: &Facts, network: &str, now: Moment, cool_down: Durati
     }
     verdict.obstacles.extend(unknown(facts, checkpoint));
     let until = now.after(cool_down);
-    verdict.cooling = gone.into_iter().map(|address| CoolDown { address, until }).collect();
+    verdict.cooling = gone.into_iter().map(|address| CoolDown { address: address.into(), until }).collect();
     verdict.cooling.extend(lately_freed(facts, checkpoint, &verdict, now, cool_down));
     let homeless = verdict.adoptions.iter().filter(|(_, lease)| lease.netns.is_empty()).count();
     if homeless > 0 {
@@ -131,7 +131,7 @@ fn one(facts: &Facts, allocation: &Allocation, network: &str) -> Result<Fate, Ob
     };
     let is_its = |lease: &&Lease| lease.key.container_id() == allocation.container_id;
     let ours = facts.ours.values().any(|alias| alias.addresses.v4() == Some(address));
-    if ours || facts.leases.iter().any(|lease| lease.address == address && !is_its(&lease)) {
+    if ours || facts.leases.iter().any(|lease| lease.addresses.has(address) && !is_its(&lease)) {
         return Ok(Fate::Done);
     }
     let Some(pod) = facts.pods.iter().find(|pod| pod.address == address) else { return Ok(Fate::Gone(address)) };
@@ -155,7 +155,7 @@ fn one(facts: &Facts, allocation: &Allocation, network: &str) -> Result<Fate, Ob
             uid: String::new(),
         },
         netns: facts.namespaces.get(&pod.index).map(|path| path.display().to_string()).unwrap_or_default(),
-        address,
+        addresses: address.into(),
         eni: eni.id.clone(),
         eni_mark,
         since: allocation.since(),
@@ -188,11 +188,12 @@ fn lately_freed(
         return Vec::new();
     };
     let used: BTreeSet<Ipv4Addr> = checkpoint.allocations.iter().filter_map(Allocation::address).collect();
-    let ours = facts.leases.iter().map(|lease| lease.address);
+    let ours = facts.leases.iter().flat_map(|lease| lease.addresses.all());
     let resting = verdict.cooling.iter().map(|cooling| cooling.address);
-    let known: BTreeSet<Ipv4Addr> = used.into_iter().chain(ours).chain(resting).collect();
-    let free = facts.enis.iter().flat_map(Interface::addresses).filter(|address| !known.contains(address));
-    free.map(|address| CoolDown { address, until }).collect()
+    let known: BTreeSet<IpAddr> = used.into_iter().map(IpAddr::V4).chain(ours).chain(resting).collect();
+    let free =
+        facts.enis.iter().flat_map(Interface::addresses).filter(|address| !known.contains(&IpAddr::V4(*address)));
+    free.map(|address| CoolDown { address: address.into(), until }).collect()
 }
 
 #[cfg(test)]

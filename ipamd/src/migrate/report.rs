@@ -24,7 +24,7 @@ impl Report {
         let pods = verdict
             .adoptions
             .iter()
-            .map(|(_, lease)| (lease.pod.to_string(), lease.address.to_string(), lease.eni.to_string()));
+            .map(|(_, lease)| (lease.pod.to_string(), lease.addresses.to_string(), lease.eni.to_string()));
         Self { summary, pods: pods.collect(), obstacles: verdict.obstacles, notes: verdict.notes, things }
     }
 

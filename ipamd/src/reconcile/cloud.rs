@@ -1,10 +1,10 @@
 //! The loop's dealings with EC2: describing, and carrying out intents.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use eni_proto::numbers;
 use ipam_core::{
-    Action, Done, Event, InstanceId, IntentId, SecurityGroupId, SubnetId,
+    Action, Done, Event, InstanceId, IntentId, Lease, SecurityGroupId, SubnetId,
     pool::Phase,
     ports::{Amount, Change, Ec2, Ec2Error, Ec2Result, Interface, NewInterface, Scope},
     retry,
@@ -58,7 +58,7 @@ impl<E: Ec2> Reconciler<E> {
         tokio::spawn(async move {
             let asked_at = clock::now();
             let pods = outside.host.observe(&outside.settings.veth_prefix).await;
-            let holds = pods.map(|pods| pods.into_iter().filter_map(|pod| pod.alias.addresses.v4()).collect());
+            let holds = pods.map(|pods| pods.into_iter().flat_map(|pod| pod.alias.addresses.all()).collect());
             handle.tell(Event::Kernel { asked_at, holds: holds.map_err(|error| chain(&error)) });
         });
     }
@@ -134,21 +134,21 @@ impl<E: Ec2> Reconciler<E> {
     /// Tells of each pod whose address EC2 does not list any more, once.
     pub(super) fn tell_of_lost_addresses(&mut self) {
         let pool = self.engine.pool();
-        let listed: BTreeSet<_> = pool.enis().flat_map(|eni| eni.interface.addresses()).collect();
-        let lost: Vec<_> = pool.leases().filter(|lease| !listed.contains(&lease.address)).collect();
-        for lease in lost.iter().filter(|lease| !self.lost.contains(&lease.address)) {
+        let owns = |address: &IpAddr| pool.enis().any(|eni| eni.interface.owns(*address));
+        let lost = |lease: &Lease| lease.addresses.of_vpc().find(|address| !owns(address));
+        let lost: Vec<_> = pool.leases().filter_map(|lease| Some((lease, lost(lease)?))).collect();
+        for (lease, address) in lost.iter().filter(|(_, address)| !self.lost.contains(address)) {
             let message = format!(
-                "IPAM-313 the pod's address {} is on no interface of this node any more: nobody reaches it by that; delete the pod, \
-                 so that its successor gets another one",
-                lease.address
+                "IPAM-313 the pod's address {address} is on no interface of this node any more: nobody reaches it by that; delete the \
+                 pod, so that its successor gets another one",
             );
             self.outside.newsroom.tell(|| News::Lost { pod: lease.pod.clone(), message });
             tracing::error!(
-                key = %lease.key, pod = %lease.pod, address = %lease.address, eni = %lease.eni,
+                key = %lease.key, pod = %lease.pod, %address, eni = %lease.eni,
                 "IPAM-313 no interface of this node has the pod's address any more; it is kept and given to nobody else"
             );
         }
-        self.lost = lost.iter().map(|lease| lease.address).collect();
+        self.lost = lost.iter().map(|(_, address)| *address).collect();
     }
 
     /// The ENIs as a start may believe them: one that is leaving serves nobody.
@@ -167,8 +167,9 @@ impl<E: Ec2> Reconciler<E> {
 impl<E: Ec2> Outside<E> {
     async fn execute(&self, intent: &IntentId, action: &Action) -> Result<Done, Ec2Error> {
         match action {
-            Action::Create { subnet, security_groups, amount } => {
-                let new = self.new_interface(intent, subnet, security_groups, *amount);
+            Action::Create { subnet, security_groups, amount, prefix6 } => {
+                let new =
+                    NewInterface { prefix6: *prefix6, ..self.new_interface(intent, subnet, security_groups, *amount) };
                 self.ec2.create_interface(&new).await.map(Done::Created)
             }
             Action::Attach { eni, card, device_index } => {
@@ -207,6 +208,7 @@ impl<E: Ec2> Outside<E> {
             subnet: subnet.clone(),
             security_groups: security_groups.to_vec(),
             amount,
+            prefix6: false,
             description: format!("eni-cni for {}", self.node.instance),
             tags,
         }

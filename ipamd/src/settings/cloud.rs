@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ipam_core::{Access, CustomNetwork, Mode, Placement, Policy, SecurityGroupId};
+use ipam_core::{Access, CustomNetwork, Families, Mode, Placement, Policy, SecurityGroupId};
 
 use super::Reader;
 
@@ -24,11 +24,30 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             max_enis: self.optional("MAX_ENI"),
             max_pods: self.optional("MAX_PODS"),
             mode: if self.switch("ENABLE_PREFIX_DELEGATION") { Mode::Prefixes } else { Mode::Addresses },
+            families: self.families(),
             placement: self.placement(),
             cluster: self.text("CLUSTER_NAME").unwrap_or_default(),
             further_cards: self.switch("ENABLE_MULTI_NIC"),
             access: self.access(),
             cool_down: Duration::from_secs(self.number("IP_COOLDOWN_PERIOD")),
+        }
+    }
+
+    /// Both together are dual stack, which the AWS CNI does not have.
+    fn families(&mut self) -> Families {
+        match (self.switch("ENABLE_IPv4"), self.switch("ENABLE_IPv6")) {
+            (true, false) => Families::V4,
+            (true, true) => Families::Dual,
+            (false, true) if !self.switch("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG") => Families::V6,
+            (false, true) => {
+                let advice = "IPv6 pods live on the primary interface, which carries none with custom networking; set it to false";
+                self.wrong("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true", advice);
+                Families::V6
+            }
+            (false, false) => {
+                self.wrong("ENABLE_IPv4", "false", "pods need an address: set this or ENABLE_IPv6 to true");
+                Families::V4
+            }
         }
     }
 

@@ -130,6 +130,13 @@ const POOL: &[Setting] = &[
 ];
 
 const PLACEMENT: &[Setting] = &[
+    aws("ENABLE_IPv4", Switch, Default("true"), "true: pods have IPv4 addresses"),
+    aws(
+        "ENABLE_IPv6",
+        Switch,
+        Default("false"),
+        "true: pods have IPv6 addresses, of a /80 prefix for each interface; with ENABLE_IPv4 they have both",
+    ),
     aws(
         "ENABLE_PREFIX_DELEGATION",
         Switch,

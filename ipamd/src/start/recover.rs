@@ -3,12 +3,9 @@
 //! Nothing is released here. A lease whose sandbox is gone is ended by the watch over sandboxes, which looks a second time
 //! before it believes that ([`crate::orphans`]).
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use eni_proto::PodKey;
+use eni_proto::{PodKey, is_for_egress};
 use ipam_core::{
     CoolDown, EniId, Lease,
     ports::{Ec2, Interface, Scope},
@@ -51,7 +48,7 @@ pub(super) struct Recovered {
 /// One address and what is decided about it.
 #[derive(Debug, PartialEq, Eq)]
 struct Judged<'a> {
-    address: Ipv4Addr,
+    address: IpAddr,
     lease: Option<&'a Lease>,
     pod: Option<&'a KernelPod>,
     decision: Decision,
@@ -70,9 +67,9 @@ impl<E: Ec2> Sources<'_, E> {
             }
         };
         let mut enis = known.to_vec();
-        let covered = |address| enis.iter().any(|eni| eni.addresses().any(|own| own == address));
+        let covered = |address| enis.iter().any(|eni| eni.owns(address));
         let unknown = kernel.pods.iter().filter(|pod| !leases.iter().any(|lease| lease.key == pod.alias.key));
-        let must_ask = unknown.into_iter().any(|pod| pod.alias.addresses.v4().is_some_and(|address| !covered(address)));
+        let must_ask = unknown.into_iter().any(|pod| pod.alias.addresses.of_vpc().any(|address| !covered(address)));
         if must_ask {
             enis = self.interfaces().await;
         }
@@ -82,7 +79,10 @@ impl<E: Ec2> Sources<'_, E> {
             tracing::debug!(address = %judged.address, decision = ?judged.decision, "address judged");
             match (judged.decision, judged.pod) {
                 (Decision::AdoptFromKernel | Decision::KeepAskEc2, Some(pod)) if judged.lease.is_none() => {
-                    adopted.extend(self.adopt(pod, &enis).await);
+                    // Each of its addresses is judged.
+                    if !adopted.iter().any(|lease: &Lease| lease.key == pod.alias.key) {
+                        adopted.extend(self.adopt(pod, &enis).await);
+                    }
                 }
                 (Decision::RemoveLeftovers, _) => cooling.extend(self.clear(judged.address).await),
                 (Decision::KeepImpaired, _) if judged.lease.is_some_and(|lease| noted.contains(&lease.key)) => {
@@ -118,12 +118,12 @@ impl<E: Ec2> Sources<'_, E> {
             key: pod.alias.key.clone(),
             pod: eni_proto::Pod::default(),
             netns: String::new(),
-            address: pod.alias.addresses.v4()?,
+            addresses: pod.alias.addresses,
             eni,
             eni_mark: pod.alias.eni_mark,
             since: clock::now(),
         };
-        tracing::warn!(link = pod.link, key = %lease.key, address = %lease.address, "lease adopted from the kernel");
+        tracing::warn!(link = pod.link, key = %lease.key, address = %lease.addresses, "lease adopted from the kernel");
         if let Err(error) = self.store.put(lease.clone()).await {
             tracing::error!(key = %lease.key, error = %chain(&error), "adopted lease could not be stored");
         }
@@ -131,9 +131,9 @@ impl<E: Ec2> Sources<'_, E> {
     }
 
     /// Takes out of the kernel what still leads to an address that nobody has, and lets the address rest.
-    async fn clear(&self, address: Ipv4Addr) -> Option<CoolDown> {
+    async fn clear(&self, address: IpAddr) -> Option<CoolDown> {
         tracing::warn!(%address, "the kernel still led to an address that no pod has; it is cleared and rests");
-        if let Err(error) = self.host.forget_address(address.into()).await {
+        if let Err(error) = self.host.forget_address(address).await {
             tracing::warn!(%address, error = %chain(&error), "address could not be cleared from the kernel");
         }
         Some(CoolDown { address, until: clock::now().after(self.settings.policy.cool_down) })
@@ -179,17 +179,18 @@ fn judge<'a>(
     fresh: bool,
     is_gone: impl Fn(&Lease) -> bool,
 ) -> Vec<Judged<'a>> {
-    let named =
-        leases.iter().map(|lease| lease.address).chain(kernel.pods.iter().filter_map(|pod| pod.alias.addresses.v4()));
-    let all: BTreeSet<Ipv4Addr> = named.chain(kernel.loose.iter().filter_map(v4)).collect();
-    let one = |address: Ipv4Addr| {
-        let lease = leases.iter().find(|lease| lease.address == address);
+    let named = leases.iter().flat_map(|lease| lease.addresses.all());
+    let named = named.chain(kernel.pods.iter().flat_map(|pod| pod.alias.addresses.all()));
+    let all: BTreeSet<IpAddr> = named.chain(kernel.loose.iter().copied()).collect();
+    let one = |address: IpAddr| {
+        let lease = leases.iter().find(|lease| lease.addresses.has(address));
         let pod = kernel.pods.iter().find(|pod| pod.alias.addresses.has(address));
-        let listed = enis.iter().any(|eni| eni.addresses().any(|own| own == address));
+        // What serves a pod only for its way out is on no ENI.
+        let listed = is_for_egress(address) || enis.iter().any(|eni| eni.owns(address));
         let evidence = Evidence {
             record: says(lease.is_some()),
             // What leads to an address is not the pod's interface: without that the pod has lost its network.
-            kernel: says(pod.is_some() || (lease.is_none() && kernel.loose.contains(&address.into()))),
+            kernel: says(pod.is_some() || (lease.is_none() && kernel.loose.contains(&address))),
             // The kernel removes a pod's host interface together with its sandbox.
             sandbox: says(pod.is_some() || lease.is_some_and(|lease| !is_gone(lease))),
             on_eni: if listed || fresh { says(listed) } else { Says::Unknown },
@@ -199,17 +200,13 @@ fn judge<'a>(
     all.into_iter().map(one).collect()
 }
 
-fn v4(address: &IpAddr) -> Option<Ipv4Addr> {
-    if let IpAddr::V4(address) = address { Some(*address) } else { None }
-}
-
 const fn says(yes: bool) -> Says {
     if yes { Says::Yes } else { Says::No }
 }
 
 /// The ENI that a pod's packets leave by: the one that has its address, or else the one that its mark names.
 fn owner(pod: &KernelPod, enis: &[Interface]) -> Option<EniId> {
-    let by_address = enis.iter().find(|eni| eni.addresses().any(|own| pod.alias.addresses.has(own)));
+    let by_address = enis.iter().find(|eni| pod.alias.addresses.of_vpc().all(|own| eni.owns(own)));
     let marked = |eni: &&Interface| {
         let mark = eni.attachment.as_ref().and_then(|at| eni_proto::EniMark::of_slot(at.card, at.device_index));
         mark == Some(pod.alias.eni_mark)

@@ -6,7 +6,7 @@ use crate::kube::decide::Wanted;
 use ipam_core::{
     Action, AttachmentId, CustomNetwork, EniId, InstanceId, Limits, MacAddress, SecurityGroupId, SubnetId, VpcId,
     policy::MAX_CARDS,
-    ports::{Amount, Attachment, Cidr4, Holdings, Interface, InterfaceKind, NodeIdentity},
+    ports::{Amount, Attachment, Cidr4, Cidr6, Holdings, Interface, InterfaceKind, NodeIdentity},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error as _};
 
@@ -121,6 +121,8 @@ enum ActionForm {
         security_groups: Vec<SecurityGroupId>,
         #[serde(with = "AmountForm")]
         amount: Amount,
+        #[serde(default)]
+        prefix6: bool,
     },
     Attach {
         #[serde(with = "text")]
@@ -169,6 +171,7 @@ enum ActionForm {
 enum AmountForm {
     Addresses(u16),
     Prefixes(u16),
+    Prefix6,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -177,6 +180,8 @@ struct HoldingsForm {
     addresses: Vec<Ipv4Addr>,
     #[serde(with = "networks")]
     prefixes: Vec<Cidr4>,
+    #[serde(with = "texts", default)]
+    prefixes6: Vec<Cidr6>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -192,6 +197,8 @@ struct InterfaceForm {
     secondary: Vec<Ipv4Addr>,
     #[serde(with = "networks")]
     prefixes: Vec<Cidr4>,
+    #[serde(with = "texts", default)]
+    prefixes6: Vec<Cidr6>,
     #[serde(with = "KindForm")]
     kind: InterfaceKind,
     #[serde(with = "texts")]
@@ -351,16 +358,18 @@ mod tests {
                 subnet: "subnet-1".parse().unwrap(),
                 security_groups: vec![group()],
                 amount: Amount::Prefixes(2),
+                prefix6: true,
             },
+            Action::Assign { eni: eni(), amount: Amount::Prefix6 },
             Action::Attach { eni: eni(), card: 1, device_index: 2 },
             Action::DeleteOnTermination { eni: eni(), attachment: attachment() },
             Action::SecurityGroups { eni: eni(), security_groups: vec![group()] },
             Action::Assign { eni: eni(), amount: Amount::Addresses(5) },
             Action::Unassign {
                 eni: eni(),
-                holdings: Holdings { addresses: vec![[10, 0, 0, 9].into()], prefixes: vec![] },
+                holdings: Holdings { addresses: vec![[10, 0, 0, 9].into()], ..Holdings::default() },
             },
-            Action::Unassign { eni: eni(), holdings: Holdings { addresses: vec![], prefixes: vec![prefix] } },
+            Action::Unassign { eni: eni(), holdings: Holdings { prefixes: vec![prefix], ..Holdings::default() } },
             Action::Detach { eni: eni(), attachment: attachment() },
             Action::Delete { eni: eni() },
         ]
@@ -377,7 +386,7 @@ mod tests {
     #[test]
     fn the_written_form_of_an_action_stays_as_it_is() {
         let text = r#"{"version":1,"value":{"do":"assign","eni":"eni-1","amount":{"addresses":5}}}"#;
-        assert_eq!(actions()[4].write(), text);
+        assert_eq!(actions()[5].write(), text);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::history::{Ended, Question, Tenure};
 /// The parts of a lease that the history keeps.
 macro_rules! columns {
     () => {
-        "network, container_id, interface, namespace, pod, uid, address, eni, since_ms"
+        "network, container_id, interface, namespace, pod, uid, address, ipv6, eni, since_ms"
     };
 }
 
@@ -27,12 +27,15 @@ const KEEP_ONE: &str = concat!(
      WHERE network = ? AND container_id = ? AND interface = ?"
 );
 const TENURES: &str = concat!(
-    "SELECT * FROM (SELECT ",
+    "WITH held AS (SELECT ",
     columns!(),
     ", until_ms, ended_by FROM history \
      UNION ALL SELECT ",
     columns!(),
-    ", NULL, NULL FROM leases) \
+    ", NULL AS until_ms, NULL AS ended_by FROM leases), \
+     each_address AS (SELECT network, container_id, interface, namespace, pod, uid, address, eni, since_ms, until_ms, ended_by FROM held \
+     UNION ALL SELECT network, container_id, interface, namespace, pod, uid, ipv6 AS address, eni, since_ms, until_ms, ended_by \
+     FROM held WHERE ipv6 <> '') SELECT * FROM each_address \
      WHERE (?1 IS NULL OR address = ?1) AND (?2 IS NULL OR (namespace = ?2 AND pod = ?3)) \
      AND (?4 IS NULL OR (since_ms <= ?5 AND (until_ms IS NULL OR until_ms > ?4))) ORDER BY since_ms, address"
 );

@@ -15,15 +15,15 @@ fn lease(container: &str, last: u8) -> Lease {
         key: PodKey::new("pods", container, "eth0").unwrap(),
         pod: Pod { namespace: "default".into(), name: "web-0".into(), uid: "u".into() },
         netns: "/run/netns/x".into(),
-        address: [10, 0, 0, last].into(),
+        addresses: std::net::Ipv4Addr::new(10, 0, 0, last).into(),
         eni: "eni-1".parse().unwrap(),
         eni_mark: EniMark::of_device(1),
         since: Moment::from_millis(1_000),
     }
 }
 
-fn cool(last: u8) -> CoolDown {
-    CoolDown { address: [10, 0, 0, last].into(), until: Moment::from_millis(31_000) }
+fn cool(last: u8) -> Vec<CoolDown> {
+    vec![CoolDown { address: [10, 0, 0, last].into(), until: Moment::from_millis(31_000) }]
 }
 
 struct Folder(tempfile::TempDir);
@@ -54,7 +54,7 @@ async fn a_lease_is_there_after_reopening_and_gone_after_its_release() {
     let (_store, recorded) = folder.open("boot-1").await;
 
     assert_eq!(recorded.leases, [lease("a", 5)]);
-    assert_eq!(recorded.cooling, [cool(6)]);
+    assert_eq!(recorded.cooling, cool(6));
 }
 
 #[tokio::test]
@@ -101,6 +101,7 @@ fn eni(name: &str) -> Interface {
         primary: [10, 0, 0, 4].into(),
         secondary: vec![[10, 0, 0, 5].into()],
         prefixes: vec![Cidr4 { network: [10, 0, 0, 16].into(), prefix: 28 }],
+        prefixes6: vec!["2600:1f00:0:1::/80".parse().unwrap()],
         kind: InterfaceKind::Plain,
         security_groups: vec!["sg-1".parse().unwrap()],
         attachment: Some(Attachment {
@@ -221,7 +222,7 @@ async fn a_database_of_a_newer_version_is_recognised() {
 
 /// The next version's migrations: one more than ours, which only adds.
 fn next_version() -> Migrator {
-    let adds = "ALTER TABLE leases ADD COLUMN ipv6 TEXT; CREATE TABLE later (what TEXT NOT NULL) STRICT;";
+    let adds = "ALTER TABLE leases ADD COLUMN more TEXT; CREATE TABLE later (what TEXT NOT NULL) STRICT;";
     let latest = MIGRATIONS.iter().last().unwrap().version;
     let next = Migration::new(latest + 1, "next".into(), MigrationType::Simple, adds.into_sql_str(), false);
     Migrator { migrations: MIGRATIONS.iter().cloned().chain([next]).collect(), ..Migrator::DEFAULT }
@@ -240,7 +241,7 @@ async fn after_a_downgrade_leases_cool_downs_and_history_go_on_and_the_next_upgr
     connection.close().await.unwrap();
 
     let (store, recorded) = folder.open("boot-1").await;
-    assert_eq!((recorded.leases, recorded.cooling), (vec![lease("a", 5)], vec![cool(6)]));
+    assert_eq!((recorded.leases, recorded.cooling), (vec![lease("a", 5)], cool(6)));
     store.put(lease("c", 7)).await.unwrap();
     store.release(lease("a", 5).key, cool(5), NOW, Ended::Del).await.unwrap();
     drop(store);
@@ -252,7 +253,7 @@ async fn after_a_downgrade_leases_cool_downs_and_history_go_on_and_the_next_upgr
     connection.close().await.unwrap();
     let mut recorded = folder.open("boot-1").await.1;
     recorded.cooling.sort_by_key(|cooling| cooling.address);
-    assert_eq!((recorded.leases, recorded.cooling), (vec![lease("c", 7)], vec![cool(5), cool(6)]));
+    assert_eq!((recorded.leases, recorded.cooling), (vec![lease("c", 7)], [cool(5), cool(6)].concat()));
 }
 
 /// Address, sandbox, and when and why it ended.
@@ -347,7 +348,7 @@ async fn a_database_of_each_former_version_is_taken_over() {
         let (store, recorded) = folder.open("boot-1").await;
 
         assert_eq!(recorded.leases, [lease("a", 5)], "version {former}");
-        assert_eq!(recorded.cooling, [cool(6)], "version {former}");
+        assert_eq!(recorded.cooling, cool(6), "version {former}");
         assert!(recorded.cloud.illegible, "version {former} wrote intents in a form of its own");
         assert!(!folder.open("boot-1").await.1.cloud.illegible, "version {former}");
         store.release(lease("a", 5).key, cool(5), NOW, Ended::Del).await.unwrap();
@@ -362,4 +363,21 @@ async fn without_a_database_the_history_says_so_and_makes_none() {
     let error = tenures(&folder.file(), &Question::default()).await.err().unwrap();
     assert!(error.to_string().starts_with("IPAM-304"), "{error}");
     assert!(!folder.file().exists());
+}
+
+#[tokio::test]
+async fn a_lease_of_both_families_is_kept_and_both_addresses_rest() {
+    let folder = Folder::new();
+    let (store, _) = folder.open("boot-1").await;
+    let ipv6: std::net::Ipv6Addr = "2600:1f00::7".parse().unwrap();
+    let dual = Lease { addresses: PodAddresses::Dual([10, 0, 0, 5].into(), ipv6), ..lease("a", 5) };
+    let only = Lease { addresses: "2600:1f00::8".parse::<std::net::Ipv6Addr>().unwrap().into(), ..lease("b", 6) };
+    store.put(dual.clone()).await.unwrap();
+    store.put(only.clone()).await.unwrap();
+    // I1 in IPv6 too.
+    let twice = Lease { addresses: PodAddresses::Dual([10, 0, 0, 9].into(), ipv6), ..lease("c", 9) };
+    assert!(store.put(twice).await.is_err());
+    assert_eq!(folder.open("boot-1").await.1.leases, [dual, only]);
+    let resting: Vec<_> = folder.open("boot-2").await.1.cooling.iter().map(|one| one.address.to_string()).collect();
+    assert_eq!(resting.len(), 3, "{resting:?}");
 }

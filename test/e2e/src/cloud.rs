@@ -139,14 +139,20 @@ impl Cloud {
         }
     }
 
-    /// Makes a VPC with one subnet.
+    /// Makes a VPC with one subnet, which in the simulator has IPv6 too.
     ///
     /// # Errors
     /// EC2's refusal.
     pub async fn make_network(&self, vpc_cidr: &str, subnet_cidr: &str) -> Result<Network, Trouble> {
-        let answer = self.call("CreateVpc", &[("CidrBlock", vpc_cidr)]).await?;
+        let ipv6 = if self.sim().is_some() { "true" } else { "false" };
+        let answer = self.call("CreateVpc", &[("CidrBlock", vpc_cidr), ("AmazonProvidedIpv6CidrBlock", ipv6)]).await?;
         let vpc = answer.text_at("vpc/vpcId").to_owned();
-        let answer = self.call("CreateSubnet", &[("VpcId", &vpc), ("CidrBlock", subnet_cidr)]).await?;
+        let block = answer.list_at("vpc/ipv6CidrBlockAssociationSet").first().map(|one| one.text_at("ipv6CidrBlock"));
+        // The first /64 of the VPC's /56.
+        let block = block.map(|block| block.replace("/56", "/64")).filter(|_| self.sim().is_some());
+        let mut subnet = vec![("VpcId", vpc.as_str()), ("CidrBlock", subnet_cidr)];
+        subnet.extend(block.as_deref().map(|block| ("Ipv6CidrBlock", block)));
+        let answer = self.call("CreateSubnet", &subnet).await?;
         Ok(Network {
             security_group: self.default_group(&vpc).await?,
             vpc: parse(&vpc)?,

@@ -113,6 +113,8 @@ fn interface(item: &Element) -> Result<Interface, LabError> {
         primary,
         secondary,
         prefixes: item.list_at("ipv4PrefixSet").iter().map(prefix).collect::<Result<_, _>>()?,
+        // Its fabric is told of them apart: see `Lab::give_ipv6`.
+        prefixes6: Vec::new(),
         kind: InterfaceKind::Plain,
         security_groups: vec![],
         attachment: item.at("attachment").map(attachment).transpose()?.flatten(),

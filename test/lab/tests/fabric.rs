@@ -30,6 +30,7 @@ fn eni(number: u8, instance: &str, index: u8, addresses: &[&str]) -> Interface {
         primary: ip(addresses[0]),
         secondary: addresses[1..].iter().copied().map(ip).collect(),
         prefixes: vec![],
+        prefixes6: vec![],
         kind: InterfaceKind::Plain,
         security_groups: vec![],
         attachment: Some(Attachment {

@@ -213,6 +213,7 @@ impl Cloud {
 /// How many of an ENI's slots an amount takes: a prefix takes one, as an address does.
 fn slots(amount: Amount) -> usize {
     match amount {
+        Amount::Prefix6 => 0,
         Amount::Addresses(count) | Amount::Prefixes(count) => count.into(),
     }
 }

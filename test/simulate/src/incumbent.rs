@@ -200,7 +200,7 @@ impl Incumbent {
             Task::Unassign(eni, holdings) => Some(Action::Unassign { eni: eni.clone(), holdings: holdings.clone() }),
             Task::Create(amount) => {
                 let subnet = outside.cloud.subnet();
-                Some(Action::Create { subnet, security_groups: vec![], amount: *amount })
+                Some(Action::Create { subnet, security_groups: vec![], amount: *amount, prefix6: false })
             }
             Task::Attach(eni, _) => {
                 let device_index = self.pool.free_device_index();
@@ -228,7 +228,8 @@ impl Incumbent {
         match (task, done) {
             (Task::Assign(eni, _), Done::Assigned(holdings)) => self.pool.extend(&eni, &holdings),
             (Task::Create(_), Done::Created(interface)) => {
-                let holdings = Holdings { addresses: interface.secondary, prefixes: interface.prefixes };
+                let holdings =
+                    Holdings { addresses: interface.secondary, prefixes: interface.prefixes, prefixes6: vec![] };
                 // It looks for the lowest free device index first.
                 self.do_first([
                     Task::Call(Api::DescribeInstances, 0, Duration::ZERO),

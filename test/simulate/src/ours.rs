@@ -102,7 +102,7 @@ impl Ours {
             }
             Command::ObserveKernel => {
                 // Its pods are those that have a lease: wiring and leases are one step here.
-                let holds = Ok(self.engine.leases().map(|lease| lease.address).collect());
+                let holds = Ok(self.engine.leases().flat_map(|lease| lease.addresses.all()).collect());
                 self.later(now.after(KERNEL_DUMP), Event::Kernel { asked_at: now, holds }, outside);
             }
             Command::Start { intent, action } => {

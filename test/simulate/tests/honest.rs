@@ -45,6 +45,7 @@ impl Honest {
             match action {
                 Action::Create { amount, .. } => {
                     let new = NewInterface {
+                        prefix6: false,
                         token: format!("token-{}", self.tokens),
                         subnet: self.subnet.clone(),
                         security_groups: vec![],
@@ -99,7 +100,7 @@ fn some_call(numbers: [u64; 4], described: &[Interface], order: &[EniId], subnet
     let count = u16::try_from(1 + count % 3).ok()?;
     let amount = if index % 2 == 0 { Amount::Addresses(count) } else { Amount::Prefixes(count) };
     Some(match kind % 8 {
-        0 => Action::Create { subnet: subnet.clone(), security_groups: vec![], amount },
+        0 => Action::Create { subnet: subnet.clone(), security_groups: vec![], amount, prefix6: false },
         1 => Action::Attach { eni: id, card: 0, device_index: u8::try_from(index % 4).ok()? },
         2 => Action::Detach { eni: id, attachment: attachment.filter(|_| which % 5 > 0)? },
         3 => Action::Delete { eni: id },
@@ -111,7 +112,7 @@ fn some_call(numbers: [u64; 4], described: &[Interface], order: &[EniId], subnet
             if addresses.is_empty() && prefixes.is_empty() {
                 return None;
             }
-            Action::Unassign { eni: id, holdings: Holdings { addresses, prefixes } }
+            Action::Unassign { eni: id, holdings: Holdings { addresses, prefixes, prefixes6: vec![] } }
         }
         // EC2 lets an ENI that hangs on nothing have more than its later instance carries; the small cloud does not.
         _ => Action::Assign { eni: id, amount: Some(amount).filter(|_| eni.attachment.is_some())? },

@@ -20,6 +20,7 @@ const DESCRIBE: &str = "DescribeNetworkInterfaces";
 
 fn new_interface(world: &World, token: &str) -> NewInterface {
     NewInterface {
+        prefix6: false,
         token: token.to_owned(),
         subnet: world.subnet.clone(),
         security_groups: vec![world.group.clone()],

@@ -199,6 +199,7 @@ use ensure;
 
 fn new_interface(world: &World, token: &str, secondary_count: u16) -> NewInterface {
     NewInterface {
+        prefix6: false,
         token: token.to_owned(),
         subnet: world.subnet.clone(),
         security_groups: vec![world.group.clone()],

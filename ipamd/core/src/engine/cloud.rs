@@ -8,7 +8,10 @@ use super::{Awaited, Engine};
 use crate::{
     Action, AttachmentId, Command, Done, EniId, IntentId, Moment, SubnetId,
     pool::{Eni, Phase},
-    ports::{Amount, Attachment, Ec2Error, Holdings, Interface, PREFIX_SIZE, RefusalClass, Scope, Subnet},
+    ports::{
+        Amount, Attachment, Cidr6, Ec2Error, Holdings, Interface, PREFIX_SIZE, PREFIX6_BITS, RefusalClass, Scope,
+        Subnet,
+    },
     retry::{Call, class},
 };
 
@@ -118,9 +121,11 @@ impl Engine {
         interface.attachment = None;
         interface.secondary.sort_unstable();
         interface.prefixes.sort_unstable();
+        interface.prefixes6.sort_unstable();
         let complete = match amount {
             Amount::Addresses(count) => interface.secondary.len() == usize::from(count),
             Amount::Prefixes(count) => interface.prefixes.len() == usize::from(count),
+            Amount::Prefix6 => !interface.prefixes6.is_empty(),
         };
         let disputed = self.drop_doubles(now, &mut interface);
         if complete {
@@ -162,6 +167,7 @@ impl Engine {
         let complete = match amount {
             Amount::Addresses(count) => new.addresses.len() == usize::from(count) && new.prefixes.is_empty(),
             Amount::Prefixes(count) => new.prefixes.len() == usize::from(count) && new.addresses.is_empty(),
+            Amount::Prefix6 => new.prefixes6.len() == 1,
         };
         let Some(eni) = self.pool.eni_mut(id) else { return };
         if complete {
@@ -174,8 +180,12 @@ impl Engine {
             eni.interface.secondary.sort_unstable();
             eni.interface.prefixes.extend(new.prefixes);
             eni.interface.prefixes.sort_unstable();
+            eni.interface.prefixes6.extend(new.prefixes6);
+            eni.interface.prefixes6.sort_unstable();
             let subnet = eni.interface.subnet.clone();
             self.subnets.granted(&subnet, amount);
+        } else if amount == Amount::Prefix6 {
+            self.doubt(id, None, now);
         } else {
             let slots = eni.slots() + amount.slots();
             self.await_grant(id, slots, amount, now);
@@ -202,7 +212,15 @@ impl Engine {
             |prefix: &crate::ports::Cidr4| prefix.addresses().take(PREFIX_SIZE + 1).count() == PREFIX_SIZE;
         let prefixes: BTreeSet<_> =
             granted.prefixes.into_iter().filter(|prefix| well_formed(prefix) && !has(prefix)).collect();
-        Holdings { addresses: addresses.into_iter().collect(), prefixes: prefixes.into_iter().collect() }
+        let is_new = |prefix: &Cidr6| {
+            prefix.prefix == PREFIX6_BITS && !self.pool.enis().any(|eni| eni.interface.prefixes6.contains(prefix))
+        };
+        let prefixes6: BTreeSet<_> = granted.prefixes6.into_iter().filter(is_new).collect();
+        Holdings {
+            addresses: addresses.into_iter().collect(),
+            prefixes: prefixes.into_iter().collect(),
+            prefixes6: prefixes6.into_iter().collect(),
+        }
     }
 
     fn unassigned(&mut self, now: Moment, id: &EniId, holdings: &Holdings) {
@@ -327,6 +345,8 @@ impl Engine {
         let Some(class @ (RefusalClass::SubnetFull | RefusalClass::NoPrefix)) = class(error) else { return false };
         let (subnet, amount) = match action {
             Action::Create { subnet, amount, .. } => (Some(subnet.clone()), *amount),
+            // A subnet has more of them than ENIs can ask for.
+            Action::Assign { amount: Amount::Prefix6, .. } => return false,
             Action::Assign { eni, amount } => (self.pool.eni(eni).map(|eni| eni.interface.subnet.clone()), *amount),
             Action::Attach { .. }
             | Action::DeleteOnTermination { .. }

@@ -153,6 +153,7 @@ impl Engine {
         }
         interface.secondary.sort_unstable();
         interface.prefixes.sort_unstable();
+        interface.prefixes6.sort_unstable();
         let before = self.pool.eni(&id).map(|eni| eni.phase);
         let waited = self.pool.eni(&id).map_or(Duration::ZERO, |eni| asked_at.since(eni.changed_at));
         let (phase, again) = next_phase(before, interface.attachment.as_ref(), waited);
@@ -256,7 +257,13 @@ impl Engine {
                 interface.prefixes.insert(place, *prefix);
             }
         }
-        interface.secondary.len() + interface.prefixes.len() > slots
+        let listed6 = interface.prefixes6.len();
+        for prefix in &known.interface.prefixes6 {
+            if let Err(place) = interface.prefixes6.binary_search(prefix) {
+                interface.prefixes6.insert(place, *prefix);
+            }
+        }
+        interface.secondary.len() + interface.prefixes.len() > slots || interface.prefixes6.len() > listed6
     }
 
     /// Notes what EC2 does not list, and forgets it only after a long time without a pod on it (I12).

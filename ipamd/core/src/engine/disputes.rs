@@ -14,7 +14,7 @@ use super::Engine;
 use crate::{
     EniId, Moment,
     pool::{Eni, Phase},
-    ports::{Interface, PREFIX_SIZE, Scope},
+    ports::{Cidr6, Interface, PREFIX_SIZE, PREFIX6_BITS, Scope},
 };
 
 /// When EC2 is looked at first after a dispute began; then after twice the time each.
@@ -62,6 +62,12 @@ impl Engine {
         interface.secondary.dedup();
         interface.prefixes.dedup();
         interface.prefixes.retain(|prefix| prefix.prefix == 28 && prefix.addresses().all(clear));
+        let elsewhere = |prefix: &Cidr6| {
+            let mut others = self.pool.enis().filter(|eni| eni.interface.id != listed.id);
+            others.any(|eni| eni.interface.prefixes6.contains(prefix))
+        };
+        interface.prefixes6.dedup();
+        interface.prefixes6.retain(|prefix| prefix.prefix == PREFIX6_BITS && !elsewhere(prefix));
         let places = |interface: &Interface| interface.secondary.len() + interface.prefixes.len();
         let disputed = places(&listed) - places(interface);
         self.odd.remove(&interface.id);

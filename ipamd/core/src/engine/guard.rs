@@ -4,7 +4,11 @@
 //! cannot be read, a description of the ENI that EC2 gave since then has to agree with our records instead. What the kernel has for a pod that nobody knows is never given
 //! back and never given out.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use super::Engine;
 use crate::{Action, Command, EniId, Moment, ports::Scope};
@@ -52,7 +56,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn kernel_answered(&mut self, asked_at: Moment, holds: Result<BTreeSet<Ipv4Addr>, String>) {
+    pub(super) fn kernel_answered(&mut self, asked_at: Moment, holds: Result<BTreeSet<IpAddr>, String>) {
         self.kernel.asked = None;
         if let Ok(addresses) = &holds {
             self.pool.kernel_holds(addresses);
@@ -73,6 +77,10 @@ impl Engine {
         };
         let listed = self.pool.eni(eni).is_some_and(|eni| eni.unlisted_since.is_none());
         if !listed || addresses.iter().any(|address| self.pool.is_taken(*address)) {
+            return false;
+        }
+        let goes = matches!(action, Action::Detach { .. } | Action::Delete { .. });
+        if goes && self.pool.eni(eni).is_some_and(|eni| self.pool.taken_of_prefixes6(eni).next().is_some()) {
             return false;
         }
         match &self.kernel.last {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use eni_proto::PodKey;
+use eni_proto::{PodAddresses, PodKey};
 
 use super::{Engine, refusal};
 use crate::{Command, CoolDown, Lease, Moment, Ticket, plan, pool::Eni};
@@ -17,7 +17,7 @@ impl Engine {
         }
         let until = now.after(self.policy.cool_down);
         if let Some(lease) = self.pool.end(&key, until) {
-            let released = Some(CoolDown { address: lease.address, until });
+            let released = rests(&lease, until);
             commands.push(Command::Release { ticket: None, key, released });
         }
     }
@@ -36,18 +36,34 @@ impl Engine {
         commands.push(Command::Release { ticket: Some(ticket), key, released });
     }
 
-    pub(super) fn end(&mut self, now: Moment, key: &PodKey) -> Option<CoolDown> {
+    pub(super) fn end(&mut self, now: Moment, key: &PodKey) -> Vec<CoolDown> {
         self.answered_again.remove(key);
         let until = now.after(self.policy.cool_down);
-        let lease = self.pool.end(key, until)?;
+        let Some(lease) = self.pool.end(key, until) else { return Vec::new() };
         self.released.insert(key.clone(), now);
-        Some(CoolDown { address: lease.address, until })
+        rests(&lease, until)
     }
 
     /// Whether the key was told its address at `moment` or later: then its sandbox is as young.
     pub(super) fn answered_since(&self, key: &PodKey, moment: Moment) -> bool {
         let first = self.pool.lease(key).map(|lease| lease.since);
         first.max(self.answered_again.get(key).copied()).is_some_and(|last| last >= moment)
+    }
+
+    /// The addresses of the next pod on a network card, all by one ENI.
+    fn pick(&self, now: Moment, card: u8) -> Option<(&Eni, PodAddresses)> {
+        let families = self.policy.families;
+        let carries = |eni: &Eni| {
+            let complete = !families.v6() || !eni.interface.prefixes6.is_empty();
+            complete && eni.card() == card && self.carries(now, eni)
+        };
+        if !families.v4() {
+            let (eni, ipv6) = self.pool.pick6(carries)?;
+            return Some((eni, ipv6.into()));
+        }
+        let (eni, ipv4) = self.pool.pick(plan::wants_prefixes(&self.policy, self.limits), carries)?;
+        let ipv6 = if families.v6() { Some(self.pool.next6(eni)?) } else { None };
+        Some((eni, PodAddresses::new(Some(ipv4), ipv6)?))
     }
 
     /// Gives free addresses to waiting pods, for each network card first come first served.
@@ -60,10 +76,8 @@ impl Engine {
                 self.answered_again.insert(waiter.key, now);
                 continue;
             }
-            let prefixes_first = plan::wants_prefixes(&self.policy, self.limits);
-            let carries = |eni: &Eni| eni.card() == waiter.card && self.carries(now, eni);
-            let picked = if empty.contains(&waiter.card) { None } else { self.pool.pick(prefixes_first, carries) };
-            let Some((eni, address)) = picked else {
+            let picked = if empty.contains(&waiter.card) { None } else { self.pick(now, waiter.card) };
+            let Some((eni, addresses)) = picked else {
                 empty.insert(waiter.card);
                 self.queue.push(waiter);
                 continue;
@@ -74,7 +88,7 @@ impl Engine {
                 key: waiter.key,
                 pod: waiter.pod,
                 netns: waiter.netns,
-                address,
+                addresses,
                 since: now,
             };
             if self.released.contains_key(&lease.key) {
@@ -84,4 +98,9 @@ impl Engine {
             commands.push(Command::Grant { ticket: waiter.ticket, lease, fresh: true });
         }
     }
+}
+
+/// The cool-downs of a lease that ended, IPv4 first.
+fn rests(lease: &Lease, until: Moment) -> Vec<CoolDown> {
+    lease.addresses.all().map(|address| CoolDown { address, until }).collect()
 }

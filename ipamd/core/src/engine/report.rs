@@ -1,6 +1,9 @@
 //! How the pool stands, as plain values for metrics, pages and people.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use eni_proto::PodKey;
 
@@ -9,6 +12,7 @@ use crate::{
     EniId, Moment, SubnetId,
     plan::{self, Blocked, Plan},
     pool::{Eni, Phase},
+    ports::Cidr6,
 };
 
 /// How the pool stands at one moment.
@@ -49,8 +53,10 @@ pub struct EniStatus {
     pub carries_pods: bool,
     /// Its primary address.
     pub primary: Ipv4Addr,
-    /// Its single addresses, sorted, then those of its prefixes, sorted.
-    pub addresses: Vec<(Ipv4Addr, AddressState)>,
+    /// Its IPv6 prefixes, sorted.
+    pub prefixes6: Vec<Cidr6>,
+    /// Its single addresses, sorted, then those of its prefixes, sorted; of IPv6 only those that are not free.
+    pub addresses: Vec<(IpAddr, AddressState)>,
 }
 
 /// The state of one address.
@@ -180,6 +186,7 @@ impl Engine {
                 .map(|eni| self.pool.free(eni).count())
                 .sum::<usize>()
         };
+        let free_in = |ready: bool| if self.policy.families.v4() { free_in(ready) } else { self.free6(ready) };
         let asked: Vec<_> = self.cards().map(|card| self.in_flight(card)).collect();
         let asked: usize = asked.iter().map(|asked| asked.assigning + asked.creating.iter().sum::<usize>()).sum();
         EngineStatus {
@@ -192,6 +199,14 @@ impl Engine {
             waiting: self.waiting(now),
             last_error: self.last_error.as_ref().map(|(error, _)| describe(error)),
         }
+    }
+
+    /// How many more pods could have an IPv6 address: what max pods allows, for a prefix has more than anybody counts.
+    fn free6(&self, ready: bool) -> usize {
+        let mut managed = self.pool.managed().filter(|eni| eni.phase != Phase::Leaving);
+        let found = managed.any(|eni| (eni.phase == Phase::Ready) == ready && !eni.interface.prefixes6.is_empty());
+        let most = usize::from(self.policy.max_pods.unwrap_or(u16::MAX));
+        if found { most.saturating_sub(self.pool.leases().count()) } else { 0 }
     }
 
     /// Returns what the planner wants and does.
@@ -226,16 +241,19 @@ impl Engine {
     }
 
     fn eni_status(&self, eni: &Eni, now: Moment) -> EniStatus {
-        let state = |address: Ipv4Addr| {
+        let state = |address: IpAddr| {
             if let Some(holder) = self.pool.holder(address) {
                 return AddressState::Leased(holder.clone());
             }
             match self.pool.rests_until(address).filter(|until| *until > now) {
                 Some(until) => AddressState::Cooling(until),
-                None if self.pool.is_free(address) => AddressState::Free,
-                None => AddressState::Reserved,
+                None => match address {
+                    IpAddr::V4(address) if self.pool.is_free(address) => AddressState::Free,
+                    IpAddr::V4(_) | IpAddr::V6(_) => AddressState::Reserved,
+                },
             }
         };
+        let addresses = eni.interface.addresses().map(IpAddr::V4).chain(self.pool.taken_of_prefixes6(eni));
         EniStatus {
             id: eni.interface.id.clone(),
             card: eni.card(),
@@ -244,7 +262,8 @@ impl Engine {
             managed: self.pool.is_managed(eni),
             carries_pods: self.pool.is_managed(eni) && plan::carries_pods(eni, &self.policy, &self.subnets),
             primary: eni.interface.primary,
-            addresses: eni.interface.addresses().map(|address| (address, state(address))).collect(),
+            prefixes6: eni.interface.prefixes6.clone(),
+            addresses: addresses.map(|address| (address, state(address))).collect(),
         }
     }
 

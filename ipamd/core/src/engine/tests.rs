@@ -6,7 +6,7 @@ mod reporting;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use eni_proto::{RefusalCode, numbers};
@@ -48,6 +48,7 @@ fn eni(device: u8, count: u8) -> Interface {
         primary: Ipv4Addr::new(10, 0, device, 4),
         secondary: (0..count).map(|n| Ipv4Addr::new(10, 0, device, 10 + n)).collect(),
         prefixes: vec![],
+        prefixes6: vec![],
         kind: InterfaceKind::Plain,
         security_groups: vec![],
         attachment: Some(Attachment {
@@ -130,7 +131,7 @@ fn del(name: &str) -> Event {
 
 fn granted(commands: &[Command]) -> Vec<(u64, Ipv4Addr)> {
     let grants = commands.iter().filter_map(|command| match command {
-        Command::Grant { ticket, lease, .. } => Some((ticket.0, lease.address)),
+        Command::Grant { ticket, lease, .. } => Some((ticket.0, lease.addresses.v4().unwrap())),
         _ => None,
     });
     grants.collect()
@@ -171,7 +172,7 @@ fn the_same_key_gets_the_same_answer() {
 fn a_del_of_the_unknown_succeeds() {
     let mut engine = ready(warm(1), &[eni(0, 5)]);
     let commands = engine.handle(at(1), del("nobody"));
-    assert!(commands.contains(&Command::Release { ticket: Some(Ticket(900)), key: key("nobody"), released: None }));
+    assert!(commands.contains(&Command::Release { ticket: Some(Ticket(900)), key: key("nobody"), released: vec![] }));
 }
 
 /// I5.
@@ -181,7 +182,7 @@ fn an_address_is_not_reused_before_its_cool_down_is_over() {
     for pod in 0..27 {
         assert_eq!(granted(&engine.handle(at(1), add(pod, &format!("p{pod}"), 100))).len(), 1);
     }
-    let freed = engine.lease(&key("p3")).unwrap().address;
+    let freed = engine.lease(&key("p3")).unwrap().addresses.v4().unwrap();
     engine.handle(at(2), del("p3"));
     assert_eq!(granted(&engine.handle(at(3), add(50, "late", 100))), []);
     assert_eq!(granted(&engine.handle(Moment::from_millis(31_999), Event::Tick)), []);
@@ -191,7 +192,7 @@ fn an_address_is_not_reused_before_its_cool_down_is_over() {
 #[test]
 fn a_cool_down_on_record_is_honoured_after_a_restart() {
     let limits = Limits { max_enis: 1, addresses_per_eni: 2, ..Limits::default() };
-    let cooling = vec![CoolDown { address: Ipv4Addr::new(10, 0, 0, 10), until: at(30) }];
+    let cooling = vec![CoolDown { address: Ipv4Addr::new(10, 0, 0, 10).into(), until: at(30) }];
     let mut engine = Engine::new(Start { limits, cooling, ..start(warm(1)) }, at(0));
     engine.handle(at(0), Event::Tick);
     engine.handle(at(0), Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: vec![eni(0, 1)] });
@@ -342,7 +343,7 @@ fn a_lease_that_could_not_be_stored_rests() {
     let mut engine = ready(warm(1), &[eni(0, 2)]);
     engine.handle(at(1), add(1, "a", 20));
     let commands = engine.handle(at(1), Event::StoreFailed { key: key("a") });
-    let released = Some(CoolDown { address: Ipv4Addr::new(10, 0, 0, 10), until: at(31) });
+    let released = vec![CoolDown { address: Ipv4Addr::new(10, 0, 0, 10).into(), until: at(31) }];
     assert!(commands.contains(&Command::Release { ticket: None, key: key("a"), released }));
     assert_eq!(engine.lease(&key("a")), None);
 }

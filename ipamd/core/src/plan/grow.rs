@@ -10,6 +10,17 @@ use crate::{
 };
 
 impl Planner<'_> {
+    /// Asks for a /80 prefix for every ENI whose pods need one. The addresses of one are more than a node can use.
+    pub(super) fn give_prefixes6(&self, plan: &mut Plan) {
+        for eni in self.usable().filter(|eni| eni.interface.prefixes6.is_empty() && eni.phase != Phase::Attaching) {
+            if self.is_busy(eni) {
+                plan.waiting.push(format!("{} is being changed", eni.interface.id));
+            } else {
+                plan.actions.push(Action::Assign { eni: eni.interface.id.clone(), amount: Amount::Prefix6 });
+            }
+        }
+    }
+
     pub(super) fn grow(&self, short: usize, plan: &mut Plan) {
         let mut missing = short;
         let mut enis: Vec<_> = self.usable().collect();
@@ -27,7 +38,7 @@ impl Planner<'_> {
                 continue;
             }
             let amount = self.ask(missing, room, short, subnet);
-            if coming.is_some() || eni.phase == Phase::Attaching {
+            if coming.is_some() || eni.phase == Phase::Attaching || Self::has_action(plan, eni) {
                 plan.waiting.push(format!("{} is being changed", eni.interface.id));
                 // What it can still take will be asked for when it is settled.
             } else {
@@ -100,7 +111,7 @@ impl Planner<'_> {
         while missing > 0 && slots > 0 {
             let amount = self.ask(missing, self.capacity(), short, subnet);
             let (subnet, security_groups) = (subnet.clone(), self.security_groups());
-            plan.actions.push(Action::Create { subnet, security_groups, amount });
+            plan.actions.push(Action::Create { subnet, security_groups, amount, prefix6: self.q.policy.families.v6() });
             missing = missing.saturating_sub(amount.addresses());
             slots -= 1;
         }

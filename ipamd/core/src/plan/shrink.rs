@@ -166,7 +166,7 @@ impl Planner<'_> {
         if self.waited(since, pause, plan) {
             addresses.sort_unstable();
             prefixes.sort_unstable();
-            let holdings = Holdings { addresses, prefixes };
+            let holdings = Holdings { addresses, prefixes, ..Holdings::default() };
             plan.actions.push(Action::Unassign { eni: eni.interface.id.clone(), holdings });
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -74,7 +74,7 @@ pub(crate) struct World {
     now: Moment,
     node: Node,
     stored: BTreeMap<PodKey, Lease>,
-    resting: BTreeMap<Ipv4Addr, Moment>,
+    resting: BTreeMap<IpAddr, Moment>,
     writes: Vec<Write>,
     pods: [Sandboxes; SANDBOXES],
     /// ADDs that have no answer yet.
@@ -279,7 +279,7 @@ impl World {
                 Command::Refuse { ticket, .. } => drop(self.waiting.remove(&ticket).expect("it waits")),
                 Command::Release { ticket, key, released } => {
                     answered.extend(ticket);
-                    self.writes.extend(released.map(|cooling| Write::Release(key, cooling)));
+                    self.writes.extend(released.first().cloned().map(|cooling| Write::Release(key, cooling)));
                 }
                 Command::Start { action, .. } => self.starts(&action),
                 Command::Observe { .. } | Command::PrepareHost { .. } => {}
@@ -303,12 +303,17 @@ impl World {
         assert!(self.waiting.contains_key(&ticket), "{} was not asked for", lease.key);
         // I5, on what is on record and what is about to be.
         let coming = self.writes.iter().filter_map(|write| match write {
-            Write::Release(_, cooling) if cooling.address == lease.address => Some(cooling.until),
+            Write::Release(_, cooling) if lease.addresses.has(cooling.address) => Some(cooling.until),
             _ => None,
         });
         let known = self.node.engine.leases().any(|other| other.key == lease.key && other.since < self.now);
-        let rests = self.resting.get(&lease.address).copied().into_iter().chain(coming).max();
-        assert!(known || rests.is_none_or(|until| until <= self.now), "{} rests until {rests:?}", lease.address);
+        let rests =
+            self.resting.get(&IpAddr::from(lease.addresses.v4().unwrap())).copied().into_iter().chain(coming).max();
+        assert!(
+            known || rests.is_none_or(|until| until <= self.now),
+            "{} rests until {rests:?}",
+            lease.addresses.v4().unwrap()
+        );
         self.answered.insert(lease.key.clone(), self.now);
         self.writes.push(Write::Put(lease, ticket));
     }
@@ -318,19 +323,26 @@ impl World {
         for write in self.writes.drain(..count).collect::<Vec<_>>() {
             match write {
                 Write::Put(lease, ticket) => {
-                    self.resting.remove(&lease.address);
-                    let twice =
-                        self.stored.values().find(|other| other.address == lease.address && other.key != lease.key);
-                    assert!(twice.is_none(), "{} of {} is {:?}'s", lease.address, lease.key, twice.map(|l| &l.key));
+                    self.resting.remove(&IpAddr::from(lease.addresses.v4().unwrap()));
+                    let twice = self.stored.values().find(|other| {
+                        other.addresses.v4().unwrap() == lease.addresses.v4().unwrap() && other.key != lease.key
+                    });
+                    assert!(
+                        twice.is_none(),
+                        "{} of {} is {:?}'s",
+                        lease.addresses.v4().unwrap(),
+                        lease.key,
+                        twice.map(|l| &l.key)
+                    );
                     if let Some(pod) = self.waiting.remove(&ticket)
                         && self.key(pod) == lease.key
                         && self.pods[pod].wanted
                     {
-                        let heard = self.pods[pod].heard.replace(lease.address);
+                        let heard = self.pods[pod].heard.replace(lease.addresses.v4().unwrap());
                         assert!(
-                            heard.is_none_or(|heard| heard == lease.address),
+                            heard.is_none_or(|heard| heard == lease.addresses.v4().unwrap()),
                             "I3: {heard:?}, then {}",
-                            lease.address
+                            lease.addresses.v4().unwrap()
                         );
                     }
                     self.stored.insert(lease.key.clone(), lease);
@@ -344,10 +356,10 @@ impl World {
     }
 
     fn check(&self) {
-        let addresses: Vec<_> = self.node.engine.leases().map(|lease| lease.address).collect();
+        let addresses: Vec<_> = self.node.engine.leases().map(|lease| lease.addresses.v4().unwrap()).collect();
         assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len(), "I1: {addresses:?}");
         for (number, pod) in self.pods.iter().enumerate() {
-            let held = self.node.engine.lease(&self.key(number)).map(|lease| lease.address);
+            let held = self.node.engine.lease(&self.key(number)).map(|lease| lease.addresses.v4().unwrap());
             if let Some(heard) = pod.heard
                 && (pod.wanted && pod.alive)
             {

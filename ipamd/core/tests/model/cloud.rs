@@ -2,13 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 use eni_proto::numbers;
 use ipam_core::{
     Action, AttachmentId, Done, EniId, Limits, Moment, SubnetId,
-    ports::{Amount, Attachment, Cidr4, Ec2Error, Holdings, Interface, InterfaceKind, RefusalClass, Scope, Subnet},
+    ports::{
+        Amount, Attachment, Cidr4, Cidr6, Ec2Error, Holdings, Interface, InterfaceKind, RefusalClass, Scope, Subnet,
+    },
 };
 
 pub(crate) const INSTANCE: &str = "i-1";
@@ -32,6 +34,7 @@ pub(crate) struct Cloud {
     made: u32,
     attached: u32,
     picked: u32,
+    made6: u128,
 }
 
 impl Cloud {
@@ -45,6 +48,7 @@ impl Cloud {
             made: 0,
             attached: 0,
             picked: 0,
+            made6: 0,
         };
         let own = cloud.add_subnet(1, None);
         let primary = cloud.make(&own, false).unwrap();
@@ -90,11 +94,6 @@ impl Cloud {
         id
     }
 
-    /// The ENI with this address.
-    pub(crate) fn owner(&self, address: Ipv4Addr) -> Option<&Interface> {
-        self.enis.values().find(|eni| eni.has(address))
-    }
-
     /// Completes what is under way.
     pub(crate) fn advance(&mut self, now: Moment) {
         let complete: Vec<_> =
@@ -136,7 +135,7 @@ impl Cloud {
     /// Carries out an action as EC2 would; attaching and detaching last until `done_at`.
     pub(crate) fn apply(&mut self, action: &Action, done_at: Moment) -> Result<Done, Ec2Error> {
         match action {
-            Action::Create { subnet, amount, .. } => self.create(subnet, *amount),
+            Action::Create { subnet, amount, prefix6, .. } => self.create(subnet, *amount, *prefix6),
             Action::Attach { eni, device_index, .. } => self.attach(eni, *device_index, done_at),
             Action::DeleteOnTermination { eni, attachment } => {
                 self.attachment(eni, attachment)?.delete_on_termination = true;
@@ -178,12 +177,15 @@ impl Cloud {
         attachment.ok_or_else(|| refused(RefusalClass::NotFound))
     }
 
-    fn create(&mut self, subnet: &SubnetId, amount: Amount) -> Result<Done, Ec2Error> {
+    fn create(&mut self, subnet: &SubnetId, amount: Amount, prefix6: bool) -> Result<Done, Ec2Error> {
         if amount.slots() >= usize::from(self.limits.addresses_per_eni) {
             return Err(refused(RefusalClass::LimitReached));
         }
         let before = self.rooms.clone();
         let id = self.make(subnet, true)?;
+        if prefix6 {
+            self.assign(&id, Amount::Prefix6)?;
+        }
         match self.assign(&id, amount) {
             Ok(_) => Ok(Done::Created(self.enis[&id].clone())),
             Err(error) => {
@@ -216,18 +218,25 @@ impl Cloud {
             return Err(refused(RefusalClass::LimitReached));
         }
         let granted = match amount {
-            Amount::Addresses(count) => {
-                Holdings { addresses: self.pick(eni.subnet.as_str(), count.into())?, prefixes: vec![] }
-            }
-            Amount::Prefixes(count) => {
-                Holdings { addresses: vec![], prefixes: self.pick_prefixes(&eni.subnet, count.into())? }
-            }
+            Amount::Prefix6 => Holdings { prefixes6: vec![self.new_prefix6()], ..Holdings::default() },
+            Amount::Addresses(count) => Holdings {
+                addresses: self.pick(eni.subnet.as_str(), count.into())?,
+                prefixes: vec![],
+                prefixes6: vec![],
+            },
+            Amount::Prefixes(count) => Holdings {
+                addresses: vec![],
+                prefixes: self.pick_prefixes(&eni.subnet, count.into())?,
+                prefixes6: vec![],
+            },
         };
         let eni = self.eni(id)?;
         eni.secondary.extend(&granted.addresses);
         eni.secondary.sort_unstable();
         eni.prefixes.extend(&granted.prefixes);
         eni.prefixes.sort_unstable();
+        eni.prefixes6.extend(&granted.prefixes6);
+        eni.prefixes6.sort_unstable();
         Ok(Done::Assigned(granted))
     }
 
@@ -260,6 +269,11 @@ impl Cloud {
         Ok(picked)
     }
 
+    fn new_prefix6(&mut self) -> Cidr6 {
+        self.made6 += 1;
+        Cidr6 { network: Ipv6Addr::from_bits((0x2600_1f00 << 96) + (self.made6 << 48)), prefix: 80 }
+    }
+
     fn unassign(&mut self, id: &EniId, holdings: &Holdings) -> Result<Done, Ec2Error> {
         let eni = self.eni(id)?;
         if !holdings.addresses.iter().all(|address| eni.secondary.contains(address))
@@ -286,6 +300,7 @@ impl Cloud {
             primary,
             secondary: vec![],
             prefixes: vec![],
+            prefixes6: vec![],
             kind: InterfaceKind::Plain,
             security_groups: vec![],
             attachment: None,

@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use ipam_core::Families;
 use world::World;
 
 /// Runs `check` with a world; says which seed it was when that fails.
@@ -50,7 +51,11 @@ fn seeds(few: u64) -> std::ops::Range<u64> {
 
 /// All that can happen to one node; then nothing goes wrong any more.
 fn live(seed: u64) {
-    with(seed, World::new(seed), |world| {
+    live_in(seed, World::new(seed));
+}
+
+fn live_in(seed: u64, world: World) {
+    with(seed, world, |world| {
         (0..300).for_each(|_| world.step());
         world.calm_down();
         // Long enough for the look that follows trouble an hour later.
@@ -91,6 +96,14 @@ fn every_promise_holds_whatever_happens() {
         let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("it catches what fails")).collect()
     });
+    assert!(failed.is_empty(), "run these again with MODEL_SEED: {failed:?}");
+}
+
+/// The same with a /80 prefix for each ENI, and pods with an address of each family by the same one.
+#[test]
+fn every_promise_holds_with_both_families() {
+    let live = |seed| catch_unwind(|| live_in(seed, World::of(seed, Families::Dual))).is_err();
+    let failed: Vec<u64> = seeds(300).filter(|seed| live(*seed)).take(3).collect();
     assert!(failed.is_empty(), "run these again with MODEL_SEED: {failed:?}");
 }
 

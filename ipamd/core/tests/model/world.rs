@@ -8,13 +8,13 @@ mod promises;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
 use eni_proto::PodKey;
 use ipam_core::{
-    Action, Command, EniId, Event, IntentId, Lease, Limits, Moment, Policy, Ticket,
+    Action, Command, EniId, Event, Families, IntentId, Lease, Limits, Moment, Policy, Ticket,
     engine::Engine,
     ports::{Interface, Scope},
 };
@@ -79,7 +79,7 @@ pub(crate) struct World {
     prepared: BTreeSet<EniId>,
     preparing: BTreeSet<EniId>,
     /// Addresses that the kernel has for a pod which nobody knows: since when, and whether the engine was told.
-    strays: BTreeMap<Ipv4Addr, (Moment, bool)>,
+    strays: BTreeMap<IpAddr, (Moment, bool)>,
     in_flight: BTreeMap<IntentId, Action>,
     intents: BTreeSet<IntentId>,
     observing: u32,
@@ -92,10 +92,15 @@ pub(crate) struct World {
 impl World {
     /// A world whose size, policy and luck follow from the seed.
     pub(crate) fn new(seed: u64) -> Self {
+        Self::of(seed, Families::V4)
+    }
+
+    /// The same life with pods of these families.
+    pub(crate) fn of(seed: u64, families: Families) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut below = |n: u32| rng.next_u32() % n;
         let limits = chance::limits(&mut below);
-        let policy = chance::policy(&mut below);
+        let policy = Policy { families, ..chance::policy(&mut below) };
         let mut world = Self::quiet(seed, policy, limits);
         for (number, role) in [(2, "1"), (3, "0")] {
             world.cloud.add_subnet(number, Some(role));
@@ -295,7 +300,7 @@ impl World {
                 assert!(self.waiting.remove(ticket).is_some(), "{ticket:?} was refused and did not wait");
                 assert!(!refusal.message.is_empty() && !refusal.advice.is_empty());
             }
-            Command::Release { key, released, .. } => self.released(key, released.as_ref()),
+            Command::Release { key, released, .. } => self.released(key, released),
             Command::Observe { scope } => self.observe(*scope),
             Command::DescribeSubnets => self.describe_subnets(),
             Command::ObserveKernel => {
@@ -323,8 +328,8 @@ impl World {
     }
 
     /// Whether a pod holds the address.
-    pub(crate) fn holds(&self, address: Ipv4Addr) -> bool {
-        self.leases().any(|lease| lease.address == address)
+    pub(crate) fn holds(&self, address: impl Into<IpAddr> + Copy) -> bool {
+        self.leases().any(|lease| lease.addresses.has(address))
     }
 
     fn ticket(&mut self) -> Ticket {

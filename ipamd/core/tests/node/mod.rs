@@ -37,6 +37,7 @@ pub(crate) fn eni(device: u8, count: u8) -> Interface {
         primary: Ipv4Addr::new(10, 0, device, 4),
         secondary: (0..count).map(|n| Ipv4Addr::new(10, 0, device, 10 + n)).collect(),
         prefixes: vec![],
+        prefixes6: vec![],
         kind: InterfaceKind::Plain,
         security_groups: vec![],
         attachment: Some(Attachment {

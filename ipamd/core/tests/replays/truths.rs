@@ -62,7 +62,11 @@ impl Truths {
                 })
             }
             Command::ObserveKernel => {
-                let holds = self.kernel.clone().ok_or_else(|| "it cannot be read".to_owned());
+                let holds = self
+                    .kernel
+                    .clone()
+                    .map(|all| all.into_iter().map(Into::into).collect())
+                    .ok_or_else(|| "it cannot be read".to_owned());
                 Some(Event::Kernel { asked_at: now, holds })
             }
             Command::DescribeSubnets => Some(Event::Subnets { outcome: Err(slow_down()) }),
@@ -107,7 +111,7 @@ pub(crate) fn lease(pod: &str, address: Ipv4Addr, device: u8) -> Lease {
         key: key(pod),
         pod: Pod::default(),
         netns: "/n".to_owned(),
-        address,
+        addresses: address.into(),
         eni: format!("eni-{}", device + 1).parse().unwrap(),
         eni_mark: EniMark::of_device(device),
         since: at(0),
@@ -127,7 +131,7 @@ pub(crate) fn del(node: &mut Node, now: Moment, pod: &str) -> Vec<Command> {
 
 pub(crate) fn granted(commands: &[Command]) -> Vec<Ipv4Addr> {
     let grants = commands.iter().filter_map(|command| match command {
-        Command::Grant { lease, .. } => Some(lease.address),
+        Command::Grant { lease, .. } => Some(lease.addresses.v4().unwrap()),
         _ => None,
     });
     grants.collect()

@@ -32,6 +32,7 @@ fn eni(index: u8) -> Interface {
         primary: address(200 + index),
         secondary: (1..=3).map(|n| address(10 * index + n)).collect(),
         prefixes: vec![],
+        prefixes6: vec![],
         kind: InterfaceKind::Plain,
         security_groups: vec![],
         attachment: Some(attachment),
@@ -102,16 +103,16 @@ fn a_pod_that_went_leaves_an_address_that_rests() {
     let facts = Facts { pods: vec![pod(1)], ..facts() };
     let verdict = verdict(&facts);
     assert_eq!(verdict.adoptions.len(), 1);
-    assert_eq!(verdict.cooling, [CoolDown { address: address(11), until: NOW.after(COOL_DOWN) }]);
+    assert_eq!(verdict.cooling, [CoolDown { address: address(11).into(), until: NOW.after(COOL_DOWN) }]);
 }
 
 #[test]
 fn what_may_have_been_freed_a_moment_ago_rests_too() {
     let written = Some(Moment::from_millis(990_000));
     let resting = |facts: &Facts| verdict(facts).cooling.into_iter().map(|it| it.address).collect::<Vec<_>>();
-    assert_eq!(resting(&Facts { written, ..facts() }), [2, 3, 12, 13].map(address));
+    assert_eq!(resting(&Facts { written, ..facts() }), [2, 3, 12, 13].map(|last| IpAddr::from(address(last))));
     let long_ago = Some(Moment::from_millis(900_000));
-    assert_eq!(resting(&Facts { written: long_ago, ..facts() }), [] as [Ipv4Addr; 0]);
+    assert_eq!(resting(&Facts { written: long_ago, ..facts() }), [] as [IpAddr; 0]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use eni_proto::{EniMark, LinkAlias, PodKey};
 use ipam_core::{
@@ -12,6 +12,10 @@ fn address(last: u8) -> Ipv4Addr {
     [10, 0, 0, last].into()
 }
 
+fn last(address: IpAddr) -> u8 {
+    if let IpAddr::V4(address) = address { address.octets()[3] } else { 0 }
+}
+
 fn key(last: u8) -> PodKey {
     PodKey::new("pods", &format!("c{last}"), "eth0").unwrap()
 }
@@ -21,7 +25,7 @@ fn lease(last: u8) -> Lease {
         key: key(last),
         pod: eni_proto::Pod::default(),
         netns: format!("/run/netns/{last}"),
-        address: address(last),
+        addresses: address(last).into(),
         eni: "eni-1".parse().unwrap(),
         eni_mark: EniMark::of_device(1),
         since: Moment::from_millis(0),
@@ -47,6 +51,7 @@ fn eni(device_index: u8, last: &[u8]) -> Interface {
         primary: address(200 + device_index),
         secondary: last.iter().map(|last| address(*last)).collect(),
         prefixes: vec![],
+        prefixes6: vec![],
         kind: InterfaceKind::Plain,
         security_groups: vec![],
         attachment: Some(Attachment {
@@ -70,11 +75,11 @@ fn each_address_is_judged_by_what_all_sources_say() {
         loose: [address(7).into(), address(8).into()].into(),
     };
     let enis = [eni(1, &[1, 2, 3, 5, 7, 8])];
-    let gone = |lease: &Lease| lease.address == address(3);
+    let gone = |lease: &Lease| lease.addresses.has(address(3));
     let decisions = |fresh| -> Vec<_> {
         judge(&leases, &kernel, &enis, fresh, gone)
             .iter()
-            .map(|judged| (judged.address.octets()[3], judged.decision))
+            .map(|judged| (last(judged.address), judged.decision))
             .collect()
     };
     #[rustfmt::skip]

@@ -10,8 +10,9 @@ use ipam_core::InstanceId;
 
 use super::ports::{Network6, Port, Ports, router};
 
-/// The ENI's own side of each link, seen from the router. No ENI announces it: the router's neighbour entry is permanent.
-const ENI_V6: &str = "fe80::e";
+/// The ENI's own side of each link, seen from the router. No ENI announces it: the router's neighbour entry is permanent. A node that has
+/// been up for long has a link-local address that it need not look for others with; without one nobody asks for the router.
+const ENI_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xe);
 /// The router's side. Source: VPC User Guide, "Subnet route tables".
 const VPC_ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
 
@@ -127,7 +128,8 @@ impl Scripts {
             if let Some(address) = port.primary_v6().filter(|_| port.first) {
                 let _ = writeln!(
                     self.nodes.entry(port.instance.clone()).or_default(),
-                    "{}route replace default via {VPC_ROUTER_V6} dev {link}",
+                    "{}{}route replace default via {VPC_ROUTER_V6} dev {link}",
+                    own_at_once(ENI_V6, 64, link),
                     own_at_once(address, 128, link)
                 );
             }

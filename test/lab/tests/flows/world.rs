@@ -363,6 +363,7 @@ fn interface((node, index, number, last): &Eni) -> Interface {
         primary: in_vpc(*last),
         secondary: here.map(|(_, _, _, last, _)| in_vpc(*last)).collect(),
         prefixes: vec![],
+        prefixes6: vec![],
         kind: InterfaceKind::Plain,
         security_groups: vec![],
         attachment: Some(Attachment {

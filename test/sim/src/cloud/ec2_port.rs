@@ -14,13 +14,13 @@ use ipam_core::{
 use crate::{
     Action, SimCloud,
     action::{
-        AssignPrivateIpAddresses, AttachNetworkInterface, Change, CreateNetworkInterface, DeleteNetworkInterface,
-        DescribeInstanceTypes, DescribeNetworkInterfaces, DescribeSubnets, DetachNetworkInterface,
-        ModifyNetworkInterfaceAttribute, UnassignPrivateIpAddresses,
+        AssignIpv6Addresses, AssignPrivateIpAddresses, AttachNetworkInterface, Change, CreateNetworkInterface,
+        DeleteNetworkInterface, DescribeInstanceTypes, DescribeNetworkInterfaces, DescribeSubnets,
+        DetachNetworkInterface, ModifyNetworkInterfaceAttribute, UnassignPrivateIpAddresses,
     },
     cloud::refusal,
     world::{
-        Filter, InstanceType,
+        Filter, InstanceType, Wanted6,
         model::{AttachmentState, Eni, EniKind},
     },
 };
@@ -71,6 +71,10 @@ impl Ec2 for SimCloud {
             groups: new.security_groups.iter().map(ToString::to_string).collect(),
             secondary_count: secondary_count.filter(|count| *count > 0),
             prefix_count: prefix_count.filter(|count| *count > 0),
+            ipv6: Wanted6 {
+                prefix_count: (new.prefix6 || new.amount == Amount::Prefix6).then_some(1),
+                ..Wanted6::default()
+            },
             tags: new.tags.clone(),
             client_token: Some(new.token.clone()),
             ..CreateNetworkInterface::default()
@@ -104,9 +108,15 @@ impl Ec2 for SimCloud {
 
     async fn assign(&self, eni: &EniId, amount: Amount) -> Ec2Result<Holdings> {
         let (interface, (count, prefix_count)) = (eni.to_string(), counts(amount));
+        if amount == Amount::Prefix6 {
+            let wanted = Wanted6 { prefix_count: Some(1), ..Wanted6::default() };
+            let (_, new) = self.ask(&AssignIpv6Addresses { interface, wanted }).await?;
+            let prefixes6 = new.prefixes.into_iter().map(cidr6).collect();
+            return Ok(Holdings { prefixes6, ..Holdings::default() });
+        }
         let assign = AssignPrivateIpAddresses { interface, count, prefix_count, ..Default::default() };
         let assigned = self.ask(&assign).await?;
-        Ok(Holdings { addresses: assigned.addresses, prefixes: assigned.prefixes })
+        Ok(Holdings { addresses: assigned.addresses, prefixes: assigned.prefixes, prefixes6: vec![] })
     }
 
     async fn unassign(&self, eni: &EniId, holdings: &Holdings) -> Ec2Result<()> {
@@ -128,7 +138,12 @@ fn counts(amount: Amount) -> (Option<u16>, Option<u16>) {
     match amount {
         Amount::Addresses(count) => (Some(count), None),
         Amount::Prefixes(count) => (None, Some(count)),
+        Amount::Prefix6 => (None, None),
     }
+}
+
+fn cidr6(cidr: crate::world::Cidr6) -> port::Cidr6 {
+    port::Cidr6 { network: cidr.network, prefix: cidr.prefix }
 }
 
 /// The ENI in the port's words. Absent: it has no address, so it is not for pods.
@@ -143,6 +158,7 @@ fn to_port(eni: Eni) -> Option<Interface> {
         primary: eni.primary?,
         secondary: secondary.into_iter().collect(),
         prefixes: prefixes.into_iter().collect(),
+        prefixes6: eni.ipv6.prefixes.into_iter().map(cidr6).collect::<BTreeSet<_>>().into_iter().collect(),
         kind: match eni.kind {
             EniKind::Interface => InterfaceKind::Plain,
             EniKind::Efa => InterfaceKind::Efa,

@@ -7,6 +7,7 @@ use super::cloud;
 
 fn new_interface(subnet: &ipam_core::SubnetId, instance: &ipam_core::InstanceId) -> NewInterface {
     NewInterface {
+        prefix6: false,
         token: "t".into(),
         subnet: subnet.clone(),
         security_groups: vec![],

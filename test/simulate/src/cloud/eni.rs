@@ -114,11 +114,15 @@ impl Names {
 
     fn grant(&mut self, amount: Amount) -> Holdings {
         match amount {
-            Amount::Addresses(count) => {
-                Holdings { addresses: (0..count).map(|_| self.address()).collect(), prefixes: vec![] }
-            }
+            // The trace has IPv4 only.
+            Amount::Prefix6 => Holdings::default(),
+            Amount::Addresses(count) => Holdings {
+                addresses: (0..count).map(|_| self.address()).collect(),
+                prefixes: vec![],
+                prefixes6: vec![],
+            },
             Amount::Prefixes(count) => {
-                Holdings { addresses: vec![], prefixes: (0..count).map(|_| self.prefix()).collect() }
+                Holdings { addresses: vec![], prefixes: (0..count).map(|_| self.prefix()).collect(), prefixes6: vec![] }
             }
         }
     }
@@ -137,6 +141,7 @@ impl Names {
             primary,
             secondary: holdings.addresses,
             prefixes: holdings.prefixes,
+            prefixes6: vec![],
             kind: InterfaceKind::Plain,
             security_groups: vec![id("sg-1")],
             attachment: device_index.map(|index| self.attachment(node, index)),

@@ -14,7 +14,7 @@ fn cloud() -> (Cloud, NodeIdentity) {
 }
 
 fn create(cloud: &mut Cloud, amount: Amount) -> Interface {
-    let action = Action::Create { subnet: cloud.subnet(), security_groups: vec![], amount };
+    let action = Action::Create { subnet: cloud.subnet(), security_groups: vec![], amount, prefix6: false };
     match cloud.carry_out(0, &action, at(0)).outcome {
         Ok(Done::Created(interface)) => interface,
         other => panic!("{other:?}"),

@@ -124,8 +124,8 @@ impl Pool {
 
     pub(crate) fn extend(&mut self, eni: &EniId, holdings: &Holdings) {
         let Some(eni) = self.enis.iter_mut().find(|known| known.id == *eni) else { return };
-        let one = |address| Holdings { addresses: vec![address], prefixes: vec![] };
-        let many = |prefix| Holdings { addresses: vec![], prefixes: vec![prefix] };
+        let one = |address| Holdings { addresses: vec![address], prefixes: vec![], prefixes6: vec![] };
+        let many = |prefix| Holdings { addresses: vec![], prefixes: vec![prefix], prefixes6: vec![] };
         let block = |holdings, size| Block { holdings, slots: vec![Slot::default(); size] };
         eni.blocks.extend(holdings.addresses.iter().map(|address| block(one(*address), 1)));
         eni.blocks.extend(holdings.prefixes.iter().map(|prefix| block(many(*prefix), PREFIX_SIZE)));

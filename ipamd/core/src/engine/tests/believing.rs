@@ -126,7 +126,7 @@ fn an_interface_that_is_just_being_created_is_not_taken_for_a_spare_one() {
 
 #[test]
 fn a_lease_without_a_sandbox_ends_unless_its_key_was_answered_since() {
-    let released = |engine: &mut Engine, now, seen_at| -> Option<Ipv4Addr> {
+    let released = |engine: &mut Engine, now, seen_at| -> Option<IpAddr> {
         let event = Event::Reclaim { ticket: Ticket(9), key: key("a"), seen_at: at(seen_at) };
         let commands = engine.handle(at(now), event);
         commands
@@ -135,6 +135,7 @@ fn a_lease_without_a_sandbox_ends_unless_its_key_was_answered_since() {
                 Command::Release { ticket: Some(Ticket(9)), released, .. } => Some(released),
                 _ => None,
             })?
+            .first()
             .map(|rest| rest.address)
     };
     let mut engine = ready(warm(1), &[eni(0, 2)]);
@@ -143,7 +144,7 @@ fn a_lease_without_a_sandbox_ends_unless_its_key_was_answered_since() {
     assert_eq!(released(&mut engine, 11, 10), None, "seen before the lease was given, or at that moment");
     engine.handle(at(12), add(2, "a", 30));
     assert_eq!(released(&mut engine, 13, 12), None, "an ADD has asked again since");
-    assert_eq!(released(&mut engine, 14, 13), Some(Ipv4Addr::new(10, 0, 0, 10)));
+    assert_eq!(released(&mut engine, 14, 13), Some([10, 0, 0, 10].into()));
     assert_eq!(released(&mut engine, 15, 14), None, "it has ended already");
 }
 
@@ -176,7 +177,8 @@ fn what_an_earlier_run_left_open_is_looked_at_before_its_interface_is_changed() 
 #[test]
 fn an_address_that_an_earlier_run_was_giving_back_is_given_to_nobody() {
     let mut engine = engine(warm(5));
-    let holdings = crate::ports::Holdings { addresses: vec![Ipv4Addr::new(10, 0, 0, 10)], prefixes: vec![] };
+    let holdings =
+        crate::ports::Holdings { addresses: vec![Ipv4Addr::new(10, 0, 0, 10)], prefixes: vec![], prefixes6: vec![] };
     engine.handle(at(0), Event::Remembered { interfaces: vec![eni(0, 2)] });
     engine.handle(at(0), Event::LeftOpen { action: Action::Unassign { eni: eni(0, 2).id, holdings } });
     engine.handle(at(0), Event::HostReady { eni: eni(0, 2).id });

@@ -1,6 +1,10 @@
 //! What survives a crash, as the daemon writes it, and the start that follows.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use eni_proto::PodKey;
 use ipam_core::{
@@ -17,7 +21,7 @@ use crate::{chance, cloud::INSTANCE};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
     pub(super) held: BTreeMap<PodKey, Lease>,
-    pub(super) resting: BTreeMap<Ipv4Addr, Moment>,
+    pub(super) resting: BTreeMap<IpAddr, Moment>,
     cloud: CloudRecord,
     /// The same before the last write, which a crash may undo.
     before: CloudRecord,
@@ -83,7 +87,9 @@ impl World {
     pub(super) fn kill_and_maybe_change(&mut self) {
         if self.below(3) == 0 {
             let Self { rng, policy, .. } = self;
+            let families = policy.families;
             *policy = chance::policy(&mut |n| rand_chacha::rand_core::RngCore::next_u32(rng) % n);
+            policy.families = families;
         }
         self.restart();
     }
@@ -108,11 +114,13 @@ impl World {
     pub(super) fn obey_durably(&mut self, command: &Command) {
         match command {
             Command::Grant { lease, fresh: true, .. } => {
-                self.disk.resting.remove(&lease.address);
-                self.strays.remove(&lease.address);
+                for address in lease.addresses.all() {
+                    self.disk.resting.remove(&address);
+                    self.strays.remove(&address);
+                }
                 self.disk.held.insert(lease.key.clone(), lease.clone());
             }
-            Command::Release { key, released, .. } => self.released(key, released.as_ref()),
+            Command::Release { key, released, .. } => self.released(key, released),
             Command::Start { intent, action } => self.disk.begin(intent, action),
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! The node's kernel: what it carries, and what it has for pods.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use ipam_core::{EniId, Event, ports::Interface};
 
@@ -16,14 +16,14 @@ impl World {
         let holds = if self.happens(self.chance.kernel_faults) {
             Err("says the model".to_owned())
         } else {
-            Ok(self.leases().map(|lease| lease.address).chain(self.strays.keys().copied()).collect())
+            Ok(self.leases().flat_map(|lease| lease.addresses.all()).chain(self.strays.keys().copied()).collect())
         };
         let at = self.soon(self.chance.kernel_delay);
         self.schedule(at, Later::Tell(Event::Kernel { asked_at, holds }));
     }
 
     /// The engine is about to hear of them.
-    pub(super) fn told_of_strays(&mut self, holds: &BTreeSet<Ipv4Addr>) {
+    pub(super) fn told_of_strays(&mut self, holds: &BTreeSet<IpAddr>) {
         self.strays.iter_mut().for_each(|(address, (_, told))| *told = holds.contains(address));
     }
 

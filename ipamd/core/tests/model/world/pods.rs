@@ -1,7 +1,7 @@
 //! Pods that come, go and give up.
 
 use eni_proto::{EniMark, Pod, PodKey};
-use ipam_core::{Command, CoolDown, Event, Lease, Moment, Ticket};
+use ipam_core::{Command, CoolDown, Event, Lease, Moment, Ticket, ports::Interface};
 
 use super::{Later, World};
 
@@ -35,7 +35,7 @@ impl World {
             let (ticket, seen_at, key) = (self.ticket(), self.now, lease.key);
             self.tell(Event::Reclaim { ticket, key: key.clone(), seen_at });
             if !self.disk.held.contains_key(&key) {
-                self.strays.insert(lease.address, (self.now, false));
+                self.strays.extend(lease.addresses.all().map(|address| (address, (self.now, false))));
             }
             return;
         }
@@ -57,7 +57,8 @@ impl World {
                 .collect();
             // I4: the unknown succeeds too; one answer in each case.
             assert_eq!(released.len(), 1, "DEL of {key}: {commands:?}");
-            assert_eq!(released[0].as_ref().map(|rest| rest.address), before.map(|lease| lease.address));
+            let before = before.iter().flat_map(|lease| lease.addresses.all());
+            assert!(released[0].iter().map(|rest| rest.address).eq(before), "{released:?}");
             assert!(!self.waiting.values().any(|(waiter, _)| *waiter == key), "{key} still waits after its DEL");
             return;
         }
@@ -80,15 +81,16 @@ impl World {
             return;
         }
         // I1.
-        assert!(!self.holds(lease.address), "{lease:?} is held twice");
+        assert!(!lease.addresses.all().any(|address| self.holds(address)), "{lease:?} is held twice");
         assert!(!self.disk.held.contains_key(&lease.key), "{lease:?}: same key, another answer");
         // I5.
-        let rest = self.disk.resting.remove(&lease.address);
-        assert!(rest.is_none_or(|until| until <= self.now), "{lease:?} rests until {rest:?}");
-        let stray = self.strays.get(&lease.address);
-        assert!(stray.is_none_or(|(_, told)| !told), "{lease:?}: the kernel has it for another pod");
+        for address in lease.addresses.all() {
+            let rest = self.disk.resting.remove(&address);
+            assert!(rest.is_none_or(|until| until <= self.now), "{lease:?} rests until {rest:?}");
+            let stray = self.strays.remove(&address);
+            assert!(stray.is_none_or(|(_, told)| !told), "{lease:?}: the kernel has it for another pod");
+        }
         self.is_on_its_interface(lease);
-        self.strays.remove(&lease.address);
         self.disk.held.insert(lease.key.clone(), lease.clone());
         if self.chance.faults > 0 && self.below(300) < self.chance.faults {
             self.unstored.insert(lease.key.clone());
@@ -98,7 +100,8 @@ impl World {
     }
 
     fn is_on_its_interface(&self, lease: &Lease) {
-        let owner = self.cloud.owner(lease.address).unwrap_or_else(|| panic!("{lease:?} is on no ENI"));
+        let all_on = |eni: &&Interface| lease.addresses.of_vpc().all(|address| eni.owns(address));
+        let owner = self.cloud.enis.values().find(all_on).unwrap_or_else(|| panic!("{lease:?} is on no ENI"));
         assert_eq!(owner.id, lease.eni);
         assert!(!self.operators.contains(&owner.id), "the operator's ENI was used");
         let attachment = owner.attachment.as_ref().unwrap_or_else(|| panic!("{lease:?} is on no instance"));
@@ -106,12 +109,16 @@ impl World {
         assert!(self.prepared.contains(&lease.eni), "{lease:?}: the kernel is not prepared");
     }
 
-    pub(super) fn released(&mut self, key: &PodKey, released: Option<&CoolDown>) {
-        let Some(rest) = released else { return };
+    pub(super) fn released(&mut self, key: &PodKey, released: &[CoolDown]) {
+        if released.is_empty() {
+            return;
+        }
         let lease = self.disk.held.remove(key);
         self.unstored.remove(key);
-        assert_eq!(lease.map(|lease| lease.address), Some(rest.address));
-        assert_eq!(rest.until, self.now.after(self.policy.cool_down));
-        self.disk.resting.insert(rest.address, rest.until);
+        assert!(lease.iter().flat_map(|lease| lease.addresses.all()).eq(released.iter().map(|rest| rest.address)));
+        for rest in released {
+            assert_eq!(rest.until, self.now.after(self.policy.cool_down));
+            self.disk.resting.insert(rest.address, rest.until);
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! What must hold after every step, and once nothing goes wrong any more.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use ipam_core::{
     Action, Limits, Placement,
     pool::{Eni, Phase},
-    ports::{Interface, PREFIX_SIZE},
+    ports::{Amount, Interface, PREFIX_SIZE},
 };
 
 use super::{Said, World};
@@ -36,7 +36,7 @@ impl World {
             }
             Action::Assign { eni, amount } => {
                 let has = self.cloud.enis.get(eni).map_or(0, |eni| eni.secondary.len() + eni.prefixes.len());
-                assert!(amount.slots() > 0);
+                assert!(amount.slots() > 0 || *amount == Amount::Prefix6);
                 let wanted = 1 + has + amount.slots();
                 assert!(wanted <= usize::from(addresses_per_eni), "{action:?}: it has {has} already");
             }
@@ -51,18 +51,27 @@ impl World {
 
     /// I6. Called when the action begins, and again when EC2 carries it out.
     pub(super) fn check_safe(&self, action: &Action) {
-        let in_use = |address: &Ipv4Addr| {
+        let in_use = |address: &IpAddr| {
             let stray = self.strays.get(address).is_some_and(|(since, _)| self.now.since(*since) > KERNEL_FRESH);
             self.holds(*address) || stray || self.disk.resting.get(address).is_some_and(|until| *until > self.now)
         };
         match action {
             Action::Unassign { holdings, .. } => {
                 assert!(holdings.addresses.is_empty() != holdings.prefixes.is_empty(), "{action:?}");
-                assert!(!holdings.all().any(|address| in_use(&address)), "{action:?}: in use or resting");
+                assert!(!holdings.all().any(|address| in_use(&address.into())), "{action:?}: in use or resting");
             }
             Action::Detach { eni, .. } | Action::Delete { eni } => {
                 let mut on_it = self.cloud.enis.get(eni).into_iter().flat_map(Interface::addresses);
-                assert!(!on_it.any(|address| in_use(&address)), "{action:?}: in use or resting");
+                assert!(!on_it.any(|address| in_use(&address.into())), "{action:?}: in use or resting");
+                let of = |eni: &Interface, address: &IpAddr| address.is_ipv6() && eni.owns(*address);
+                let resting =
+                    self.disk.resting.iter().filter(|(_, until)| **until > self.now).map(|(address, _)| *address);
+                let mut used = self.leases().flat_map(|lease| lease.addresses.all()).chain(resting);
+                let gone = self.cloud.enis.get(eni);
+                assert!(
+                    !used.any(|address| gone.is_some_and(|eni| of(eni, &address))),
+                    "{action:?}: IPv6 in use or resting"
+                );
                 assert_ne!(eni.as_str(), "eni-1", "the primary ENI");
             }
             _ => {}

@@ -11,6 +11,7 @@ fn eni(id: &str, index: u8, last_octets: &[u8]) -> Interface {
         primary: addresses[0],
         secondary: addresses[1..].to_vec(),
         prefixes: vec![],
+        prefixes6: vec![],
         kind: InterfaceKind::Plain,
         security_groups: vec![],
         attachment: Some(Attachment {

@@ -14,7 +14,11 @@ fn pool(warm: Warm) -> Pool {
 }
 
 fn addresses(first: u8, count: u8) -> Holdings {
-    Holdings { addresses: (first..first + count).map(|last| Ipv4Addr::new(10, 0, 0, last)).collect(), prefixes: vec![] }
+    Holdings {
+        addresses: (first..first + count).map(|last| Ipv4Addr::new(10, 0, 0, last)).collect(),
+        prefixes: vec![],
+        prefixes6: vec![],
+    }
 }
 
 fn eni(number: u8) -> EniId {
@@ -67,7 +71,7 @@ fn one_spare_prefix_is_kept() {
     let mut pool = pool(Warm::Prefixes(1));
     assert_eq!(pool.wants(at(0)), Change::Assign(eni(1), Amount::Prefixes(1)));
     let prefix = |third| Cidr4 { network: Ipv4Addr::new(10, 0, third, 0), prefix: 28 };
-    let holdings = |third| Holdings { addresses: vec![], prefixes: vec![prefix(third)] };
+    let holdings = |third| Holdings { addresses: vec![], prefixes: vec![prefix(third)], prefixes6: vec![] };
     pool.extend(&eni(1), &holdings(1));
     assert_eq!(pool.wants(at(5)), Change::Nothing);
     assert!(pool.give(1, at(6), &mut Random::new(1)));

@@ -206,6 +206,7 @@ pub(crate) fn eni_plan(
     subnet: Cidr4,
 ) -> Result<datapath::EniPlan, KernelError> {
     let attachment = interface.attachment.as_ref().ok_or(KernelError::NotAttached)?;
+    let ipv6 = settings.policy.families.v6();
     Ok(datapath::EniPlan {
         mac: mac(interface.mac),
         primary: interface.primary,
@@ -214,8 +215,9 @@ pub(crate) fn eni_plan(
         card: attachment.card,
         mark: mark(attachment)?,
         mtu: settings.mtu,
-        ipv6: settings.policy.families.v6(),
-        primary_v6: None,
+        ipv6,
+        // No pod has the first one.
+        primary_v6: interface.prefixes6.first().map(|prefix| prefix.network).filter(|_| ipv6),
     })
 }
 

@@ -48,6 +48,7 @@ pub const BUDGETS: &[Budget] = &[
     Budget { action: "AttachNetworkInterface", burst: 8, per_second: 1 },
     Budget { action: "ModifyNetworkInterfaceAttribute", burst: 8, per_second: 1 },
     Budget { action: "AssignPrivateIpAddresses", burst: 10, per_second: 2 },
+    Budget { action: "AssignIpv6Addresses", burst: 8, per_second: 1 },
     Budget { action: "UnassignPrivateIpAddresses", burst: 8, per_second: 1 },
     Budget { action: "DetachNetworkInterface", burst: 8, per_second: 1 },
     Budget { action: "DeleteNetworkInterface", burst: 8, per_second: 1 },

@@ -212,6 +212,15 @@ impl fmt::Display for Amount {
 }
 
 impl Amount {
+    /// EC2's name of the call that gives it to an ENI which is there already.
+    #[must_use]
+    pub const fn action(self) -> &'static str {
+        match self {
+            Self::Addresses(_) | Self::Prefixes(_) => "AssignPrivateIpAddresses",
+            Self::Prefix6 => "AssignIpv6Addresses",
+        }
+    }
+
     /// How many places for IPv4 of an ENI that takes.
     #[must_use]
     pub const fn slots(self) -> usize {

@@ -86,7 +86,7 @@ impl<E: Ec2> Ec2 for Counted<E> {
     }
 
     async fn assign(&self, eni: &EniId, amount: Amount) -> Ec2Result<Holdings> {
-        counted("AssignPrivateIpAddresses", self.0.assign(eni, amount)).await
+        counted(amount.action(), self.0.assign(eni, amount)).await
     }
 
     async fn unassign(&self, eni: &EniId, holdings: &Holdings) -> Ec2Result<()> {

@@ -49,6 +49,9 @@ pub(super) async fn back(settings: &Settings, surroundings: &Surroundings) -> Re
     });
     // The runtime makes and deletes no pods from now on, until the incumbent writes its own.
     remove_conflist(settings)?;
+    // The daemon may have been stopped before it removed what the last DELs left to it.
+    eni_datapath::delete_ended()
+        .map_err(|error| files("deleting the interfaces of pods that have ended")(io::Error::other(error)))?;
     let seen = Incumbent::observe(&settings.veth_prefix)?;
     let given = give(surroundings, &leases, &seen)?;
     let mut things = incumbent::restore(&seen, &enis, &chains)?;

@@ -11,6 +11,7 @@ use std::{
 
 use e2e::{Cluster, Sandbox, Verb, Worker};
 use ipam_core::EniId;
+use lab::wait;
 
 use stage::{PATIENCE, cluster};
 
@@ -143,4 +144,18 @@ async fn dual_stack_pods_reach_each_other_in_both_families_by_every_interface() 
     assert_eq!(ping_each_other(&some), 8 * 7 * 2);
     let drops = cluster.lab.drops().unwrap();
     assert!(drops.wrong_source.is_empty(), "{drops}");
+    every_interface_has_an_address_of_its_prefix(&cluster).await;
+}
+
+/// The first of the prefix, which no pod has; the primary interface has the operating system's.
+async fn every_interface_has_an_address_of_its_prefix(cluster: &Cluster) {
+    let shown = |worker: &Worker| worker.node().namespace().run(&["ip", "-6", "-o", "addr"]).unwrap();
+    let found = || async {
+        let shown: String = cluster.workers.iter().map(|worker| shown(worker)).collect();
+        let own = prefixes(cluster).into_values().flatten();
+        let own = own.filter(|(own, _)| shown.contains(&format!("{own}/128"))).count();
+        let further = prefixes(cluster).len() - cluster.workers.len();
+        if own > 0 && own == further { Ok(()) } else { Err(format!("{own} of {further} in {shown}")) }
+    };
+    wait::until(PATIENCE, "an address of its prefix on each further interface", found).await.unwrap();
 }

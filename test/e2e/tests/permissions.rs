@@ -19,13 +19,14 @@ const NOTHING: Settings = &[];
 /// Three ENIs more than a node begins with.
 const MANY: Settings = &[("WARM_IP_TARGET", "50")];
 const FEW: Settings = &[("WARM_IP_TARGET", "2")];
+const BOTH_FAMILIES: Settings = &[("ENABLE_IPv6", "true")];
 /// Several prefixes on the first ENI.
 const MANY_PREFIXES: Settings = &[("ENABLE_PREFIX_DELEGATION", "true"), ("WARM_PREFIX_TARGET", "6")];
 const FEW_PREFIXES: Settings = &[("ENABLE_PREFIX_DELEGATION", "true"), ("WARM_PREFIX_TARGET", "1")];
 
 /// Action, the settings of the daemon that is allowed everything, and those of the next one, which is refused the action.
 #[rustfmt::skip]
-const NEEDS: [(&str, Settings, Settings); 11] = [
+const NEEDS: [(&str, Settings, Settings); 12] = [
     ("DescribeNetworkInterfaces",       NOTHING,       FEW),
     ("DescribeSubnets",                 NOTHING,       MANY),
     ("DescribeInstanceTypes",           NOTHING,       FEW),
@@ -34,6 +35,7 @@ const NEEDS: [(&str, Settings, Settings); 11] = [
     ("AttachNetworkInterface",          NOTHING,       MANY),
     ("ModifyNetworkInterfaceAttribute", NOTHING,       MANY),
     ("AssignPrivateIpAddresses",        NOTHING,       MANY),
+    ("AssignIpv6Addresses",             NOTHING,       BOTH_FAMILIES),
     ("UnassignPrivateIpAddresses",      MANY_PREFIXES, FEW_PREFIXES),
     ("DetachNetworkInterface",          MANY,          FEW),
     ("DeleteNetworkInterface",          MANY,          FEW),

@@ -88,7 +88,11 @@ impl Engine {
             (Action::Attach { eni, card, device_index }, Done::Attached(id)) => {
                 self.attached(now, &eni, (id, card, device_index), commands);
             }
-            (Action::Assign { eni, amount }, done) => self.assigned(now, &eni, amount, done),
+            (Action::Assign { eni, amount }, done) => {
+                let own = self.own6(&eni);
+                self.assigned(now, &eni, amount, done);
+                self.prepare_again(&eni, own, commands);
+            }
             (Action::Detach { eni, .. }, _) => self.touch(&eni, now),
             (Action::SecurityGroups { eni, security_groups }, _) => {
                 self.touch(&eni, now);
@@ -399,6 +403,22 @@ impl Engine {
                 self.last_error = Some((error, now));
                 self.subnets.described(now, None);
             }
+        }
+    }
+
+    /// The first IPv6 prefix of an ENI, of which the ENI itself has an address.
+    pub(super) fn own6(&self, id: &EniId) -> Option<Cidr6> {
+        self.pool.eni(id)?.interface.prefixes6.first().copied()
+    }
+
+    /// Has the kernel prepared for an ENI once more, if its first IPv6 prefix is not what it was.
+    pub(super) fn prepare_again(&mut self, id: &EniId, before: Option<Cidr6>, commands: &mut Vec<Command>) {
+        if self.own6(id) == before {
+            return;
+        }
+        if let Some(eni) = self.pool.eni_mut(id).filter(|eni| eni.phase == Phase::Ready) {
+            eni.phase = Phase::Preparing;
+            self.prepare(id, commands);
         }
     }
 

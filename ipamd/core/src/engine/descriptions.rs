@@ -154,7 +154,7 @@ impl Engine {
         interface.secondary.sort_unstable();
         interface.prefixes.sort_unstable();
         interface.prefixes6.sort_unstable();
-        let before = self.pool.eni(&id).map(|eni| eni.phase);
+        let (before, own) = (self.pool.eni(&id).map(|eni| eni.phase), self.own6(&id));
         let waited = self.pool.eni(&id).map_or(Duration::ZERO, |eni| asked_at.since(eni.changed_at));
         let (phase, again) = next_phase(before, interface.attachment.as_ref(), waited);
         let hidden = self.leave_out_given_back(&mut interface, asked_at);
@@ -188,6 +188,7 @@ impl Engine {
         if phase == Phase::Preparing && before != Some(Phase::Preparing) {
             self.prepare(&id, commands);
         }
+        self.prepare_again(&id, own, commands);
         again
     }
 

@@ -1,6 +1,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test picks out what it is about")]
 
 mod believing;
+mod families;
 mod neighbours;
 mod reporting;
 

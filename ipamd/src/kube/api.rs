@@ -1,6 +1,10 @@
 //! Requests to the Kubernetes API server. Each has an end, whatever the server does: a deadline, a bound on what is read.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
@@ -73,29 +77,38 @@ pub(crate) enum Patch {
     Strategic,
 }
 
+type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 /// The way to the API server.
 #[derive(Debug)]
 pub(crate) struct Api {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    trust: Mutex<Trust>,
+    /// Read anew for each request: a cluster's authority may change. Absent: the way is without TLS.
+    authority: Option<PathBuf>,
     /// As `https://10.100.0.1:443`, without a slash at the end.
     server: String,
     /// Read anew for each request: kubelet renews it.
     token: PathBuf,
 }
 
-impl Api {
-    /// Gets ready to ask; asks nothing yet.
-    ///
-    /// # Errors
-    /// When no certificate of the cluster's authority can be read.
-    pub(crate) fn at(place: &Place) -> Result<Self, String> {
+/// Whom we believe to be the server.
+#[derive(Debug)]
+struct Trust {
+    /// The file of the cluster's authority as it was read last. What is not usable is kept too, so that it is told once.
+    read: Vec<u8>,
+    http: Http,
+}
+
+impl Trust {
+    /// Believes servers that these certificates vouch for, of which there has to be one unless the way is `plain`.
+    fn new(read: Vec<u8>, plain: bool) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
-        if place.server.starts_with("https:") {
-            let failed = |error: &dyn std::error::Error| format!("{}: {}", place.authority.display(), chain(error));
-            for certificate in CertificateDer::pem_file_iter(&place.authority).map_err(|error| failed(&error))? {
-                let certificate = certificate.map_err(|error| failed(&error))?;
-                roots.add(certificate).map_err(|error| failed(&error))?;
-            }
+        for certificate in CertificateDer::pem_slice_iter(&read) {
+            let certificate = certificate.map_err(|error| chain(&error))?;
+            roots.add(certificate).map_err(|error| chain(&error))?;
+        }
+        if roots.is_empty() && !plain {
+            return Err("it has no certificate".to_owned());
         }
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -108,7 +121,43 @@ impl Api {
         tcp.set_keepalive(Some(Duration::from_secs(30)));
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector.wrap_connector(tcp));
-        Ok(Self { http, server: place.server.clone(), token: place.token.clone() })
+        Ok(Self { read, http })
+    }
+}
+
+impl Api {
+    /// Gets ready to ask; asks nothing yet.
+    ///
+    /// # Errors
+    /// When no certificate of the cluster's authority can be read.
+    pub(crate) fn at(place: &Place) -> Result<Self, String> {
+        let authority = place.server.starts_with("https:").then(|| place.authority.clone());
+        let read = authority.as_ref().map_or_else(|| Ok(Vec::new()), std::fs::read).map_err(|error| chain(&error));
+        let trust = read.and_then(|read| Trust::new(read, authority.is_none()));
+        let trust = trust.map_err(|why| format!("{}: {why}", place.authority.display()))?;
+        Ok(Self { trust: Mutex::new(trust), authority, server: place.server.clone(), token: place.token.clone() })
+    }
+
+    /// The way to whom the cluster's authority vouches for now. A file that is gone or makes no sense changes nothing.
+    async fn http(&self) -> Http {
+        let read = match &self.authority {
+            Some(file) => tokio::fs::read(file).await.ok().filter(|read| !read.is_empty()),
+            None => None,
+        };
+        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(read) = read.filter(|read| *read != trust.read) {
+            match Trust::new(read.clone(), false) {
+                Ok(new) => {
+                    tracing::info!("the cluster's authority has changed; its new certificates count from now on");
+                    *trust = new;
+                }
+                Err(why) => {
+                    tracing::warn!(why, "IPAM-330 the cluster's authority has become illegible; the former one stands");
+                    trust.read = read;
+                }
+            }
+        }
+        trust.http.clone()
     }
 
     /// Gets an object, or a list of them.
@@ -180,7 +229,7 @@ impl Api {
         let bytes = body.map(|(_, body)| Bytes::from(body.to_string())).unwrap_or_default();
         // The error of a bad header would show the token.
         let request = request.body(Full::new(bytes)).map_err(|_| ApiError::Away("no such request".to_owned()))?;
-        let response = self.http.request(request).await.map_err(|error| ApiError::Away(chain(&error)))?;
+        let response = self.http().await.request(request).await.map_err(|error| ApiError::Away(chain(&error)))?;
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 }

@@ -9,6 +9,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod tls;
+
 const NODE: &str = "/api/v1/nodes/node-1";
 const ENI_CONFIGS: &str = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -103,6 +105,7 @@ async fn a_server_that_refuses_hangs_garbles_floods_or_lies_is_asked_again_and_w
         (3, Mood::Garbles),
         (2, Mood::BreaksOff),
         (2, Mood::Lies),
+        (2, Mood::Doubles),
         (1, Mood::Floods),
         (1, Mood::Hangs),
     ] {
@@ -310,4 +313,38 @@ async fn without_a_node_name_kubernetes_is_not_used() {
     let (kube, newsroom) = start(None);
     assert!(kube.is_none());
     newsroom.tell(|| unreachable!("nobody listens"));
+}
+
+#[tokio::test]
+async fn of_two_eni_configs_of_one_name_none_is_taken() {
+    let (sim, settings, _account) = stage().await;
+    sim.put(NODE, node(&json!({}), &json!([])));
+    sim.put(&format!("{ENI_CONFIGS}/default"), json!({"spec": {"subnet": "subnet-7"}}));
+    let kube = kube(&settings);
+    until("the ENIConfig", || kube.network.borrow().is_ok()).await;
+    until("both watches", || sim.watchers() > 1).await;
+    sim.mood(Mood::Doubles);
+    let before = sim.asked().len();
+    sim.cut();
+    until("the questions", || sim.asked()[before..].iter().filter(|asked| asked.path == ENI_CONFIGS).count() > 1).await;
+    assert_eq!(kube.network.borrow().as_ref().unwrap().subnet.as_str(), "subnet-7", "what was known stands");
+}
+
+#[tokio::test]
+async fn a_server_that_denies_is_left_alone_for_long_and_what_an_earlier_run_knew_is_enough() {
+    let (sim, settings, _account) = stage().await;
+    put_pods(&sim, 58);
+    sim.mood(Mood::Denies);
+    let mut kube = kube(&settings);
+    let network = ipam_core::CustomNetwork { subnet: "subnet-7".parse().unwrap(), security_groups: vec![] };
+    let known = Wanted { max_pods: Some(29), network: Some(network) };
+    let (stage, _stages) = seen::channel(Stage::Starting(String::new()));
+    assert_eq!(kube.wanted(known.clone(), &stage).await, known);
+    until("the question", || !sim.asked().is_empty()).await;
+    // One that is not denied is asked again within half a second; this one within a minute.
+    let mut pace = watch::Pace::new(0);
+    let denied = api::ApiError::Refused { code: 403, message: String::new(), retry_after: None };
+    assert!(pace.wait(Some(&denied)) > Duration::from_secs(30));
+    assert!(pace.wait(Some(&api::ApiError::Away(String::new()))) < Duration::from_secs(1));
+    assert!(kube.nodes.borrow().is_none());
 }

@@ -64,6 +64,7 @@ pub(crate) async fn answer(
         Some(response) => response,
         None if !trusted => status(StatusCode::UNAUTHORIZED, "Unauthorized", "no valid token"),
         None if asking.watch => watch(sim, path, asking),
+        None if mood == Mood::Doubles => sim.doubled(&path, &asking),
         None => sim.respond(&parts.method, &path, &asking, &parts.headers, body),
     };
     if let Ok(name) = "api-sim (not a real API server)".parse() {
@@ -74,7 +75,7 @@ pub(crate) async fn answer(
 
 async fn bad(mood: Mood, method: &Method) -> Option<Response> {
     match mood {
-        Mood::Well => None,
+        Mood::Well | Mood::Doubles => None,
         Mood::Conflicts if *method != Method::PATCH => None,
         Mood::Conflicts => Some(status(StatusCode::CONFLICT, "Conflict", "the object has been modified")),
         Mood::Hangs => std::future::pending().await,
@@ -141,6 +142,15 @@ impl ApiSim {
         let items: Vec<_> = state.store.get(&format!("{path}/{name}")).into_iter().cloned().collect();
         let version = state.store.version.to_string();
         axum::Json(json!({"kind": "List", "metadata": {"resourceVersion": version}, "items": items})).into_response()
+    }
+
+    /// The object that was asked for, and another one of its name.
+    fn doubled(&self, path: &str, asking: &Asking) -> Response {
+        let name = asking.name.clone().unwrap_or_default();
+        let first = self.get(&format!("{path}/{name}")).unwrap_or_default();
+        let second = json!({"metadata": {"name": name, "uid": "another"}, "spec": {"subnet": "subnet-666"}});
+        axum::Json(json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": [first, second]}))
+            .into_response()
     }
 
     fn patch(&self, path: &str, patch: &Value, strategic: bool) -> Response {

@@ -9,6 +9,7 @@
 
 mod answers;
 mod store;
+pub mod tls;
 
 use std::{
     collections::VecDeque,
@@ -46,6 +47,8 @@ pub enum Mood {
     Lies,
     /// More than anybody should read.
     Floods,
+    /// A list that has the object twice, differently.
+    Doubles,
 }
 
 /// One request that came.

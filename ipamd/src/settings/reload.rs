@@ -112,6 +112,7 @@ fn resized(running: &Policy, new: &Policy) -> Policy {
         cool_down: new.cool_down,
         // What was made by them is there, or would be somewhere else.
         mode: kept.mode,
+        families: kept.families,
         placement: kept.placement,
         cluster: kept.cluster,
         further_cards: kept.further_cards,

@@ -8,6 +8,7 @@
 
 mod annotate;
 pub(crate) mod api;
+mod cninode;
 pub(crate) mod decide;
 mod events;
 mod objects;
@@ -54,6 +55,8 @@ pub(crate) struct KubeSettings {
     /// `ENI_CONFIG_ANNOTATION_DEF`, `ENI_CONFIG_LABEL_DEF`: where the node names its `ENIConfig`. Absent: custom networking is off,
     /// or has its subnet from the settings.
     pub(crate) eni_config: Option<EniConfigNames>,
+    /// `ENABLE_POD_ENI`: whether the VPC resource controller is asked for a trunk.
+    pub(crate) branches: bool,
 }
 
 /// Something that happened to a pod.
@@ -198,6 +201,9 @@ impl Kube {
         let (network_seen, network) = seen::channel(Err("the API server has not answered yet".to_owned()));
         if let Some(names) = settings.eni_config.clone() {
             tokio::spawn(wanted::follow_eni_config(node.clone(), names, nodes.clone(), network_seen));
+        }
+        if settings.branches {
+            tokio::spawn(cninode::follow(node.clone(), settings.eni_config.clone(), nodes.clone()));
         }
         Self { node, settings, nodes, network, news, known: Wanted::default(), begun_with: Wanted::default() }
     }

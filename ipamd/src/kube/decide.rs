@@ -12,7 +12,7 @@ use crate::clock::rfc3339;
 /// Taint that keeps pods away from a node until it can serve them.
 pub(super) const TAINT: &str = "node.eni-cni.dev/not-ready";
 /// Name of the `ENIConfig` of a node that names none.
-const DEFAULT_ENI_CONFIG: &str = "default";
+pub(super) const DEFAULT_ENI_CONFIG: &str = "default";
 /// Names an `ENIConfig` before all else. Source: amazon-vpc-cni-k8s.
 const EXTERNAL_LABEL: &str = "vpc.amazonaws.com/externalEniConfig";
 /// A pool that has had no address for so long, and expects none, is exhausted.

@@ -62,6 +62,7 @@ mod tests {
             account: "/nowhere".into(),
             annotate: false,
             eni_config: None,
+            branches: false,
         }
     }
 

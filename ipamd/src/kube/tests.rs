@@ -31,6 +31,7 @@ async fn stage() -> (ApiSim, KubeSettings, tempfile::TempDir) {
         account: account.path().to_owned(),
         annotate: true,
         eni_config: Some(EniConfigNames { annotation: "k8s/eniConfig".to_owned(), label: "k8s/eniConfig".to_owned() }),
+        branches: false,
     };
     (sim, settings, account)
 }
@@ -347,4 +348,40 @@ async fn a_server_that_denies_is_left_alone_for_long_and_what_an_earlier_run_kne
     assert!(pace.wait(Some(&denied)) > Duration::from_secs(30));
     assert!(pace.wait(Some(&api::ApiError::Away(String::new()))) < Duration::from_secs(1));
     assert!(kube.nodes.borrow().is_none());
+}
+
+#[tokio::test]
+async fn the_resource_controller_is_asked_for_a_trunk_whatever_the_server_does_first() {
+    let path = "/apis/vpcresources.k8s.aws/v1alpha1/cninodes/node-1";
+    for (count, mood) in [(0, Mood::Well), (2, Mood::Conflicts), (2, Mood::Fails), (1, Mood::Busy), (2, Mood::Doubles)]
+    {
+        let (sim, mut settings, _account) = stage().await;
+        settings.branches = true;
+        sim.put(NODE, node(&json!({"k8s/eniConfig": "zone-a"}), &json!([])));
+        let kube = kube(&settings);
+        until("the node", || max_pods(&kube) == Some(58)).await;
+        // The controller makes the object when it sees the node.
+        until("the watches", || sim.watchers() > 1).await;
+        sim.next(count, mood);
+        let other = json!({"name": "Other", "value": "x"});
+        sim.put(path, json!({"spec": {"features": [other]}, "status": {"a": "b"}}));
+        let wanted = |zone: &str| {
+            let custom = json!({"name": "CustomNetworking", "value": zone});
+            json!([other, {"name": "SecurityGroupsForPods"}, custom])
+        };
+        let features = |wanted: &Value| sim.get(path).is_some_and(|object| object["spec"]["features"] == *wanted);
+        until(&format!("the features after {mood:?}"), || features(&wanted("zone-a"))).await;
+        assert_eq!(sim.get(path).unwrap()["status"], json!({"a": "b"}));
+        sim.put(NODE, node(&json!({"k8s/eniConfig": "zone-b"}), &json!([])));
+        until("another ENIConfig", || features(&wanted("zone-b"))).await;
+        sim.remove(path);
+        sim.put(path, json!({"spec": {}}));
+        until("a new object's", || features(&json!([wanted("")[1], wanted("zone-b")[2]]))).await;
+    }
+    let (sim, settings, _account) = stage().await;
+    sim.put(path, json!({"spec": {}}));
+    put_pods(&sim, 58);
+    let kube = kube(&settings);
+    until("the node", || max_pods(&kube) == Some(58)).await;
+    assert!(!sim.asked().iter().any(|asked| asked.path.contains("cninodes")), "it is asked for without ENABLE_POD_ENI");
 }

@@ -51,7 +51,7 @@ pub(super) async fn follow_node(node: KubeNode, seen: watch::Sender<Option<Arc<N
 }
 
 /// Says once that something cannot be read.
-fn complain(away: &mut bool, what: &str, error: &ApiError) {
+pub(super) fn complain(away: &mut bool, what: &str, error: &ApiError) {
     if *away {
         tracing::debug!(%error, what, "the API server is asked again");
     } else {

@@ -23,6 +23,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         if !is_name(&node) {
             self.wrong("MY_NODE_NAME", &node, "that is no node's name; take it from spec.nodeName");
         }
-        Some(KubeSettings { node, endpoint, account, annotate, eni_config: custom.then_some(names) })
+        let branches = self.switch("ENABLE_POD_ENI");
+        Some(KubeSettings { node, endpoint, account, annotate, eni_config: custom.then_some(names), branches })
     }
 }

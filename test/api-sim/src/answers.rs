@@ -64,7 +64,7 @@ pub(crate) async fn answer(
         Some(response) => response,
         None if !trusted => status(StatusCode::UNAUTHORIZED, "Unauthorized", "no valid token"),
         None if asking.watch => watch(sim, path, asking),
-        None if mood == Mood::Doubles => sim.doubled(&path, &asking),
+        None if mood == Mood::Doubles && parts.method == Method::GET => sim.doubled(&path, &asking),
         None => sim.respond(&parts.method, &path, &asking, &parts.headers, body),
     };
     if let Ok(name) = "api-sim (not a real API server)".parse() {

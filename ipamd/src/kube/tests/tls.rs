@@ -26,6 +26,7 @@ async fn stage(
         account: account.path().to_owned(),
         annotate: false,
         eni_config: None,
+        branches: false,
     };
     (sim, settings, account, badge)
 }

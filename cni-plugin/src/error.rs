@@ -23,6 +23,7 @@ pub(crate) mod code {
     pub(crate) const DAEMON_TROUBLE: u32 = 105;
     pub(crate) const NOT_RELEASED: u32 = 107;
     pub(crate) const DIFFERENT: u32 = 108;
+    pub(crate) const NO_VLAN: u32 = 111;
 }
 
 /// One error object.
@@ -88,6 +89,13 @@ pub(crate) fn wiring(error: &WireError) -> CniError {
             code::INTERFACE_IN_USE,
             format!("IPAM-104 the interface name is in use in the sandbox: {facts}"),
             "Nothing was changed. Choose another CNI_IFNAME, or remove the interface that is there.",
+        );
+    }
+    if let WireError::NoVlan = error {
+        return CniError::new(
+            code::NO_VLAN,
+            format!("IPAM-111 the pod is to have a branch ENI, which this node cannot give it: {facts}"),
+            "What was begun was undone. Load the module 8021q, or let such pods run on nodes whose kernel has VLANs.",
         );
     }
     CniError::new(

@@ -1,6 +1,8 @@
 //! Pods with security groups of their own: the VPC resource controller gives each a branch ENI and says so in an annotation, which is
 //! read when the pod's ADD comes. There is no lease: the annotation says the same each time, and the controller takes the ENI back.
 
+mod sweep;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use eni_proto::{BranchEni, Enforcing, Pod, PodAddresses, Refusal, RefusalCode, wire};
@@ -13,6 +15,8 @@ use crate::{
     reconcile::{Handle, Stopped},
     settings::{Settings, parse_cidr},
 };
+
+pub(crate) use sweep::sweep;
 
 /// What a container asks for, by a limit, so that the pod gets a branch ENI; further words may follow.
 const RESOURCE: &str = "vpc.amazonaws.com/pod-eni";

@@ -9,7 +9,7 @@ use std::{
 };
 
 use eni_datapath as datapath;
-use eni_proto::{Enforcing, EniMark, LinkAlias, VethPrefix};
+use eni_proto::{Enforcing, EniMark, LinkAlias, PodKey, VethPrefix};
 use ipam_core::{
     Lease, MacAddress,
     ports::{Attachment, Cidr4, Interface, NodeIdentity},
@@ -119,6 +119,11 @@ impl HostNet {
     /// Makes the node ready for pods on branch ENIs, or as it was before. Repeatable.
     pub(crate) async fn prepare_branches(&self, enforcing: Option<Enforcing>) -> Result<(), KernelError> {
         self.run(move || datapath::prepare_branches(enforcing)).await
+    }
+
+    /// Removes what pods on branch ENIs left that ended without a DEL; returns whose it was.
+    pub(crate) async fn sweep_branches(&self) -> Result<Vec<PodKey>, KernelError> {
+        self.run(datapath::sweep_branches).await
     }
 
     /// Waits for the link of an attached ENI.

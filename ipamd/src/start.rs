@@ -30,7 +30,7 @@ use tokio::{
 
 use self::recover::{Recovered, Sources};
 use crate::{
-    admin, clock, conflist, connections, ended,
+    admin, branches, clock, conflist, connections, ended,
     host::HostNet,
     kube, live,
     metadata::{self, Descriptions},
@@ -264,7 +264,7 @@ async fn begin(
         kube: kube.as_ref().map(kube::Kube::node),
     };
     let handle = reconcile::start(Engine::new(start, clock::now()), outside, known);
-    settle_in(told, &handle);
+    settle_in(told, &handle, host.clone());
     let wanted = kube.map(|kube| kube.serve(handle.clone(), store.clone()));
     tokio::spawn(live::follow(live::Sources { settings: policies, wanted, with_eni_config }, policy, handle.clone()));
     released::honour(&released_dir, &handle).await;
@@ -302,7 +302,10 @@ fn counted(ec2: AwsEc2) -> Counted<AwsEc2> {
 }
 
 /// Once the node can serve, the runtime may use it, and what others have left goes.
-fn settle_in(settings: Settings, handle: &reconcile::Handle) {
+fn settle_in(settings: Settings, handle: &reconcile::Handle, host: HostNet) {
+    if settings.branches.is_some() {
+        tokio::spawn(branches::sweep(host));
+    }
     if let Some(folder) = settings.conf_dir.clone() {
         tokio::spawn(conflist::publish(folder, settings.clone(), handle.clone()));
     }

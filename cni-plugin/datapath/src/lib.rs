@@ -42,8 +42,9 @@ pub use nft::NftError;
 pub use observe::{ObserveError, PodLink, PodState, impairment, labelled_pods, observe_pods};
 pub use pod::{
     Difference, EndedLink, ExpectedEnd, ExpectedPod, PodWiring, WireError, Wired, add_branch_pod, add_pod,
-    check_branch_pod, check_pod, del_branch_pod, del_pod, delete_ended, end_pod, find_pod, forget_address,
-    forget_addresses, further_pods, is_branch_pod, is_replaced, prepare_branches, remove_ended,
+    check_branch_pod, check_pod, del_branch_pod, del_pod, delete_ended, end_branch_pod, end_pod, find_pod,
+    forget_address, forget_addresses, further_pods, is_branch_pod, is_replaced, prepare_branches, remove_ended,
+    settled_branch_pods, sweep_branches,
 };
 pub use socket::{Refusal, lists_asked};
 pub use sysctl::SysctlError;

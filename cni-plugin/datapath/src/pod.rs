@@ -44,7 +44,11 @@ use crate::{
 pub(crate) use branch::plan::{BranchRule, Selector};
 pub(crate) use plan::{ended_alias, host_mac, pod_neighbour};
 
-pub use branch::{add_branch_pod, check_branch_pod, del_branch_pod, is_branch_pod, prepare_branches};
+pub use branch::{
+    add_branch_pod, check_branch_pod, del_branch_pod, is_branch_pod,
+    orphans::{end_branch_pod, settled_branch_pods, sweep_branches},
+    prepare_branches,
+};
 pub use check::{Difference, ExpectedEnd, ExpectedPod, check_pod};
 pub use remove::{EndedLink, del_pod, delete_ended, end_pod, find_pod, further_pods, is_replaced, remove_ended};
 

@@ -172,6 +172,13 @@ pub(crate) fn create_vlan(name: &str, vlan: u16, mac: MacAddress, trunk: u32) ->
     encode(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
+/// Writes the alias of the link of this name, which may not be there before the message that creates it.
+pub(crate) fn label_link(name: &str, alias: &str) -> Message {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::IfAlias(alias.to_owned())];
+    encode(&RouteNetlinkMessage::SetLink(message), 0)
+}
+
 pub(crate) fn add_branch_rule(rule: &BranchRule) -> Message {
     encode(&RouteNetlinkMessage::NewRule(branch_rule(rule)), NLM_F_CREATE | NLM_F_EXCL)
 }

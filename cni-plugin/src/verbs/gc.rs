@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use eni_datapath::{del_pod, labelled_pods};
+use eni_datapath::{del_pod, end_branch_pod, labelled_pods, settled_branch_pods};
 use eni_proto::{Pod, PodKey};
 
 use super::release;
@@ -15,8 +15,8 @@ use crate::{
 /// Ends what is not in `valid`; nothing at all when the runtime gave no list.
 ///
 /// The daemon decides first: it knows which lease was given while the runtime made its list, and keeps that. Then the kernel side
-/// of what has no lease any more goes. Without the daemon each attachment ends as by DEL, with a note. One failure does not stop the
-/// rest; all are reported together.
+/// of what has no lease any more goes. Without the daemon each attachment ends as by DEL, with a note. Of pods on branch ENIs the daemon
+/// has no record: those that are older than a minute end. One failure does not stop the rest; all are reported together.
 pub(super) async fn gc(config: &Config, valid: Option<&[PodKey]>) -> Result<(), CniError> {
     let Some(valid) = valid else { return Ok(()) };
     let decided = daemon::gc(config, valid).await.is_ok();
@@ -37,6 +37,9 @@ pub(super) async fn gc(config: &Config, valid: Option<&[PodKey]>) -> Result<(), 
             errors.push(error);
         }
     }
+    let on_branches = settled_branch_pods().map_err(|error| error::unseen(&error))?;
+    let unwanted = on_branches.iter().filter(|key| key.network() == config.name && !is_listed(key));
+    errors.extend(unwanted.filter_map(|key| end_branch_pod(key).err()).map(|error| error::not_removed(&error)));
     joined(errors)
 }
 

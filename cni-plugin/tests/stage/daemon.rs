@@ -8,13 +8,19 @@ use std::{
 };
 
 use eni_datapath::{Netns, delete_ended, forget_address};
-use eni_proto::wire::{
-    self,
-    ipam_server::{Ipam, IpamServer},
+use eni_proto::{
+    BranchEni, Enforcing,
+    wire::{
+        self,
+        ipam_server::{Ipam, IpamServer},
+    },
 };
 use tokio::{net::UnixListener, runtime::Runtime, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
+
+/// The VLAN of [`Manner::Branch`].
+pub const VLAN: u16 = 5;
 
 /// How the daemon answers an ADD.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +32,8 @@ pub enum Manner {
     Secondary,
     /// With an address that is none.
     Senseless,
+    /// With a branch ENI of the secondary interface as its trunk.
+    Branch,
     /// With a refusal.
     Refuse(wire::Refusal),
     /// It stores the lease, and its answer never comes.
@@ -67,7 +75,9 @@ impl Book {
     fn network(&self, key: &str, address: Ipv4Addr) -> wire::PodNetwork {
         let ipv4 = match self.manner {
             Manner::Senseless => "nowhere".to_owned(),
-            Manner::Proper | Manner::Refuse(_) | Manner::Secondary | Manner::Silent => address.to_string(),
+            Manner::Proper | Manner::Branch | Manner::Refuse(_) | Manner::Secondary | Manner::Silent => {
+                address.to_string()
+            }
         };
         let secondary = matches!(self.manner, Manner::Secondary) || !key.ends_with("/eth0") && self.further > 0;
         let eni_mark = if secondary { 2 } else { 0 };
@@ -176,9 +186,19 @@ impl Service {
             let network = Some(book.network(&key.to_string(), address));
             wire::FurtherInterface { interface: key.interface().to_owned(), network }
         });
-        let reply = wire::AddReply { further: further.collect(), outcome, branch: None };
+        let further = further.collect();
+        let branch = matches!(book.manner, Manner::Branch).then(branch);
+        let reply = wire::AddReply { further, outcome, branch };
         Some(reply).filter(|_| !matches!(book.manner, Manner::Silent))
     }
+}
+
+/// In standard mode.
+fn branch() -> wire::BranchEni {
+    let router = Some(Ipv4Addr::new(10, 0, 0, 1));
+    BranchEni::new(VLAN.into(), &[2, 0, 0, 0, 0, 0x55], &super::SECONDARY.0, router, Enforcing::Standard)
+        .unwrap()
+        .into()
 }
 
 #[tonic::async_trait]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use api_sim::{ApiSim, Mood};
-use e2e::{Cluster, Verb, Worker, WorkerState, flight};
+use e2e::{Cluster, Verb, Worker, WorkerState, flight, plugin::NETWORK};
 use ec2_sim::world::model::Eni;
 use lab::wait;
 use serde_json::{Value, json};
@@ -146,4 +146,66 @@ async fn an_exhausted_node_is_told_of_with_numbers_at_the_node_and_at_the_pod() 
     let asked = sim.asked();
     let cluster_wide = |path: &str| path.ends_with("/pods") && !path.contains("/namespaces/");
     assert!(!asked.iter().any(|asked| cluster_wide(&asked.path)), "only what concerns this node is asked for");
+}
+
+/// Gives the instance a trunk, as the VPC resource controller does, and waits for its link.
+async fn attach_trunk(cluster: &Cluster, worker: &Worker) {
+    let subnet = cluster.network.subnet.to_string();
+    let made = cluster.cloud.call("CreateNetworkInterface", &[("SubnetId", &subnet), ("InterfaceType", "trunk")]).await;
+    let made = made.unwrap();
+    let (eni, mac) =
+        ["networkInterfaceId", "macAddress"].map(|part| made.text_at(&format!("networkInterface/{part}"))).into();
+    let instance = worker.node().instance().to_string();
+    let attach = [("NetworkInterfaceId", eni), ("InstanceId", &instance), ("DeviceIndex", "1")];
+    cluster.cloud.call("AttachNetworkInterface", &attach).await.unwrap();
+    until("the trunk's link", worker, || {
+        let links = worker.node().namespace().ip("link show\n").unwrap();
+        is(links.contains(mac), links)
+    })
+    .await;
+}
+
+/// As far as the kernel goes: without VLANs the refusal with its code, and nothing is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_security_groups_of_its_own_gets_its_branch_or_nothing_and_what_an_older_one_left_is_swept() {
+    let (cluster, worker, sim) = with_api("m5.large", &[("ENABLE_POD_ENI", "true"), ("WARM_IP_TARGET", "2")]).await;
+    attach_trunk(&cluster, &worker).await;
+    let ip = |line: &str| worker.node().namespace().ip(&format!("{line}\n")).unwrap();
+    ip("link add vlan.eth.7 type veth peer name other7");
+    ip(&format!("link set vlan.eth.7 alias eni-cni-branch:1:{NETWORK}/c9/eth0:7:0+10.0.5.9"));
+    ip("rule add priority 10 iif vlan.eth.7 lookup 107 protocol 142");
+    worker.start_daemon().unwrap();
+    worker.until_ready(1, PATIENCE).await.unwrap();
+    until("the sweep", &worker, || {
+        let left = [ip("rule show"), ip("link show")].concat();
+        is(!left.contains("vlan.eth.7"), left)
+    })
+    .await;
+
+    let sandbox = flight::sandboxes(1).unwrap().remove(0);
+    let wants = json!([{"name": "main", "resources": {"limits": {"vpc.amazonaws.com/pod-eni": "1"}}}]);
+    let metadata = json!({"uid": "uid-pod-01"});
+    let pod = "/api/v1/namespaces/demo/pods/pod-01";
+    sim.put(pod, json!({"metadata": metadata, "spec": {"nodeName": "node-1", "containers": wants}}));
+    let early = worker.plugin(Verb::Add, &sandbox).await.unwrap();
+    let failure = early.failure().unwrap();
+    assert!(failure.message.contains("IPAM-208") && failure.message.contains("no annotation"), "{failure:?}");
+
+    let branch = json!([{"eniId": "eni-0b0b0b0b", "ifAddress": "02:00:00:00:00:55", "privateIp": "10.0.5.7", "vlanId": 5,
+        "subnetCidr": "10.0.0.0/16"}]);
+    let metadata = json!({"uid": "uid-pod-01", "annotations": {"vpc.amazonaws.com/pod-eni": branch.to_string()}});
+    sim.put(pod, json!({"metadata": metadata, "spec": {"nodeName": "node-1", "containers": wants}}));
+    let added = worker.plugin(Verb::Add, &sandbox).await.unwrap();
+    match added.failure() {
+        None => assert_eq!(added.address(), Some([10, 0, 5, 7].into())),
+        Some(failure) => {
+            println!("NOT RUN: this kernel has no VLAN (CONFIG_VLAN_8021Q)");
+            assert_eq!(failure.code, 111, "{failure:?}");
+            assert!(failure.message.contains("CONFIG_VLAN_8021Q"), "{failure:?}");
+        }
+    }
+    assert_eq!(worker.status().await.unwrap().leased, 0, "a branch ENI is nobody's lease");
+    assert!(worker.plugin(Verb::Del, &sandbox).await.unwrap().failure().is_none());
+    let left = [ip("rule show"), ip("link show"), ip("route show table all")].concat();
+    assert!(["vlan.eth", "lookup 105", "10.0.5.7"].iter().all(|part| !left.contains(part)), "{left}");
 }

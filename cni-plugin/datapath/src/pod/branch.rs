@@ -5,13 +5,14 @@
 //! the pod; the table `local` is asked after them ([`prepare_branches`]). In *standard* mode the way to the pod is in `main`, and
 //! a rule sends what comes from its address by the VLAN's table. A DEL needs no daemon: the label of the host link says all.
 
+pub(crate) mod orphans;
 pub(crate) mod plan;
 #[cfg(test)]
 mod tests;
 
 use eni_proto::{
     BranchEni, Enforcing, Pod, PodKey, VethPrefix,
-    numbers::{RULE_LOCAL_BEHIND, TABLE_LOCAL, branch_table},
+    numbers::{RULE_LOCAL_BEHIND, TABLE_LOCAL},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
@@ -46,31 +47,47 @@ pub fn add_branch_pod(wiring: &PodWiring, branch: &BranchEni) -> Result<Wired, W
     let name = plan::vlan_name(branch.vlan());
     match look(&mut host, &name)? {
         Some(link) if link.kind != "vlan" => return Err(WireError::ForeignLink { link: name }),
-        Some(link) => delete(&mut host, link.index)?,
+        Some(link) => match label_of(&link) {
+            Some(older) => orphans::remove(&mut host, &older)?,
+            None => delete(&mut host, link.index)?,
+        },
         None => {}
     }
-    make_vlan(&mut host, branch, parent.index)?;
+    let label = label(wiring, branch);
+    make_vlan(&mut host, branch, parent.index, &label)?;
     let vlan = look(&mut host, &name)?.map_or(0, |link| link.index);
-    let outcome = wire_over(wiring, branch, vlan);
+    let outcome = wire_over(wiring, branch, vlan, &label);
     if outcome.is_err() {
         let _ = delete(&mut host, vlan);
     }
     outcome
 }
 
-fn make_vlan(host: &mut NetlinkSocket, branch: &BranchEni, trunk: u32) -> Result<(), WireError> {
+fn label(wiring: &PodWiring, branch: &BranchEni) -> BranchLabel {
+    let (key, addresses) = (wiring.key.clone(), wiring.network.addresses);
+    BranchLabel { key, vlan: branch.vlan(), since: orphans::uptime_seconds(), addresses }
+}
+
+/// In one send with its label, so that nobody who is killed leaves one that nobody knows.
+fn make_vlan(host: &mut NetlinkSocket, branch: &BranchEni, trunk: u32, label: &BranchLabel) -> Result<(), WireError> {
     let name = plan::vlan_name(branch.vlan());
-    let made = host.ask(route::create_vlan(&name, branch.vlan(), MacAddress(branch.mac()), trunk))?.result;
-    made.map_err(|source| {
+    let create = route::create_vlan(&name, branch.vlan(), MacAddress(branch.mac()), trunk);
+    let mut replies = host.exchange(&[create, route::label_link(&name, &label.to_string())])?.into_iter();
+    replies.next().map_or(Ok(()), |made| made.result).map_err(|source| {
         let no_vlan = source.errno == Errno::EOPNOTSUPP;
         if no_vlan { WireError::NoVlan } else { refused(&format!("create link {name}"), source) }
     })?;
+    if let Err(source) = replies.next().map_or(Ok(()), |labelled| labelled.result) {
+        let made = look(host, &name)?;
+        made.map_or(Ok(()), |made| delete(host, made.index))?;
+        return Err(refused(&format!("label link {name}"), source));
+    }
     sysctl::write_if_present(&format!("ipv6/conf/{name}/accept_ra"), 0)?;
     Ok(())
 }
 
 /// All but the VLAN's link, which is there.
-fn wire_over(wiring: &PodWiring, branch: &BranchEni, vlan: u32) -> Result<Wired, WireError> {
+fn wire_over(wiring: &PodWiring, branch: &BranchEni, vlan: u32, label: &BranchLabel) -> Result<Wired, WireError> {
     let netns = Netns::open_other(&wiring.netns)?;
     let (mut pod, mut host) = (open_inside(&netns)?, NetlinkSocket::open(NETLINK_ROUTE)?);
     if wiring.network.addresses.v6().is_some() {
@@ -95,13 +112,23 @@ fn wire_over(wiring: &PodWiring, branch: &BranchEni, vlan: u32) -> Result<Wired,
         return Err(WireError::InterfaceExists { interface: pair.pod_name });
     };
     let mut wired = wired(&pair, host_index, pod_index);
-    let outcome = lead(wiring, branch, vlan, &mut wired, &mut host, &mut pod);
+    // First of all: whatever happens from now on, a DEL finds it.
+    let outcome = claim(&mut host, &wired, label);
+    let outcome = outcome.and_then(|()| lead(wiring, branch, vlan, &mut wired, &mut host, &mut pod));
     if outcome.is_err() {
         let _ = inside::forget(&mut pod, pod_index, wiring.network.addresses);
-        let _ = remove_rules(&mut host, branch.vlan());
+        let _ = orphans::remove_rules(&mut host, label);
         let _ = delete(&mut host, host_index);
     }
     outcome.map(|()| wired)
+}
+
+fn claim(host: &mut NetlinkSocket, wired: &Wired, label: &BranchLabel) -> Result<(), WireError> {
+    let has_ipv6 = sysctl::write_if_present(&format!("ipv6/conf/{}/accept_ra", wired.host_link), 0)?;
+    let claimed = host.ask(route::claim_link(wired.host_index, &label.to_string(), has_ipv6))?.result;
+    claimed.map_err(|source| refused("label the host link", source))?;
+    // What an earlier pod with this VLAN left leads nowhere.
+    orphans::remove_rules(host, label)
 }
 
 fn lead(
@@ -112,20 +139,12 @@ fn lead(
     host: &mut NetlinkSocket,
     pod: &mut NetlinkSocket,
 ) -> Result<(), WireError> {
-    let has_ipv6 = sysctl::write_if_present(&format!("ipv6/conf/{}/accept_ra", wired.host_link), 0)?;
-    let (key, addresses) = (wiring.key.clone(), wiring.network.addresses);
-    let label = BranchLabel { key, vlan: branch.vlan(), addresses }.to_string();
-    // First of all: whatever happens from now on, a DEL finds it.
-    let claimed = host.ask(route::claim_link(wired.host_index, &label, has_ipv6))?.result;
-    claimed.map_err(|source| refused("label the host link", source))?;
-    // What an earlier pod with this VLAN left leads nowhere.
-    remove_rules(host, branch.vlan())?;
     let (ops, rules) = plan::host_side(wiring, branch, vlan, wired.host_index);
     apply_on(host, &ops, Already::Refused).map_err(refused_op)?;
     for rule in rules {
         add_rule(host, &rule)?;
     }
-    wired.pod_table = inside::set_up(pod, wired, addresses)?;
+    wired.pod_table = inside::set_up(pod, wired, wiring.network.addresses)?;
     activate(wiring, wired, host, pod)
 }
 
@@ -245,28 +264,8 @@ fn label_of(link: &Link) -> Option<BranchLabel> {
 /// Removes a link of an older sandbox, of whichever kind, with all that belongs to it.
 fn take_away(host: &mut NetlinkSocket, link: &Link) -> Result<(), WireError> {
     let Some(label) = label_of(link) else { return remove_link(host, link) };
-    remove_rules(host, label.vlan)?;
-    // Two pods never share a VLAN, so the link is this one's; its table goes with it.
-    if let Some(vlan) = look(host, &plan::vlan_name(label.vlan))?.filter(|vlan| vlan.kind == "vlan") {
-        delete(host, vlan.index)?;
-    }
-    for address in label.addresses.all() {
-        let (family, priority) = (Family::of(address), eni_proto::numbers::RULE_TO_BRANCH_POD);
-        let selector = plan::Selector::To(address);
-        let rule = BranchRule { family, priority, selector, table: eni_proto::numbers::TABLE_MAIN, ours: true };
-        while remove_rule(host, &rule)? {}
-    }
+    orphans::remove(host, &label)?;
     delete(host, link.index)
-}
-
-/// Removes all rules that lead to a branch's table.
-fn remove_rules(host: &mut NetlinkSocket, vlan: u16) -> Result<(), WireError> {
-    let mut removals = Vec::new();
-    for family in Family::ALL {
-        let of_branch = observe::rules(host, family)?.into_iter().filter(|rule| rule.table == branch_table(vlan));
-        removals.extend(of_branch.map(|rule| Op::Remove(Object::Rule(rule))));
-    }
-    apply_on(host, &removals, Already::Fine).map(drop).map_err(refused_op)
 }
 
 fn add_rule(host: &mut NetlinkSocket, rule: &BranchRule) -> Result<(), WireError> {

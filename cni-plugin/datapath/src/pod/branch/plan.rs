@@ -120,11 +120,14 @@ pub(super) fn local_rules(strict: bool) -> [BranchRule; 4] {
     [rule(Family::V4, wanted), rule(Family::V6, wanted), rule(Family::V4, unwanted), rule(Family::V6, unwanted)]
 }
 
-/// What the host interface of such a pod says of itself; no version of the daemon takes it for that of another pod.
+/// What both the host interface of such a pod and the branch's link say of themselves; no version of the daemon takes the first for
+/// that of another pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BranchLabel {
     pub(super) key: PodKey,
     pub(super) vlan: u16,
+    /// When it was made, in seconds since the machine started.
+    pub(super) since: u64,
     pub(super) addresses: PodAddresses,
 }
 
@@ -132,7 +135,7 @@ const LABEL: &str = "eni-cni-branch:1:";
 
 impl fmt::Display for BranchLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{LABEL}{}:{}", self.key, self.vlan)?;
+        write!(f, "{LABEL}{}:{}:{}", self.key, self.vlan, self.since)?;
         // An IPv6 address has colons itself.
         self.addresses.all().try_for_each(|address| write!(f, "+{address}"))
     }
@@ -148,11 +151,12 @@ impl FromStr for BranchLabel {
 
 fn parse(text: &str) -> Option<BranchLabel> {
     let mut parts = text.strip_prefix(LABEL)?.split('+');
-    let (key, vlan) = parts.next()?.split_once(':')?;
-    let mut key = key.split('/');
+    let mut fields = parts.next()?.split(':');
+    let mut key = fields.next()?.split('/');
     let key = PodKey::new(key.next()?, key.next()?, key.next()?).ok()?;
+    let (vlan, since) = (fields.next()?.parse().ok()?, fields.next().map_or(Some(0), |since| since.parse().ok())?);
     let addresses: Vec<IpAddr> = parts.map(|part| part.parse().ok()).collect::<Option<_>>()?;
     let v4 = addresses.iter().find_map(|it| if let IpAddr::V4(address) = it { Some(*address) } else { None });
     let v6 = addresses.iter().find_map(|it| if let IpAddr::V6(address) = it { Some(*address) } else { None });
-    Some(BranchLabel { key, vlan: vlan.parse().ok()?, addresses: PodAddresses::new(v4, v6)? })
+    fields.next().is_none().then_some(BranchLabel { key, vlan, since, addresses: PodAddresses::new(v4, v6)? })
 }

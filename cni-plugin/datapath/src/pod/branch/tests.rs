@@ -1,7 +1,10 @@
 //! What a kernel without VLANs cannot do is the VLAN's link alone: another link of its name stands for it, and all else is real.
 
+use std::slice;
+
 use super::{
     super::tests::world::{self, MAC1, World, ip, snapshot, try_run},
+    orphans::{end_branch_pod, settled_branch_pods, sweep_branches},
     plan::Selector,
     *,
 };
@@ -43,6 +46,19 @@ fn prepared(enforcing: Enforcing) -> (World, u32) {
 fn index(link: &str) -> u32 {
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE).unwrap();
     look(&mut socket, link).unwrap().unwrap().index
+}
+
+/// What [`add_branch_pod`] does once the VLAN's link is there.
+fn over(wiring: &PodWiring, branch: &BranchEni, vlan: u32) -> Result<Wired, WireError> {
+    over_since(wiring, branch, vlan, orphans::uptime_seconds())
+}
+
+fn over_since(wiring: &PodWiring, branch: &BranchEni, vlan: u32, since: u64) -> Result<Wired, WireError> {
+    let label = BranchLabel { since, ..label(wiring, branch) };
+    let mut host = NetlinkSocket::open(NETLINK_ROUTE)?;
+    let labelled = host.ask(route::label_link("vlan.eth.5", &label.to_string()))?;
+    assert_eq!(labelled.result, Ok(()));
+    wire_over(wiring, branch, vlan, &label)
 }
 
 fn reaches(source: &str, target: &str) -> bool {
@@ -148,7 +164,7 @@ fn a_strict_pod_talks_over_its_own_link_only_and_goes_without_a_trace() {
     let before = world.on_node(snapshot);
     let pod = Netns::fresh().unwrap();
     let (wiring, branch) = (wiring(&pod), branch(Enforcing::Strict));
-    let wired = world.on_node(|| wire_over(&wiring, &branch, vlan).unwrap());
+    let wired = world.on_node(|| over(&wiring, &branch, vlan).unwrap());
     assert!(wired.host_link.starts_with("vlan"), "{wired:?}");
     assert!(pod.inside(|| reaches("10.0.5.7", "10.0.0.1")).unwrap());
     assert!(world.in_fabric(|| reaches("10.0.0.1", "10.0.5.7")));
@@ -177,7 +193,7 @@ fn a_standard_pod_is_near_for_its_node_and_leaves_over_its_own_link() {
     let before = world.on_node(snapshot);
     let pod = Netns::fresh().unwrap();
     let (wiring, branch) = (wiring(&pod), branch(Enforcing::Standard));
-    let wired = world.on_node(|| wire_over(&wiring, &branch, vlan).unwrap());
+    let wired = world.on_node(|| over(&wiring, &branch, vlan).unwrap());
     assert!(wired.host_link.starts_with("eni"), "{wired:?}");
     assert!(pod.inside(|| reaches("10.0.5.7", "10.0.0.1")).unwrap());
     assert!(world.in_fabric(|| reaches("10.0.0.1", "10.0.5.7")));
@@ -193,10 +209,11 @@ fn a_standard_pod_is_near_for_its_node_and_leaves_over_its_own_link() {
     gone_with_the_link(&world, &before);
 }
 
-/// All but what goes with the VLAN's link, for which another stands here.
+/// All but what is the VLAN's link's, for which another stands here.
 fn gone_with_the_link(world: &World, before: &str) {
     let without_vlan = |text: &str| {
-        let lines = text.lines().filter(|line| !line.contains("vlan.eth.5") && !line.contains("02:00:00:00:00:55"));
+        let of_link = ["vlan.eth.5", "02:00:00:00:00:55", "    veth ", "    alias eni-cni-branch:"];
+        let lines = text.lines().filter(|line| !of_link.iter().any(|part| line.contains(part)));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(without_vlan(&world.on_node(snapshot)), without_vlan(before));
@@ -209,10 +226,83 @@ fn an_add_that_fails_in_the_pod_leaves_nothing_on_the_node() {
         let before = world.on_node(snapshot);
         let pod = Netns::fresh().unwrap();
         pod.inside(|| ip("link add eth0 type veth peer name taken")).unwrap();
-        let error = world.on_node(|| wire_over(&wiring(&pod), &branch(enforcing), vlan).unwrap_err());
+        let error = world.on_node(|| over(&wiring(&pod), &branch(enforcing), vlan).unwrap_err());
         assert!(matches!(error, WireError::InterfaceExists { .. }), "{error:?}");
         gone_with_the_link(&world, &before);
     }
+}
+
+#[test]
+fn what_a_pod_leaves_that_ended_without_a_del_is_swept_and_no_living_pods() {
+    for enforcing in [Enforcing::Strict, Enforcing::Standard] {
+        let (world, vlan) = prepared(enforcing);
+        let before = world.on_node(snapshot);
+        let pod = Netns::fresh().unwrap();
+        let (wiring, branch) = (wiring(&pod), branch(enforcing));
+        world.on_node(|| {
+            let wired = over_since(&wiring, &branch, vlan, 0).unwrap();
+            assert_eq!(sweep_branches().unwrap(), [], "it lives");
+            // As its namespace does when it goes.
+            ip(&format!("link del {}", wired.host_link));
+            assert_ne!(ip("rule").lines().filter(|rule| rule.contains(" lookup 105")).count(), 0);
+            assert_eq!(sweep_branches().unwrap(), slice::from_ref(&wiring.key));
+            assert_eq!(sweep_branches().unwrap(), []);
+        });
+        gone_with_the_link(&world, &before);
+    }
+}
+
+#[test]
+fn what_an_add_is_at_work_on_is_neither_swept_nor_listed() {
+    let (world, vlan) = prepared(Enforcing::Strict);
+    let pod = Netns::fresh().unwrap();
+    let (wiring, branch) = (wiring(&pod), branch(Enforcing::Strict));
+    world.on_node(|| {
+        let wired = over(&wiring, &branch, vlan).unwrap();
+        assert_eq!(settled_branch_pods().unwrap(), []);
+        ip(&format!("link del {}", wired.host_link));
+        assert_eq!(sweep_branches().unwrap(), []);
+        assert!(ip("rule").contains("iif vlan.eth.5"), "{}", ip("rule"));
+    });
+}
+
+#[test]
+fn a_pod_that_nobody_asks_for_is_listed_and_ended_whatever_its_links_are_called() {
+    let (world, vlan) = prepared(Enforcing::Standard);
+    let before = world.on_node(snapshot);
+    let pod = Netns::fresh().unwrap();
+    let (wiring, branch) = (wiring(&pod), branch(Enforcing::Standard));
+    world.on_node(|| {
+        let wired = over_since(&wiring, &branch, vlan, 0).unwrap();
+        ip(&format!("link set {} name docker7", wired.host_link));
+        assert_eq!(settled_branch_pods().unwrap(), slice::from_ref(&wiring.key));
+        assert!(end_branch_pod(&wiring.key).unwrap());
+        assert!(!end_branch_pod(&wiring.key).unwrap());
+        assert_eq!(settled_branch_pods().unwrap(), []);
+    });
+    gone_with_the_link(&world, &before);
+}
+
+/// The controller gives a branch to the next pod when the last one's is gone.
+#[test]
+fn a_late_del_leaves_a_vlan_alone_that_another_pod_has() {
+    let (world, vlan) = prepared(Enforcing::Strict);
+    let pods = [(); 2].map(|()| Netns::fresh().unwrap());
+    let old = wiring(&pods[0]);
+    let new = world::wiring("c2", "web-0", [10, 0, 5, 8], EniMark::PRIMARY, &pods[1]);
+    let branch = branch(Enforcing::Strict);
+    world.on_node(|| {
+        let wired = over_since(&old, &branch, vlan, 0).unwrap();
+        ip(&format!("link set {} name docker7", wired.host_link));
+        // As it goes with the link of the VLAN, which the next ADD makes anew.
+        ip("route flush table 105");
+        over_since(&new, &branch, vlan, 0).unwrap();
+        let right = ip("rule");
+        assert!(end_branch_pod(&old.key).unwrap());
+        assert_eq!(ip("rule"), right);
+        assert!(!ip("link").contains("docker7"));
+        assert_eq!(check_branch_pod(&new, &branch).unwrap(), []);
+    });
 }
 
 #[test]
@@ -273,12 +363,18 @@ fn a_label_reads_back_as_written_and_is_no_other_pods() {
     let key = PodKey::new("pods", "c1", "eth0").unwrap();
     let (v4, v6) = (ADDRESS.into(), "2600:1f00::7".parse().unwrap());
     for addresses in [PodAddresses::V4(v4), PodAddresses::V6(v6), PodAddresses::Dual(v4, v6)] {
-        let label = BranchLabel { key: key.clone(), vlan: 4094, addresses };
+        let label = BranchLabel { key: key.clone(), vlan: 4094, since: 77, addresses };
         assert_eq!(label.to_string().parse(), Ok(label.clone()));
         assert!(label.to_string().parse::<eni_proto::LinkAlias>().is_err());
     }
-    for bad in ["", "eni-cni-branch:1:a/b:5+10.0.0.1", "eni-cni-branch:1:a/b/c:5", "eni-cni-branch:1:a/b/c:x+10.0.0.1"]
-    {
+    for bad in [
+        "",
+        "eni-cni-branch:1:a/b:5+10.0.0.1",
+        "eni-cni-branch:1:a/b/c:5",
+        "eni-cni-branch:1:a/b/c:x+10.0.0.1",
+        "eni-cni-branch:1:a/b/c:5:x+10.0.0.1",
+        "eni-cni-branch:1:a/b/c:5:6:7+10.0.0.1",
+    ] {
         assert!(bad.parse::<BranchLabel>().is_err(), "{bad}");
     }
 }

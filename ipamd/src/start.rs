@@ -284,8 +284,8 @@ async fn begin(
 
 /// Starts the kernel's thread, and makes the node ready for pods on branch ENIs, or as it was before.
 async fn kernel(settings: &Settings) -> Result<HostNet, StartError> {
-    let host =
-        HostNet::start(&settings.veth_prefix).map_err(|source| StartError::System { what: "a thread", source })?;
+    let host = HostNet::start(&settings.veth_prefix)
+        .map_err(|source| StartError::System { what: "what keeps the network", source })?;
     if let Err(error) = host.prepare_branches(settings.branches).await {
         tracing::error!(error = %chain(&error), "the node could not be made ready for pods on branch ENIs");
     }

@@ -1,5 +1,5 @@
-//! Kills the plugin at a chosen step. The plugin knows nothing of it: the test traces it and stops it at the entry of its n-th
-//! system call that can be seen from outside, so no step can be forgotten, and production code pays nothing.
+//! Kills the plugin at a chosen step, or lets the kernel lack something. The plugin knows nothing of it: the test traces it and stops it
+//! at the entry of its n-th system call that can be seen from outside, so no step can be forgotten, and production code pays nothing.
 
 use std::{
     io::{Read, Write},
@@ -19,6 +19,11 @@ use nix::{
 
 use super::Answer;
 
+// Source: `AF_NETLINK` of linux/socket.h; `NETLINK_NETFILTER` and `MAX_LINKS` of linux/netlink.h.
+const NETLINK: u64 = 16;
+const NFTABLES: u64 = 12;
+const NOBODYS: u64 = 31;
+
 /// How a traced run ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -31,24 +36,44 @@ pub enum Outcome {
 /// Runs `plugin`, which waits for its input, and kills it before its step `nth`, counted from 0.
 ///
 /// With `EVERY_SYSCALL=1` each system call is a step, else only those that can change something outside of the process.
-pub fn run_killed(mut plugin: Child, stdin: &str, nth: usize) -> Outcome {
+pub fn run_killed(plugin: Child, stdin: &str, nth: usize) -> Outcome {
     let every = std::env::var_os("EVERY_SYSCALL").is_some();
+    let leader = Pid::from_raw(i32::try_from(plugin.id()).unwrap());
+    let (mut steps, mut killed) = (0, None);
+    let answer = traced(plugin, stdin, |thread| {
+        if killed.is_none() && (every || is_step(call(thread))) {
+            if steps == nth {
+                killed = Some(call(thread));
+                kill(leader, Signal::SIGKILL).unwrap();
+            }
+            steps += 1;
+        }
+    });
+    killed.map_or(Outcome::Ended(answer), Outcome::Killed)
+}
+
+/// Runs `plugin`, which waits for its input, as on a kernel without nf_tables: there is no netlink socket of that kind.
+pub fn run_without_nf_tables(plugin: Child, stdin: &str) -> Answer {
+    traced(plugin, stdin, |thread| {
+        if call(thread) == libc::SYS_socket {
+            mistake_protocol(thread);
+        }
+    })
+}
+
+/// Runs `plugin` and stops it at the entry of each system call of any of its threads.
+fn traced(mut plugin: Child, stdin: &str, mut at_entry: impl FnMut(Pid)) -> Answer {
     let leader = Pid::from_raw(i32::try_from(plugin.id()).unwrap());
     ptrace::seize(leader, Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL)
         .unwrap();
     ptrace::interrupt(leader).unwrap();
     plugin.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
-    let (mut steps, mut killed) = (0, None);
     let success = loop {
         // Only what this thread traces: other tests have children too.
         match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)).unwrap() {
             WaitStatus::PtraceSyscall(thread) => {
-                if killed.is_none() && is_entry(thread) && (every || is_step(call(thread))) {
-                    if steps == nth {
-                        killed = Some(call(thread));
-                        kill(leader, Signal::SIGKILL).unwrap();
-                    }
-                    steps += 1;
+                if is_entry(thread) {
+                    at_entry(thread);
                 }
                 go_on(thread, None);
             }
@@ -59,13 +84,28 @@ pub fn run_killed(mut plugin: Child, stdin: &str, nth: usize) -> Outcome {
             WaitStatus::Exited(..) | WaitStatus::Signaled(..) | WaitStatus::Continued(_) | WaitStatus::StillAlive => {}
         }
     };
-    match killed {
-        Some(call) => Outcome::Killed(call),
-        None => {
-            let mut stdout = String::new();
-            plugin.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
-            Outcome::Ended(Answer { success, stdout })
-        }
+    let mut stdout = String::new();
+    // Of one that was killed nobody reads it.
+    let _ = plugin.stdout.take().unwrap().read_to_string(&mut stdout);
+    Answer { success, stdout }
+}
+
+/// The socket that is about to be made, when it is one of nf_tables, is of a kind that no kernel has.
+#[cfg(target_arch = "x86_64")]
+fn mistake_protocol(thread: Pid) {
+    let mut registers = ptrace::getregs(thread).unwrap();
+    if (registers.rdi, registers.rdx) == (NETLINK, NFTABLES) {
+        registers.rdx = NOBODYS;
+        ptrace::setregs(thread, registers).unwrap();
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn mistake_protocol(thread: Pid) {
+    let mut registers = ptrace::getregset::<ptrace::regset::NT_PRSTATUS>(thread).unwrap();
+    if (registers.regs[0], registers.regs[2]) == (NETLINK, NFTABLES) {
+        registers.regs[2] = NOBODYS;
+        ptrace::setregset::<ptrace::regset::NT_PRSTATUS>(thread, registers).unwrap();
     }
 }
 

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::{WireError, inside, look, open_inside, plan, plan::Owner, refused};
 use crate::{
-    Cidr, Family, Netns,
+    Cidr, Family, Netns, NftError,
     nft::Nft,
     observe::{self, PodLink},
     ops::{Object, Op},
@@ -182,7 +182,11 @@ pub(super) fn remove_link(host: &mut NetlinkSocket, link: &Link) -> Result<(), W
             let destination = Cidr::host(address);
             let routes = observe::routes(host, Family::of(address), Some(TABLE_PODS))?;
             if !routes.iter().any(|route| route.destination == destination && route.link != link.index) {
-                Nft::with_kept(|nft| nft.remove_pod(address))?;
+                match Nft::with_kept(|nft| nft.remove_pod(address)) {
+                    // Where there is no nf_tables there is no element either.
+                    Ok(_) | Err(NftError::Unsupported) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
     }

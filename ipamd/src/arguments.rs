@@ -13,7 +13,7 @@ use crate::{
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  ipamd serve\n  WARM_IP_TARGET=8 ipamd serve --socket /tmp/ipamd.sock --database /tmp/ipamd.db\n  ipamd status --output json\n\nExit codes: 0 done; 1 could not do it, the text on stderr says why; 2 wrong arguments or settings."
+    after_help = "Examples:\n  ipamd serve\n  WARM_IP_TARGET=8 ipamd serve --socket /tmp/ipamd.sock --database /tmp/ipamd.db\n  ipamd status --output json\n\nExit codes: 0 done; 1 could not do it, the text on stderr says why, or something is wrong (doctor); 2 wrong arguments or settings; 3 the daemon is not ready, or not everything could be checked (doctor). Each command's help has its own."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Runs the daemon until SIGTERM or SIGINT.
-    #[command(after_help = settings::reference::as_help())]
+    #[command(after_help = format!("{SERVE_HELP}\n\n{}", settings::reference::as_help()))]
     Serve(Places),
     /// Puts the CNI plugin where the container runtime looks for it (HOST_CNI_BIN_PATH).
     #[command(after_help = INSTALL_HELP)]
@@ -33,6 +33,7 @@ pub(crate) enum Verb {
         plugin: Option<PathBuf>,
     },
     /// Takes plugin, CNI configuration, rules, routes and nf_tables table off this node. The daemon must not run.
+    #[command(after_help = UNINSTALL_HELP)]
     Uninstall {
         /// Also when pods are still there; they lose their network.
         #[arg(long)]
@@ -63,6 +64,7 @@ pub(crate) enum Verb {
         look: Look,
     },
     /// Changes the level of the running daemon's log until it ends: error, warn, info, debug or trace.
+    #[command(after_help = LEVEL_HELP)]
     LogLevel {
         #[command(flatten)]
         places: Places,
@@ -78,7 +80,9 @@ pub(crate) enum Verb {
         path: PathBuf,
     },
     /// Prints the completion script of a shell.
-    #[command(after_help = "Example:\n  ipamd completions bash > /etc/bash_completion.d/ipamd")]
+    #[command(
+        after_help = "Example:\n  ipamd completions bash > /etc/bash_completion.d/ipamd\n\nExit codes: 0 printed; 2 there is no such shell."
+    )]
     Completions { shell: clap_complete::Shell },
     /// Holds every lease against database, kernel and EC2; says what is wrong, why it matters and how to mend it.
     #[command(after_help = DOCTOR_HELP)]
@@ -131,10 +135,13 @@ pub(crate) enum Verb {
 #[derive(Subcommand)]
 pub(crate) enum MigrateVerb {
     /// Says what is there, what can be taken over and what not. Changes nothing.
+    #[command(after_help = MIGRATE_HELP)]
     Check(MigrateArguments),
     /// Takes leases, pods and ENIs over, and removes the incumbent's rules and chains. Neither daemon may run.
+    #[command(after_help = MIGRATE_HELP)]
     Import(MigrateArguments),
     /// Gives everything back, and removes all that is ours. Neither daemon may run.
+    #[command(after_help = MIGRATE_HELP)]
     Back(MigrateArguments),
 }
 
@@ -185,6 +192,23 @@ pub(crate) enum ConfigVerb {
     },
 }
 
+const SERVE_HELP: &str = "Examples:
+  ipamd serve
+  ipamd serve --config /etc/eni-cni/ipamd.toml --set WARM_IP_TARGET=8
+
+Exit codes: 0 ended by SIGTERM or SIGINT; 1 could not start or go on, the text on stderr says why; 2 wrong arguments or settings.";
+
+const UNINSTALL_HELP: &str = "Examples:
+  ipamd uninstall
+  HOST_CNI_BIN_PATH=/host/opt/cni/bin ipamd uninstall --force
+
+Exit codes: 0 nothing of it is left; 1 pods are still there, the daemon runs, or something could not be removed.";
+
+const LEVEL_HELP: &str = "Example:
+  ipamd log-level debug
+
+The setting AWS_VPC_K8S_CNI_LOGLEVEL counts again at the next start. Exit codes: 0 changed; 1 not.";
+
 const STATUS_HELP: &str = "Examples:
   ipamd status
   ipamd status --watch
@@ -222,7 +246,9 @@ Starts and changes nothing. Exit codes: 0 the daemon would start with them, with
 
 const REFERENCE_HELP: &str = "Examples:
   ipamd config reference > SETTINGS.md
-  ipamd config reference --output json | jq '.settings[] | {(.name): .schema}'";
+  ipamd config reference --output json | jq '.settings[] | {(.name): .schema}'
+
+Exit code: 0.";
 
 const MIGRATE_HELP: &str = "Examples:
   ipamd migrate check --output json
@@ -236,7 +262,8 @@ const INSTALL_HELP: &str = "Example:
   HOST_CNI_BIN_PATH=/host/opt/cni/bin ipamd install
 
 The plugin is run once before it is put in place. The former one stays beside it as eni-cni.previous.
-The CNI configuration is written later, by the daemon, once it can serve.";
+The CNI configuration is written later, by the daemon, once it can serve.
+Exit codes: 0 done; 1 not, the node is as it was; 2 wrong settings.";
 
 const DOCTOR_HELP: &str = "Examples:
   ipamd doctor
@@ -246,7 +273,9 @@ Changes nothing. Exit codes: 0 all is well; 1 something is wrong; 3 nothing wron
 
 const EXPLAIN_HELP: &str = "Examples:
   ipamd explain web/shop-7d9f
-  ipamd explain 10.0.3.7 --output json";
+  ipamd explain 10.0.3.7 --output json
+
+Exit codes: 0 shown; 1 nobody here has it, or the leases cannot be read.";
 
 const HISTORY_HELP: &str = "Examples:
   ipamd history --ip 10.0.3.7 --at 2026-11-20T14:02Z
@@ -254,7 +283,8 @@ const HISTORY_HELP: &str = "Examples:
   ipamd history --output json
 
 A record of a VPC flow log belongs to the JSON line with the same interface-id and pkt-srcaddr whose time from start to end
-(seconds since 1970; end is null while the pod lives) overlaps the record's. IPAMD_HISTORY_DAYS and IPAMD_HISTORY_ROWS bound what is kept.";
+(seconds since 1970; end is null while the pod lives) overlaps the record's. IPAMD_HISTORY_DAYS and IPAMD_HISTORY_ROWS bound what is kept.
+Exit codes: 0 answered, also when nobody held it; 1 there is no history to read.";
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Places {
@@ -346,4 +376,30 @@ pub(crate) const WRONG_SETTINGS: u8 = 2;
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("give NAME=VALUE, as WARM_IP_TARGET=8")?;
     Ok((name.trim().to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory};
+
+    use super::Arguments;
+
+    /// Every command that does something, with its whole name.
+    fn doers(command: &Command, name: &str) -> Vec<(String, Command)> {
+        let below = command.get_subcommands().filter(|one| one.get_name() != "help");
+        let found: Vec<_> = below.flat_map(|one| doers(one, &format!("{name} {}", one.get_name()))).collect();
+        if found.is_empty() { vec![(name.to_owned(), command.clone())] } else { found }
+    }
+
+    #[test]
+    fn every_commands_help_has_an_example_of_it_and_its_exit_codes() {
+        let all = doers(&Arguments::command(), "ipamd");
+        assert!(all.len() > 15, "{}", all.len());
+        for (name, command) in all {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example") && help.contains(&name), "`{name}` has no example:\n{help}");
+            assert!(help.contains("Exit code"), "`{name}` does not say its exit codes:\n{help}");
+            assert!(command.get_about().is_some(), "`{name}` does not say what it does");
+        }
+    }
 }

@@ -3,7 +3,12 @@
 
 mod tables;
 
-use std::{io::IsTerminal, path::Path, process::ExitCode, time::Duration};
+use std::{
+    io::{IsTerminal, Write},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use eni_proto::wire::{self, ipam_client::IpamClient};
 use serde_json::Value;
@@ -13,7 +18,9 @@ use crate::{
     arguments::{Form, Look},
     complain,
     reconcile::chain,
+    table,
 };
+use tables::Paper;
 
 /// Exit code when the daemon answers, but is not ready.
 const NOT_READY: u8 = 3;
@@ -51,21 +58,26 @@ enum NoAnswer {
 /// Asks and prints, once or until somebody ends it.
 #[allow(clippy::print_stdout, reason = "a command for people")]
 pub(crate) async fn show(socket: &Path, subject: Subject, look: &Look) -> ExitCode {
-    let colour = look.form == Form::Table && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let clear = if look.watch && std::io::stdout().is_terminal() { CLEAR } else { "" };
     loop {
-        let (text, code) = match document(socket, subject.document()).await {
-            Ok(document) => (printed(subject, &document, look.form, colour), code_of(subject, &document)),
+        let answer = document(socket, subject.document()).await;
+        print!("{clear}");
+        // Before anything goes to stderr, which has no buffer.
+        let _ = std::io::stdout().flush();
+        let code = match answer {
+            Ok(document) => {
+                table::show(&printed(subject, &document, look.form), look.form == Form::Json);
+                code_of(subject, &document)
+            }
             Err(NoAnswer::Away(why)) => {
                 complain(&format!("no daemon answers on {}: {why}. Is `ipamd serve` running?", socket.display()));
-                (String::new(), ExitCode::FAILURE)
+                ExitCode::FAILURE
             }
             Err(NoAnswer::NotReady(why)) => {
                 complain(&why);
-                (String::new(), ExitCode::from(NOT_READY))
+                ExitCode::from(NOT_READY)
             }
         };
-        let clear = if look.watch && std::io::stdout().is_terminal() { CLEAR } else { "" };
-        print!("{clear}{text}");
         if !look.watch {
             return code;
         }
@@ -73,12 +85,14 @@ pub(crate) async fn show(socket: &Path, subject: Subject, look: &Look) -> ExitCo
     }
 }
 
-fn printed(subject: Subject, document: &Value, form: Form, colour: bool) -> String {
+fn printed(subject: Subject, document: &Value, form: Form) -> String {
+    let wide = form == Form::Wide;
+    let paper = Paper { wide, colours: table::colours(), columns: table::columns().filter(|_| !wide) };
     match (form, subject) {
         (Form::Json, _) => format!("{document}\n"),
-        (Form::Table | Form::Wide, Subject::Status) => tables::status(document, form == Form::Wide, colour),
-        (Form::Table | Form::Wide, Subject::Pods) => tables::pods(document, form == Form::Wide),
-        (Form::Table | Form::Wide, Subject::Plan) => tables::plan(document, form == Form::Wide),
+        (Form::Table | Form::Wide, Subject::Status) => tables::status(document, paper),
+        (Form::Table | Form::Wide, Subject::Pods) => tables::pods(document, paper),
+        (Form::Table | Form::Wide, Subject::Plan) => tables::plan(document, paper),
     }
 }
 

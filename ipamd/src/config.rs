@@ -10,10 +10,10 @@ use crate::{
     settings::{
         Mistakes, Settings, reference,
         sources::{Source, Sources},
-        table::{self, Unset},
+        table::{self as known, Unset},
         values::{self, Left, Values},
     },
-    table::lay_out,
+    table::{self, lay_out},
 };
 
 /// Shows the settings that a values file gives the daemon, and tells what of it has no effect or another one.
@@ -29,7 +29,6 @@ pub(crate) fn check_values(places: &Places, file: &Path, as_json: bool) -> ExitC
 }
 
 /// Shows each setting with who set it, and tells what is wrong or has no effect.
-#[allow(clippy::print_stdout, reason = "a command for people")]
 pub(crate) fn check(sources: &Sources, values: Option<&Values>, as_json: bool) -> ExitCode {
     let read = Settings::of(sources);
     let mut warnings = sources.warnings();
@@ -40,10 +39,10 @@ pub(crate) fn check(sources: &Sources, values: Option<&Values>, as_json: bool) -
             object["left"] = left.into();
             object["values"] = values.carried.clone().into();
         }
-        println!("{object}");
+        table::show(&format!("{object}\n"), true);
         return if read.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(arguments::WRONG_SETTINGS) };
     }
-    print!("{}", text(sources, values));
+    table::show(&text(sources, values), false);
     warnings.extend(values.iter().flat_map(|values| grouped(&values.left)));
     for warning in &warnings {
         complain(&format!("warning: {warning}"));
@@ -83,7 +82,7 @@ pub(crate) fn reference(as_json: bool) -> ExitCode {
 
 /// Name, text and source of every setting; text is absent where nothing is set and nothing counts instead.
 fn effective(sources: &Sources) -> impl Iterator<Item = (&'static str, Option<&str>, Source)> {
-    table::all().map(|setting| match (sources.get(setting.name), setting.unset) {
+    known::all().map(|setting| match (sources.get(setting.name), setting.unset) {
         (Some((text, source)), _) => (setting.name, Some(text), source),
         (None, Unset::Default(text)) => (setting.name, Some(text), Source::Default),
         (None, Unset::Means(_)) => (setting.name, None, Source::Default),
@@ -103,7 +102,7 @@ fn text(sources: &Sources, values: Option<&Values>) -> String {
         let source = if source == Source::Default { String::new() } else { set_by(source, values).to_owned() };
         [name.to_owned(), text.unwrap_or("-").to_owned(), source]
     });
-    lay_out(["SETTING", "VALUE", "SET BY"], rows)
+    lay_out(["SETTING", "VALUE", "SET BY"], rows, table::columns())
 }
 
 fn object(

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::{
     inspect::{self, Sources, Wiring},
     settings::Settings,
+    table::{self, Colour, paint, printable},
 };
 
 /// Exit code when nothing wrong was found, but a source could not be asked.
@@ -32,6 +33,13 @@ impl Severity {
             Self::NotChecked => "not checked",
         }
     }
+
+    const fn colour(self) -> Colour {
+        match self {
+            Self::Error => Colour::Bad,
+            Self::Warning | Self::NotChecked => Colour::Odd,
+        }
+    }
 }
 
 /// One thing that is not as it should be.
@@ -44,12 +52,12 @@ struct Finding {
 }
 
 /// Asks, judges and prints.
-#[allow(clippy::print_stdout, reason = "a command for people")]
 pub(crate) async fn show(settings: &Settings, with_ec2: bool, as_json: bool) -> ExitCode {
     let sources = inspect::sources(settings, with_ec2).await;
     let findings = judge(&sources);
     let leases = sources.leases.as_ref().map_or(0, Vec::len);
-    print!("{}", if as_json { as_objects(&findings, leases) } else { as_text(&findings, leases) });
+    let text = if as_json { as_objects(&findings, leases) } else { as_text(&findings, leases, table::colours()) };
+    table::show(&text, as_json);
     match findings.iter().map(|finding| finding.severity).min() {
         None => ExitCode::SUCCESS,
         Some(Severity::NotChecked) => ExitCode::from(NOT_ALL_CHECKED),
@@ -193,19 +201,19 @@ fn nobodys(sources: &Sources) -> Vec<Finding> {
 fn subject(lease: &Lease) -> String {
     match lease.pod.name.as_str() {
         "" => format!("{} of {}", lease.addresses, lease.key),
-        _ => format!("{} of pod {}", lease.addresses, lease.pod),
+        _ => format!("{} of pod {}", lease.addresses, table::name(&lease.pod.to_string())),
     }
 }
 
-fn as_text(findings: &[Finding], leases: usize) -> String {
+fn as_text(findings: &[Finding], leases: usize, colours: bool) -> String {
     let mut text = String::new();
     for finding in findings {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "{}: {}\n  matters because {}\n  to mend it: {}",
-            finding.severity.word(),
-            finding.what,
+            paint(finding.severity.word(), finding.severity.colour(), colours),
+            printable(&finding.what),
             finding.why,
             finding.mend
         );

@@ -15,34 +15,35 @@ use serde_json::json;
 
 use crate::{
     clock::rfc3339,
+    complain,
     inspect::{self, Sources, Wiring},
     settings::Settings,
+    table,
 };
 
 /// Finds the leases of a pod or an address and explains each.
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for people")]
 pub(crate) async fn show(settings: &Settings, subject: &str, as_json: bool) -> ExitCode {
     let sources = inspect::sources(settings, true).await;
     let leases = match &sources.leases {
         Ok(leases) => leases,
         Err(reason) => {
-            eprintln!(
-                "ipamd: the leases cannot be read: {reason}. Is `ipamd serve` at work here, and is --database right?"
-            );
+            complain(&format!(
+                "the leases cannot be read: {reason}. Is `ipamd serve` at work here, and is --database right?"
+            ));
             return ExitCode::FAILURE;
         }
     };
     let wanted: Vec<&Lease> = leases.iter().filter(|lease| is_meant(subject, lease)).collect();
     if wanted.is_empty() {
-        eprintln!(
-            "ipamd: {subject} has no lease on this node ({} have). Give NAMESPACE/NAME or an address; `ipamd history` knows those that have ended.",
+        complain(&format!(
+            "{subject} has no lease on this node ({} have). Give NAMESPACE/NAME or an address; `ipamd history` knows those that have ended.",
             leases.len()
-        );
+        ));
         return ExitCode::FAILURE;
     }
     for lease in wanted {
         let way = Way::of(lease, &sources, settings);
-        print!("{}", if as_json { format!("{}\n", way.object()) } else { way.text() });
+        table::show(&if as_json { format!("{}\n", way.object()) } else { way.text() }, as_json);
     }
     ExitCode::SUCCESS
 }
@@ -101,7 +102,8 @@ impl<'a> Way<'a> {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "pod {}, sandbox {}", self.pod(), lease.key.container_id());
-        let _ = writeln!(text, "lease since {}, network namespace {}\n", rfc3339(lease.since), lease.netns);
+        let _ =
+            writeln!(text, "lease since {}, network namespace {}\n", rfc3339(lease.since), table::name(&lease.netns));
         text.push_str(&self.drawing());
         text.push('\n');
         for (to, way) in self.words() {
@@ -116,7 +118,7 @@ impl<'a> Way<'a> {
     fn pod(&self) -> String {
         match self.lease.pod.name.as_str() {
             "" => "of unknown name (the runtime did not tell, or the lease was read back from the kernel)".to_owned(),
-            _ => self.lease.pod.to_string(),
+            _ => table::name(&self.lease.pod.to_string()),
         }
     }
 

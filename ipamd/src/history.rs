@@ -7,8 +7,10 @@ use serde_json::json;
 
 use crate::{
     clock::{self, rfc3339},
+    complain,
     reconcile::chain,
     store::{self, StoreError},
+    table::{self, lay_out},
 };
 
 /// Why a lease ended.
@@ -101,15 +103,14 @@ fn span(text: &str) -> Result<Span, String> {
 }
 
 /// Answers from the database at `path`, whether a daemon uses it or not.
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for people")]
 pub(crate) async fn show(path: &Path, question: &Question, as_json: bool) -> ExitCode {
     match store::tenures(path, question).await {
         Ok(tenures) => {
-            print!("{}", if as_json { lines_of_json(&tenures) } else { table(&tenures) });
+            table::show(&if as_json { lines_of_json(&tenures) } else { as_table(&tenures) }, as_json);
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("ipamd: {}{}", chain(&error), advice(&error));
+            complain(&format!("{}{}", chain(&error), advice(&error)));
             ExitCode::FAILURE
         }
     }
@@ -153,19 +154,9 @@ fn object(tenure: &Tenure) -> serde_json::Value {
     })
 }
 
-fn table(tenures: &[Tenure]) -> String {
-    let heading = ["ADDRESS", "ENI", "POD", "SINCE", "UNTIL", "ENDED BY", "SANDBOX"].map(str::to_owned);
-    let rows: Vec<[String; 7]> = std::iter::once(heading).chain(tenures.iter().map(row)).collect();
-    let widths: Vec<usize> = (0..7)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+fn as_table(tenures: &[Tenure]) -> String {
+    let heading = ["ADDRESS", "ENI", "POD", "SINCE", "UNTIL", "ENDED BY", "SANDBOX"];
+    lay_out(heading, tenures.iter().map(row), table::columns())
 }
 
 fn row(tenure: &Tenure) -> [String; 7] {
@@ -245,7 +236,7 @@ mod tests {
     #[test]
     fn the_table_is_for_people() {
         assert_eq!(
-            table(&[tenure(None)]),
+            as_table(&[tenure(None)]),
             "ADDRESS   ENI       POD            SINCE                 UNTIL  ENDED BY  SANDBOX\n\
              10.0.3.7  eni-0a1b  web/shop-7d9f  2026-11-21T14:22:07Z  now    -         0123456789ab/eth0\n"
         );

@@ -173,5 +173,6 @@ fn with_settings(command: impl FnOnce(&Settings) -> Result<Vec<String>, install:
 /// Says on stderr why nothing was done.
 #[allow(clippy::print_stderr, reason = "the program's last words go where people look")]
 fn complain(text: &str) {
-    eprintln!("ipamd: {text}");
+    let lines: Vec<String> = text.lines().map(table::printable).collect();
+    eprintln!("ipamd: {}", lines.join("\n"));
 }

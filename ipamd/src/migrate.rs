@@ -19,7 +19,9 @@ use std::{io, path::PathBuf, process::ExitCode};
 use eni_datapath::{ObserveError, incumbent::TakeOverError};
 use ipam_core::ports::ImdsError;
 
-use crate::{complain, host::KernelError, reconcile::chain, settings::Settings, start::StartError, store::StoreError};
+use crate::{
+    complain, host::KernelError, reconcile::chain, settings::Settings, start::StartError, store::StoreError, table,
+};
 
 /// Where the incumbent keeps its leases.
 pub(crate) const CHECKPOINT: &str = "/var/run/aws-node/ipam.json";
@@ -86,7 +88,6 @@ fn files(what: &str) -> impl Fn(io::Error) -> MigrateError + use<> {
 }
 
 /// Does what is asked, prints what came of it, and returns the exit code.
-#[allow(clippy::print_stdout, reason = "a command for people")]
 pub(crate) async fn run(wish: Wish, settings: &Settings, surroundings: &Surroundings, as_json: bool) -> ExitCode {
     let outcome = match wish {
         Wish::Check => import::check(settings, surroundings).await,
@@ -95,7 +96,7 @@ pub(crate) async fn run(wish: Wish, settings: &Settings, surroundings: &Surround
     };
     match outcome {
         Ok(report) => {
-            print!("{}", if as_json { report.as_json() } else { report.as_text() });
+            table::show(&if as_json { report.as_json() } else { report.as_text() }, as_json);
             match report.obstacles.len() {
                 0 => ExitCode::SUCCESS,
                 count => {

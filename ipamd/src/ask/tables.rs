@@ -4,7 +4,18 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::table::{lay_out, printable};
+use crate::table::{Colour, cut, lay_out, paint, printable};
+
+/// What the tables are written on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Paper {
+    /// Whether everything is shown in full.
+    pub(super) wide: bool,
+    /// Whether colours are seen.
+    pub(super) colours: bool,
+    /// How many characters a line has. Absent: as many as it takes.
+    pub(super) columns: Option<usize>,
+}
 
 /// Longest name in a table that is not wide, in characters.
 const LONGEST: usize = 60;
@@ -22,22 +33,17 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
 }
 
 fn short(text: &str, wide: bool) -> String {
-    match wide || text.chars().count() <= LONGEST {
-        true => text.to_owned(),
-        false => text.chars().take(LONGEST - 1).chain(['…']).collect(),
-    }
+    if wide { text.to_owned() } else { cut(text, LONGEST) }
 }
 
 /// How the pool stands.
-pub(super) fn status(pool: &Value, wide: bool, colour: bool) -> String {
+pub(super) fn status(pool: &Value, paper: Paper) -> String {
     let none = Value::Null;
     let (node, addresses) = (pool.get("node").unwrap_or(&none), pool.get("addresses").unwrap_or(&none));
     let ready = pool.get("ready").and_then(Value::as_bool) == Some(true);
-    let word = match (ready, colour) {
-        (true, true) => "\u{1b}[32myes\u{1b}[0m",
-        (false, true) => "\u{1b}[31mno\u{1b}[0m",
-        (true, false) => "yes",
-        (false, false) => "no",
+    let word = match ready {
+        true => paint("yes", Colour::Good, paper.colours),
+        false => paint("no", Colour::Bad, paper.colours),
     };
     let mut out = String::new();
     // Writing to a string cannot fail.
@@ -53,21 +59,22 @@ pub(super) fn status(pool: &Value, wide: bool, colour: bool) -> String {
         let row = [text(eni, "id"), place, text(eni, "phase"), count("leased").to_string(), count("free").to_string()];
         let [id, place, phase, leased, free] = row;
         let bar = bar(eni);
-        let further = if wide {
+        let further = if paper.wide {
             format!("{} {} {}", text(eni, "subnet"), text(eni, "primary"), text(eni, "mac"))
         } else {
             String::new()
         };
         [id, place, phase, leased, free, count("cooling").to_string(), bar, further]
     });
-    let last = if wide { "SUBNET, PRIMARY ADDRESS, MAC" } else { "" };
-    out.push_str(&lay_out(["ENI", "CARD/DEVICE", "PHASE", "LEASED", "FREE", "COOLING", "ADDRESSES", last], rows));
+    let last = if paper.wide { "SUBNET, PRIMARY ADDRESS, MAC" } else { "" };
+    let heading = ["ENI", "CARD/DEVICE", "PHASE", "LEASED", "FREE", "COOLING", "ADDRESSES", last];
+    out.push_str(&lay_out(heading, rows, paper.columns));
     out.push_str("            # leased  . free  ~ cooling  > in flight  x reserved\n");
     for one in list(pool, "waiting") {
-        let _ = writeln!(out, "waits: {}", printable(&text(one, "text")));
+        let _ = writeln!(out, "{} {}", paint("waits:", Colour::Odd, paper.colours), printable(&text(one, "text")));
     }
     if let Some(error) = pool.get("last_error").and_then(Value::as_str) {
-        let _ = writeln!(out, "EC2 said last: {}", printable(error));
+        let _ = writeln!(out, "{} {}", paint("EC2 said last:", Colour::Bad, paper.colours), printable(error));
     }
     out
 }
@@ -85,7 +92,8 @@ fn bar(eni: &Value) -> String {
 }
 
 /// Which pod has which address.
-pub(super) fn pods(leases: &Value, wide: bool) -> String {
+pub(super) fn pods(leases: &Value, paper: Paper) -> String {
+    let wide = paper.wide;
     let rows = list(leases, "leases").iter().map(|lease| {
         let pod = match text(lease, "pod").as_str() {
             "" => "(the runtime did not tell)".to_owned(),
@@ -96,11 +104,12 @@ pub(super) fn pods(leases: &Value, wide: bool) -> String {
         let netns = if wide { text(lease, "netns") } else { String::new() };
         [short(&pod, wide), text(lease, "address"), text(lease, "eni"), text(lease, "since"), sandbox, netns]
     });
-    lay_out(["POD", "ADDRESS", "ENI", "SINCE", "SANDBOX", if wide { "NETWORK NAMESPACE" } else { "" }], rows)
+    let last = if wide { "NETWORK NAMESPACE" } else { "" };
+    lay_out(["POD", "ADDRESS", "ENI", "SINCE", "SANDBOX", last], rows, paper.columns)
 }
 
 /// What the planner would do now, and why it does not do more.
-pub(super) fn plan(plan: &Value, wide: bool) -> String {
+pub(super) fn plan(plan: &Value, paper: Paper) -> String {
     let mut out = format!("demand  {} pods\n", text(plan, "demand"));
     // Writing to a string cannot fail.
     for one in list(plan, "under_way") {
@@ -119,7 +128,7 @@ pub(super) fn plan(plan: &Value, wide: bool) -> String {
         out.push_str("the pool is as wanted: nothing is done and nothing waited for\n");
     }
     let _ = writeln!(out, "looks again {}\n", text(plan, "next_look"));
-    let rows = list(plan, "ec2").iter().filter(|one| wide || text(one, "calls") != "0").map(|one| {
+    let rows = list(plan, "ec2").iter().filter(|one| paper.wide || text(one, "calls") != "0").map(|one| {
         let budget = format!("{} + {}/s", text(one, "burst"), text(one, "per_second"));
         let rests = match text(one, "rests_ms").as_str() {
             "0" => String::new(),
@@ -136,7 +145,11 @@ pub(super) fn plan(plan: &Value, wide: bool) -> String {
             rests,
         ]
     });
-    out.push_str(&lay_out(["EC2 ACTION", "CALLS", "NOT WELL", "LAST MINUTE", "BUDGET", "WAITED", ""], rows));
+    out.push_str(&lay_out(
+        ["EC2 ACTION", "CALLS", "NOT WELL", "LAST MINUTE", "BUDGET", "WAITED", ""],
+        rows,
+        paper.columns,
+    ));
     out
 }
 
@@ -158,7 +171,7 @@ mod tests {
                 "addresses": [cell("leased"), cell("free"), cell("cooling")] }],
         });
         assert_eq!(
-            status(&pool, false, false),
+            status(&pool, Paper::default()),
             "ready      yes\nnode       i-1 m5.xlarge eu-central-1a\naddresses  1 leased, 1 free, 1 cooling, 0 in flight; at most 56\n\
              waiting    0 pods\n\n\
              ENI    CARD/DEVICE  PHASE  LEASED  FREE  COOLING  ADDRESSES\n\
@@ -172,7 +185,7 @@ mod tests {
         let lease = |name: &str| json!({ "namespace": "web", "pod": name, "address": "10.0.0.5", "eni": "eni-1", "container_id": "c1" });
         let long = "l".repeat(5000);
         let leases = json!({ "leases": [lease("\u{1b}[2J"), lease("\u{202e}x"), lease(&long), lease("a\nb")] });
-        let table = pods(&leases, false);
+        let table = pods(&leases, Paper::default());
         assert_eq!(table.lines().count(), 5, "{table}");
         assert!(!table.contains('\u{1b}') && !table.contains('\u{202e}'), "{table}");
         assert!(table.lines().all(|line| line.chars().count() < 140), "{table}");
@@ -180,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_plan_without_anything_says_so() {
-        let plan = plan(&json!({ "demand": 0, "next_look": null, "surplus": false }), false);
+        let plan = plan(&json!({ "demand": 0, "next_look": null, "surplus": false }), Paper::default());
         assert!(plan.contains("the pool is as wanted"), "{plan}");
     }
 }

@@ -113,7 +113,7 @@ fn a_report_has_each_finding_with_reason_and_remedy() {
     let mut sources = well();
     sources.impairment = Ok(Some("the rule is gone".into()));
     let findings = judge(&sources);
-    let text = as_text(&findings, 1);
+    let text = as_text(&findings, 1, false);
     assert_eq!(
         text,
         "error: the rule is gone\n  matters because no pod of this node can be reached\n  to mend it: restart ipamd, which prepares \

@@ -133,6 +133,9 @@ async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
     }
     let pods = starting.join_all().await;
     pods.iter().for_each(|pod| assert_reachable(&stage, pod));
+    assert_rights(&stage);
+    assert_repairs(&stage).await;
+    pods.iter().for_each(|pod| assert_reachable(&stage, pod));
     let status = run(containerd, worker, "status", &["--rm"], &["status"]).unwrap();
     assert!(status.contains("20"), "{status}");
     stage.until_only(&pods.iter().collect::<Vec<_>>()).await;
@@ -146,6 +149,41 @@ async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
     assert_eq!(files(&stage, PLUGINS), ["loopback", "portmap"]);
     assert_eq!(files(&stage, NETWORKS), [""; 0]);
     assert_eq!(files(&stage, "/run/netns"), [""; 0]);
+}
+
+/// The daemon has what the chart gives it and nothing more: one capability, in each of its sets, under the runtime's seccomp profile.
+fn assert_rights(stage: &Stage) {
+    let tasks = stage.containerd().ctr(&["tasks", "list"]).unwrap();
+    let line = tasks.lines().find(|line| line.starts_with("ipamd ")).unwrap();
+    let pid = line.split_whitespace().nth(1).unwrap();
+    let status = stage.containerd().site().run(&["cat", &format!("/proc/{pid}/status")]).unwrap();
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
+    };
+    // Bit 12 is NET_ADMIN. Source: the kernel's include/uapi/linux/capability.h.
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert_eq!(of(set), "0000000000001000", "{set}");
+    }
+    assert_eq!((of("Seccomp"), of("NoNewPrivs")), ("2".to_owned(), "1".to_owned()), "{status}");
+}
+
+/// With these rights it mends what somebody else breaks.
+async fn assert_repairs(stage: &Stage) {
+    let node = stage.worker().node().namespace();
+    let rules = || node.run(&["ip", "rule", "list", "priority", "512"]).unwrap();
+    let tables = || node.run(&["nft", "-s", "list", "table", "ip", "eni_cni"]);
+    let (rule, table) = (rules(), tables().unwrap());
+    assert!(!rule.is_empty(), "there is a rule to break");
+    node.ip("rule del priority 512\n").unwrap();
+    node.nft("delete table ip eni_cni\n").unwrap();
+    let mended = || async {
+        match tables() {
+            Ok(now) if rules() == rule && now.len() == table.len() => Ok(()),
+            now => Err(format!("{}{now:?}", rules())),
+        }
+    };
+    wait::until(LONG, "the daemon to mend rule and table", mended).await.unwrap();
 }
 
 /// Without its only capability the daemon says what it may not, and the node does not look ready.

@@ -5,6 +5,7 @@
 use std::{
     io::Read,
     process::{Child, Command, Stdio},
+    time::Instant,
 };
 
 use e2e::{Sandbox, Worker, flight, plugin::Verb};
@@ -48,10 +49,11 @@ impl Drop for Watch {
 impl Watch {
     /// Reads until `text` was written `times` times.
     fn until(&mut self, text: &str, times: usize) -> String {
-        let (mut said, mut part) = (String::new(), [0; 4096]);
+        let (mut said, mut part, begun) = (String::new(), [0; 4096], Instant::now());
         while said.matches(text).count() < times {
             let length = self.0.stdout.as_mut().unwrap().read(&mut part).unwrap();
             assert!(length > 0, "it ended:\n{said}");
+            assert!(begun.elapsed() < PATIENCE, "never: {text}\n{said}");
             said.push_str(&String::from_utf8_lossy(&part[..length]));
         }
         said

@@ -40,7 +40,9 @@ impl Browser {
             from.display()
         );
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "sh", "-c", &script]).process_group(0);
+        // One that hangs is ended, and what waits for its answer ends too.
+        let bounds = ["--pdeathsig", "KILL", "--", "timeout", "-s", "KILL", "300"];
+        command.args(bounds).args(["sh", "-c", &script]).process_group(0);
         let log = File::create(home.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
@@ -55,8 +57,13 @@ impl Browser {
         browser
     }
 
-    /// Asks for something and waits for the answer; events are passed over.
+    /// Asks for something and waits for the answer.
     pub(crate) fn ask(&self, method: &str, parameters: Value) -> Value {
+        self.try_ask(method, parameters).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The same; events are passed over.
+    fn try_ask(&self, method: &str, parameters: Value) -> Result<Value, String> {
         let mut pipe = self.pipe.borrow_mut();
         let (to, from, last) = &mut *pipe;
         *last += 1;
@@ -71,8 +78,10 @@ impl Browser {
             answer.pop();
             let answer: Value = serde_json::from_slice(&answer).unwrap();
             if answer["id"] == *last {
-                assert!(answer.get("error").is_none(), "{method}: {answer}");
-                return answer["result"].clone();
+                return match answer.get("error") {
+                    None => Ok(answer["result"].clone()),
+                    Some(_) => Err(format!("{method}: {answer}")),
+                };
             }
         }
     }
@@ -88,7 +97,10 @@ impl Browser {
     /// Waits until an expression in the page is true.
     pub(crate) fn until(&self, expression: &str) {
         let begun = Instant::now();
-        while self.value(expression) != true {
+        // The page itself pauses between two looks; one that is about to be another cannot answer.
+        let look = format!("new Promise(done => setTimeout(done, 50)).then(() => {expression})");
+        let asked = json!({ "expression": look, "returnByValue": true, "awaitPromise": true });
+        while !self.try_ask("Runtime.evaluate", asked.clone()).is_ok_and(|answer| answer["result"]["value"] == true) {
             assert!(begun.elapsed() < PATIENCE, "never: {expression}\n{}", self.value("document.body.innerText"));
         }
     }

@@ -200,7 +200,7 @@ pub(crate) fn host_plan(
         by_main: settings.external_services.iter().map(|cidr| network(*cidr)).collect::<Result<_, _>>()?,
         veth_prefix: settings.veth_prefix.clone(),
         mtu: settings.mtu,
-        ipv6: settings.policy.families.v6(),
+        ipv6: settings.policy.families.need_v6(settings.policy.egress),
     })
 }
 
@@ -211,7 +211,7 @@ pub(crate) fn eni_plan(
     subnet: Cidr4,
 ) -> Result<datapath::EniPlan, KernelError> {
     let attachment = interface.attachment.as_ref().ok_or(KernelError::NotAttached)?;
-    let ipv6 = settings.policy.families.v6();
+    let ipv6 = settings.policy.families.need_v6(settings.policy.egress);
     Ok(datapath::EniPlan {
         mac: mac(interface.mac),
         primary: interface.primary,

@@ -30,6 +30,9 @@ pub struct Policy {
     pub mode: Mode,
     /// `ENABLE_IPv4`, `ENABLE_IPv6`: what addresses pods have.
     pub families: Families,
+    /// `ENABLE_V4_EGRESS`, `ENABLE_V6_EGRESS`: whether pods of one family have an address of the other one for their way out, known on the
+    /// node only.
+    pub egress: bool,
     /// Where new ENIs live.
     pub placement: Placement,
     /// `CLUSTER_NAME`: subnets that are tagged for other clusters only are left alone. Empty: not set, any tag will do.
@@ -69,6 +72,12 @@ impl Families {
     #[must_use]
     pub const fn v4(self) -> bool {
         matches!(self, Self::V4 | Self::Dual)
+    }
+
+    /// Whether the node needs IPv6: its pods have an address of the VPC, or one for their way out.
+    #[must_use]
+    pub const fn need_v6(self, egress: bool) -> bool {
+        self.v6() || egress
     }
 
     /// Whether pods have an IPv6 address of the VPC.
@@ -125,6 +134,7 @@ impl Default for Policy {
             max_pods: None,
             mode: Mode::default(),
             families: Families::default(),
+            egress: false,
             placement: Placement::default(),
             cluster: String::new(),
             further_cards: false,

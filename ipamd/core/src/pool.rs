@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use eni_proto::{EniMark, PodKey, numbers};
+use eni_proto::{EniMark, PodKey, is_for_egress, numbers};
 
 use crate::{
     EniId, Lease, Moment,
@@ -199,7 +199,7 @@ impl Pool {
     /// Lets an address rest until `until`.
     pub(crate) fn rest(&mut self, address: IpAddr, until: Moment) {
         self.cooling.insert(address, until);
-        if address.is_ipv4() {
+        if address.is_ipv4() && !is_for_egress(address) {
             self.free_since.insert(address, until);
         }
     }

@@ -15,6 +15,7 @@ const RESERVED: &str = "k8s.amazonaws.com";
 
 impl<F: Fn(&str) -> Option<String>> Reader<F> {
     pub(super) fn policy(&mut self) -> Policy {
+        let families = self.families();
         Policy {
             warm_enis: self.number("WARM_ENI_TARGET"),
             warm_prefixes: self.number("WARM_PREFIX_TARGET"),
@@ -24,7 +25,8 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             max_enis: self.optional("MAX_ENI"),
             max_pods: self.optional("MAX_PODS"),
             mode: if self.switch("ENABLE_PREFIX_DELEGATION") { Mode::Prefixes } else { Mode::Addresses },
-            families: self.families(),
+            families,
+            egress: self.egress(families),
             placement: self.placement(),
             cluster: self.text("CLUSTER_NAME").unwrap_or_default(),
             further_cards: self.switch("ENABLE_MULTI_NIC"),
@@ -48,6 +50,15 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
                 self.wrong("ENABLE_IPv4", "false", "pods need an address: set this or ENABLE_IPv6 to true");
                 Families::V4
             }
+        }
+    }
+
+    fn egress(&mut self, families: Families) -> bool {
+        let (v4, v6) = (self.switch("ENABLE_V4_EGRESS"), self.switch("ENABLE_V6_EGRESS"));
+        match families {
+            Families::V4 => v6,
+            Families::V6 => v4,
+            Families::Dual => false,
         }
     }
 

@@ -45,8 +45,6 @@ pub(crate) const IGNORED: &[Ignored] = &[
     ignored("DISABLE_TCP_EARLY_DEMUX", OFF, "kubelet reaches pods through a veth pair with early demux as it is"),
     ignored("ENABLE_BANDWIDTH_PLUGIN", OFF, "chain the bandwidth plugin in a CNI configuration of your own"),
     ignored("ENABLE_NFTABLES", &[], "nf_tables is always used; it was without effect"),
-    ignored("ENABLE_V4_EGRESS", ON, "pods without an IPv4 address have no way out to IPv4"),
-    ignored("ENABLE_V6_EGRESS", OFF, "IPv6 egress of IPv4 pods is not supported"),
     ignored("HTTP_TIMEOUT", &["10"], "each kind of AWS call has a timeout of its own"),
     ignored("MANAGE_UNTAGGED_ENI", ON, "untagged ENIs are used, and never given back"),
 ];

@@ -113,6 +113,7 @@ fn resized(running: &Policy, new: &Policy) -> Policy {
         // What was made by them is there, or would be somewhere else.
         mode: kept.mode,
         families: kept.families,
+        egress: kept.egress,
         placement: kept.placement,
         cluster: kept.cluster,
         further_cards: kept.further_cards,

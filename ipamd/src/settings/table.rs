@@ -138,6 +138,18 @@ const PLACEMENT: &[Setting] = &[
         "true: pods have IPv6 addresses, of a /80 prefix for each interface; with ENABLE_IPv4 they have both",
     ),
     aws(
+        "ENABLE_V4_EGRESS",
+        Switch,
+        Default("true"),
+        "true: pods that have IPv6 addresses only reach IPv4 outside of the node, as the node",
+    ),
+    aws(
+        "ENABLE_V6_EGRESS",
+        Switch,
+        Default("false"),
+        "true: pods that have IPv4 addresses only reach IPv6 outside of the node, as the node, which needs an IPv6 address",
+    ),
+    aws(
         "ENABLE_PREFIX_DELEGATION",
         Switch,
         Default("false"),

@@ -205,7 +205,7 @@ fn names_without_effect_are_told_with_the_nearest_that_has_one() {
         ("WARM_IPS", "3"),
         ("MINIMUN_IP_TARGET", "3"),
         ("ENABLE_EVERYTHING", "true"),
-        ("ENABLE_V6_EGRESS", "true"),
+        ("ENABLE_BANDWIDTH_PLUGIN", "true"),
         ("ENABLE_NFTABLES", ""),
         ("PATH", "/bin"),
         ("HOME", "/root"),
@@ -216,8 +216,8 @@ fn names_without_effect_are_told_with_the_nearest_that_has_one() {
         warnings,
         [
             "AWS_VPC_K8S_CNI_EXTERNAL_SNAT is not known, so it has no effect; did you mean AWS_VPC_K8S_CNI_EXTERNALSNAT?",
+            "ENABLE_BANDWIDTH_PLUGIN=\"true\" is ignored: chain the bandwidth plugin in a CNI configuration of your own",
             "ENABLE_EVERYTHING is not known, so it has no effect",
-            "ENABLE_V6_EGRESS=\"true\" is ignored: IPv6 egress of IPv4 pods is not supported",
             "MINIMUN_IP_TARGET is not known, so it has no effect; did you mean MINIMUM_IP_TARGET?",
             "WARM_IPS is not known, so it has no effect",
         ]

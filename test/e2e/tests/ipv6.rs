@@ -11,11 +11,12 @@ use std::{
 
 use e2e::{Cluster, Sandbox, Verb, Worker};
 use ipam_core::EniId;
-use lab::wait;
+use lab::{INTERNET_HOST, INTERNET_HOST_V6, wait};
 
 use stage::{PATIENCE, cluster};
 
 const IPV6_ONLY: [(&str, &str); 2] = [("ENABLE_IPv4", "false"), ("ENABLE_IPv6", "true")];
+const OUT_TO_IPV6: [(&str, &str); 1] = [("ENABLE_V6_EGRESS", "true")];
 const DUAL: [(&str, &str); 2] = [("ENABLE_IPv4", "true"), ("ENABLE_IPv6", "true")];
 
 /// The /80 prefixes that EC2 has for each attached ENI.
@@ -158,4 +159,39 @@ async fn every_interface_has_an_address_of_its_prefix(cluster: &Cluster) {
         if own > 0 && own == further { Ok(()) } else { Err(format!("{own} of {further} in {shown}")) }
     };
     wait::until(PATIENCE, "an address of its prefix on each further interface", found).await.unwrap();
+}
+
+/// Each pod reaches a host on the internet that knows nothing of its addresses, and nothing that this host could not answer is on the way.
+fn reach(cluster: &Cluster, pods: &[Pod], host: IpAddr) {
+    for pod in pods {
+        pod.sandbox.pod.namespace().run(&["ping", "-n", "-c", "1", "-W", "2", &host.to_string()]).unwrap();
+    }
+    let drops = cluster.lab.drops().unwrap();
+    assert!(drops.wrong_source.is_empty() && drops.no_public_address.is_empty(), "{drops}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv6_pods_reach_the_ipv4_internet_as_their_node() {
+    let cluster = start(&IPV6_ONLY).await;
+    let pods = add_pods(&cluster, 0..4).await;
+    assert!(
+        pods.iter().all(|pod| pod.addresses.len() == 1 && pod.addresses[0].is_ipv6()),
+        "Kubernetes hears of no other"
+    );
+    reach(&cluster, &pods, INTERNET_HOST.into());
+    live_through_a_kill(&cluster, pods).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv4_pods_reach_the_ipv6_internet_as_their_node() {
+    let cluster = start(&OUT_TO_IPV6).await;
+    // More than the primary interface of an m5.xlarge has addresses for.
+    let pods = add_pods(&cluster, 0..36).await;
+    assert!(
+        pods.iter().all(|pod| pod.addresses.len() == 1 && pod.addresses[0].is_ipv4()),
+        "Kubernetes hears of no other"
+    );
+    cluster.settle().await.unwrap();
+    reach(&cluster, &pods, INTERNET_HOST_V6.into());
+    reach(&cluster, &pods, INTERNET_HOST.into());
 }

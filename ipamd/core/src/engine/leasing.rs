@@ -1,11 +1,11 @@
 //! Pods' leases: who gets an address, and what ends a lease.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use eni_proto::{PodAddresses, PodKey};
 
 use super::{Engine, refusal};
-use crate::{Command, CoolDown, Lease, Moment, Ticket, plan, pool::Eni};
+use crate::{Command, CoolDown, Families, Lease, Moment, Ticket, plan, pool::Eni};
 
 impl Engine {
     /// Takes back a lease that could not be stored, unless a later answer for the key may have been.
@@ -57,12 +57,20 @@ impl Engine {
             let complete = !families.v6() || !eni.interface.prefixes6.is_empty();
             complete && eni.card() == card && self.carries(now, eni)
         };
+        // A pod leaves by its first interface.
+        let leads_out = self.policy.egress && families != Families::Dual && card == 0;
+        let out = if leads_out { Some(self.pool.next_for_egress(families)?) } else { None };
         if !families.v4() {
             let (eni, ipv6) = self.pool.pick6(carries)?;
-            return Some((eni, ipv6.into()));
+            let out = if let Some(IpAddr::V4(out)) = out { Some(out) } else { None };
+            return Some((eni, PodAddresses::new(out, Some(ipv6))?));
         }
         let (eni, ipv4) = self.pool.pick(plan::wants_prefixes(&self.policy, self.limits), carries)?;
-        let ipv6 = if families.v6() { Some(self.pool.next6(eni)?) } else { None };
+        let ipv6 = match out {
+            Some(IpAddr::V6(out)) => Some(out),
+            Some(IpAddr::V4(_)) | None if families.v6() => Some(self.pool.next6(eni)?),
+            Some(IpAddr::V4(_)) | None => None,
+        };
         Some((eni, PodAddresses::new(Some(ipv4), ipv6)?))
     }
 

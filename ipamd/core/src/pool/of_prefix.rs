@@ -1,9 +1,11 @@
-//! Addresses of /80 prefixes of IPv6, which are so many that nobody lists them.
+//! Addresses of ranges that nobody lists: /80 prefixes of IPv6, and those for the way out in the other family.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use eni_proto::numbers::{EGRESS_V4, EGRESS_V4_BITS, EGRESS_V6, EGRESS_V6_BITS};
 
 use super::{Eni, Phase, Pool};
-use crate::ports::Cidr6;
+use crate::{Families, ports::Cidr6};
 
 impl Pool {
     /// Picks the IPv6 address of the next pod, on the first ready ENI that `carries` pods and has a prefix.
@@ -20,19 +22,40 @@ impl Pool {
         eni.interface.prefixes6.iter().find_map(|prefix| {
             // The first one is the subnet's routers' (RFC 4291, 2.6.1).
             let first = Ipv6Addr::from_bits(prefix.network.to_bits() + 1);
-            self.next_of(first, prefix.last())
+            match self.next_of(first.into(), prefix.last().into())? {
+                IpAddr::V6(next) => Some(next),
+                IpAddr::V4(_) => None,
+            }
         })
     }
 
-    /// The address behind the last that is taken, or else the first that is not. Looks at taken ones only, never at a whole prefix.
-    fn next_of(&self, first: Ipv6Addr, last: Ipv6Addr) -> Option<Ipv6Addr> {
-        let range = || IpAddr::V6(first)..=IpAddr::V6(last);
-        let held = self.held.range(range()).next_back().map(|(address, _)| *address);
-        let resting = self.cooling.range(range()).next_back().map(|(address, _)| *address);
-        let stray = self.stray.range(range()).next_back().copied();
-        let behind = |address: Ipv6Addr| Ipv6Addr::from_bits(address.to_bits().saturating_add(1));
+    /// The next free address for the way out of pods that have only these families. Absent: all are taken, or there is no other family.
+    #[must_use]
+    pub fn next_for_egress(&self, families: Families) -> Option<IpAddr> {
+        // As in any network, the first and the last are nobody's.
+        let (first, last) = match families {
+            Families::Dual => return None,
+            Families::V6 => {
+                let first = EGRESS_V4.to_bits();
+                let last = first | (u32::MAX >> EGRESS_V4_BITS);
+                (Ipv4Addr::from_bits(first + 1).into(), Ipv4Addr::from_bits(last - 1).into())
+            }
+            Families::V4 => {
+                let first = EGRESS_V6.to_bits();
+                let last = first | (u128::MAX >> EGRESS_V6_BITS);
+                (Ipv6Addr::from_bits(first + 1).into(), Ipv6Addr::from_bits(last - 1).into())
+            }
+        };
+        self.next_of(first, last)
+    }
+
+    /// The address behind the last that is taken, or else the first that is not. Looks at taken ones only, never at a whole range.
+    fn next_of(&self, first: IpAddr, last: IpAddr) -> Option<IpAddr> {
+        let held = self.held.range(first..=last).next_back().map(|(address, _)| *address);
+        let resting = self.cooling.range(first..=last).next_back().map(|(address, _)| *address);
+        let stray = self.stray.range(first..=last).next_back().copied();
         match held.max(resting).max(stray) {
-            Some(IpAddr::V6(taken)) if taken < last => Some(behind(taken)),
+            Some(taken) if taken < last => Some(behind(taken)),
             Some(_) => {
                 let mut next = first;
                 while next < last && self.is_taken(next) {
@@ -52,5 +75,12 @@ impl Pool {
             let cooling = self.cooling.range(of(prefix)).map(|(address, _)| *address);
             held.chain(cooling).chain(self.stray.range(of(prefix)).copied())
         })
+    }
+}
+
+fn behind(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().saturating_add(1)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().saturating_add(1)).into(),
     }
 }

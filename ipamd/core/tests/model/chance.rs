@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipam_core::{CustomNetwork, Limits, Mode, Placement, Policy};
+use ipam_core::{CustomNetwork, Families, Limits, Mode, Placement, Policy};
 
 /// What goes wrong, in percent of the cases unless it says otherwise.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,7 +57,17 @@ pub(crate) fn limits(below: &mut impl FnMut(u32) -> u32) -> Limits {
     }
 }
 
-pub(crate) fn policy(below: &mut impl FnMut(u32) -> u32) -> Policy {
+/// The settings of a node whose pods have these families.
+pub(crate) fn policy_of(families: Families, egress: bool, below: &mut impl FnMut(u32) -> u32) -> Policy {
+    let mut policy = policy(below);
+    if families == Families::V6 && matches!(policy.placement, Placement::Custom(_)) {
+        // Its pods live on the primary ENI, so that this is no setting to start with.
+        policy.placement = Placement::NodeSubnet;
+    }
+    Policy { families, egress, ..policy }
+}
+
+fn policy(below: &mut impl FnMut(u32) -> u32) -> Policy {
     let by_address = below(2) == 0;
     let mut small = |n: u32| u16::try_from(below(n)).unwrap();
     let (warm_addresses, minimum_addresses) = if by_address { (small(5), small(8)) } else { (0, 0) };

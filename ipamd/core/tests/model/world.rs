@@ -92,15 +92,15 @@ pub(crate) struct World {
 impl World {
     /// A world whose size, policy and luck follow from the seed.
     pub(crate) fn new(seed: u64) -> Self {
-        Self::of(seed, Families::V4)
+        Self::of(seed, Families::V4, false)
     }
 
-    /// The same life with pods of these families.
-    pub(crate) fn of(seed: u64, families: Families) -> Self {
+    /// The same life with pods of these families, which have an address of the other one for their way out with `egress`.
+    pub(crate) fn of(seed: u64, families: Families, egress: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut below = |n: u32| rng.next_u32() % n;
         let limits = chance::limits(&mut below);
-        let policy = Policy { families, ..chance::policy(&mut below) };
+        let policy = chance::policy_of(families, egress, &mut below);
         let mut world = Self::quiet(seed, policy, limits);
         for (number, role) in [(2, "1"), (3, "0")] {
             world.cloud.add_subnet(number, Some(role));

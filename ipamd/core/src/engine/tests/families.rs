@@ -91,3 +91,27 @@ fn an_interface_whose_prefix_comes_later_is_prepared_once_more() {
     assert_eq!(prepared(&engine.handle(at(4), look(4, with_prefix6(1, 3)))), [Some(prefix6(1))]);
     assert_eq!(prepared(&engine.handle(at(60), look(60, with_prefix6(1, 3)))), []);
 }
+
+#[test]
+fn a_pod_of_one_family_has_an_address_of_the_other_one_for_its_way_out() {
+    let mut engine = ready(Policy { egress: true, ..of(Families::V6) }, &[with_prefix6(0, 0)]);
+    let given = ["a", "b"].map(|pod| addresses(&engine.handle(at(1), add(1, pod, 20))));
+    assert_eq!(given.concat(), ["169.254.172.1, 2600:1f00:0:1::1", "169.254.172.2, 2600:1f00:0:1::2"]);
+    engine.handle(at(2), del("b"));
+    let later = addresses(&engine.handle(at(3), add(2, "c", 20)));
+    assert_eq!(later, ["169.254.172.3, 2600:1f00:0:1::3"], "they rest too");
+    let mut engine = ready(Policy { egress: true, ..of(Families::V4) }, &[eni(0, 3)]);
+    assert_eq!(addresses(&engine.handle(at(1), add(1, "a", 20))), ["10.0.0.10, fd00::ac:1"]);
+}
+
+#[test]
+fn a_way_out_is_used_again_when_all_have_been_used_and_it_has_rested() {
+    let mut engine = ready(Policy { egress: true, ..of(Families::V6) }, &[with_prefix6(0, 0)]);
+    let all =
+        (0..1022_u64).filter(|pod| !addresses(&engine.handle(at(1), add(*pod, &format!("p{pod}"), 20))).is_empty());
+    assert_eq!(all.count(), 1022);
+    assert_eq!(addresses(&engine.handle(at(2), add(2000, "late", 100))), [""; 0]);
+    engine.handle(at(3), del("p7"));
+    let served = addresses(&engine.handle(at(33), add(2001, "late", 100)));
+    assert!(served.len() == 1 && served[0].starts_with("169.254.172.8,"), "{served:?}");
+}

@@ -87,9 +87,9 @@ impl World {
     pub(super) fn kill_and_maybe_change(&mut self) {
         if self.below(3) == 0 {
             let Self { rng, policy, .. } = self;
-            let families = policy.families;
-            *policy = chance::policy(&mut |n| rand_chacha::rand_core::RngCore::next_u32(rng) % n);
-            policy.families = families;
+            let (families, egress) = (policy.families, policy.egress);
+            let mut below = |n| rand_chacha::rand_core::RngCore::next_u32(rng) % n;
+            *policy = chance::policy_of(families, egress, &mut below);
         }
         self.restart();
     }

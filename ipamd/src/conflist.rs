@@ -18,15 +18,12 @@ use serde_json::{Value, json};
 use crate::{
     reconcile::{Handle, chain},
     settings::Settings,
-    status,
 };
 
 /// Name of the file. Runtimes take the first in alphabetical order.
 pub(crate) const FILE: &str = "10-eni-cni.conflist";
 /// Name of the CNI network, part of every lease's key: it must never change on a node that has pods.
 pub(crate) const NETWORK: &str = "eni-cni";
-/// How often the pool is asked whether it can serve, until it can.
-const PERIOD: Duration = Duration::from_millis(100);
 /// Waits before the file is written again after the folder refused it.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -59,8 +56,8 @@ fn contents(settings: &Settings, with_portmap: bool) -> Value {
 
 /// Writes the configuration into `folder` once the pool can serve; goes on trying until it is written.
 pub(crate) async fn publish(folder: PathBuf, settings: Settings, handle: Handle) {
-    while handle.status().await.is_ok_and(|status| !status::reply(&status).ready) {
-        tokio::time::sleep(PERIOD).await;
+    if handle.until_serving().await.is_err() {
+        return;
     }
     let with_portmap = settings.plugin_dir.join("portmap").exists();
     if !with_portmap {
@@ -71,7 +68,7 @@ pub(crate) async fn publish(folder: PathBuf, settings: Settings, handle: Handle)
         tracing::warn!(file = %folder.join(&other).display(), "IPAM-321 another CNI configuration goes before ours and the runtime will use that one: right for a meta-plugin as Multus, wrong for anything else");
     }
     loop {
-        match replace(&folder.join(FILE), text.as_bytes(), 0o644) {
+        match show(&folder.join(FILE), text.as_bytes(), 0o644) {
             Ok(()) => break,
             Err(error) => {
                 tracing::error!(folder = %folder.display(), error = %chain(&error), "IPAM-322 the CNI configuration could not be written; the node stays not ready");
@@ -97,29 +94,57 @@ pub(crate) fn earlier_files(folder: &Path) -> Vec<String> {
 /// # Errors
 /// What the file system says; then the former file is still there, and nothing else is.
 pub(crate) fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-    // Hidden and without an ending of ours, so that no runtime takes it for a configuration or a plugin.
-    let new = folder.join(format!(".{name}.new"));
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    let new = beside(path);
     let written = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-        // The umask may have taken bits away.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        drop(file);
+        write_new(&new, contents, mode)?.sync_all()?;
         fs::rename(&new, path)?;
-        fs::File::open(folder)?.sync_all()
+        sync_folder(path)
     })();
     if written.is_err() {
         // Gone already when it was the last step that failed.
         let _ = fs::remove_file(&new);
     }
     written
+}
+
+/// As [`replace`], but who looks sees the file before it is durable: for one that every start writes anew, and that a runtime waits for.
+fn show(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let new = beside(path);
+    let shown = write_new(&new, contents, mode).and_then(|file| fs::rename(&new, path).map(|()| file));
+    match shown {
+        Ok(file) => file.sync_all().and_then(|()| sync_folder(path)),
+        Err(error) => {
+            // Not there when it could not be made.
+            let _ = fs::remove_file(&new);
+            Err(error)
+        }
+    }
+}
+
+/// Hidden and without an ending of ours, so that no runtime takes it for a configuration or a plugin.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    folder_of(path).join(format!(".{name}.new"))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new("/"))
+}
+
+fn write_new(new: &Path, contents: &[u8], mode: u32) -> io::Result<fs::File> {
+    match fs::remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(new)?;
+    // The umask may have taken bits away.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(contents)?;
+    Ok(file)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    fs::File::open(folder_of(path))?.sync_all()
 }
 
 #[cfg(test)]
@@ -152,13 +177,14 @@ mod tests {
     fn a_file_is_replaced_as_a_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
-        for text in ["one", "two"] {
-            replace(&path, text.as_bytes(), 0o644).unwrap();
+        for (put, text) in [(replace as fn(&Path, &[u8], u32) -> _, "one"), (show, "two")] {
+            put(&path, text.as_bytes(), 0o644).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
         }
         fs::create_dir(folder.path().join(format!(".{FILE}.new"))).unwrap();
         assert!(replace(&path, b"three", 0o644).is_err(), "its first step is not possible");
+        assert!(show(&path, b"three", 0o644).is_err(), "nor here");
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
     }
 

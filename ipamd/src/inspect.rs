@@ -76,7 +76,7 @@ pub(crate) async fn sources(settings: &Settings, with_ec2: bool) -> Sources {
 async fn interfaces(access: Access) -> Word<Vec<Interface>> {
     let imds = AwsImds::new();
     let node = imds.identity().await.map_err(|error| chain(&error))?;
-    let ec2 = AwsEc2::connect(AwsSettings::for_region(&node.region)).await;
+    let ec2 = AwsEc2::new(AwsSettings::for_region(&node.region));
     let enis = Descriptions { access, ec2: &ec2, imds: &imds, node: &node };
     let found = enis.interfaces(Scope::Attached).await.map_err(|error| chain(&error))?;
     Ok(found.into_iter().map(|(interface, _)| interface).collect())

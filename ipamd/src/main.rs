@@ -50,7 +50,8 @@ use clap::{CommandFactory, Parser};
 use logging::LogPlan;
 use settings::Settings;
 
-#[tokio::main]
+// What takes long has threads of its own. A worker for each core would be 96 on the largest nodes, most of them idle memory.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     match Arguments::parse().verb {
         Verb::Serve(places) => Box::pin(serve(&places)).await,

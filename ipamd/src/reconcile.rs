@@ -24,7 +24,7 @@ use ipam_core::{
     ports::{Attachment, Cidr4, Ec2, Interface, InterfaceKind, NodeIdentity},
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::AbortHandle,
     time::Instant,
 };
@@ -75,6 +75,8 @@ pub(crate) struct Handle {
     // Unbounded, because cancelling from a destructor must not wait; each caller of the socket has at most one message in it.
     messages: mpsc::UnboundedSender<Message>,
     tickets: Arc<AtomicU64>,
+    /// Whether pods could be served once since the start.
+    served: watch::Receiver<bool>,
 }
 
 /// The loop has ended: the daemon is stopping.
@@ -162,6 +164,11 @@ impl Handle {
         self.tell(Event::Policy { policy: Box::new(policy) });
     }
 
+    /// Waits until pods can be served for the first time.
+    pub(crate) async fn until_serving(&self) -> Result<(), Stopped> {
+        self.served.clone().wait_for(|served| *served).await.map(drop).map_err(|_| Stopped)
+    }
+
     fn tell(&self, event: Event) {
         // Nobody listens only when the daemon stops, and then nobody needs to.
         let _ = self.messages.send(Message::Event(event));
@@ -214,7 +221,8 @@ struct Open {
 /// Starts the loop with what an earlier run knew and returns the way to it. It ends when the runtime does.
 pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownCloud) -> Handle {
     let (messages, inbox) = mpsc::unbounded_channel();
-    let handle = Handle { kube: outside.kube.clone(), messages, tickets: Arc::default() };
+    let (serves, served) = watch::channel(false);
+    let handle = Handle { kube: outside.kube.clone(), messages, tickets: Arc::default(), served };
     // Who knows of no interface, or of one only that a change was left open on, has nothing to serve from.
     let asks_first = known.interfaces.is_empty() || !known.open.is_empty();
     let jitter = if asks_first { Duration::ZERO } else { outside.settings.start_jitter };
@@ -232,6 +240,7 @@ pub(crate) fn start<E: Ec2>(engine: Engine, outside: Outside<E>, known: KnownClo
         lost: BTreeSet::new(),
         quiet_until,
         samples: Pace::new(),
+        serves,
     };
     tokio::spawn(reconciler.run(inbox, known));
     handle
@@ -255,6 +264,8 @@ struct Reconciler<E> {
     /// EC2 is not asked before.
     quiet_until: Instant,
     samples: Pace,
+    /// Told when pods can be served for the first time.
+    serves: watch::Sender<bool>,
 }
 
 impl<E: Ec2> Reconciler<E> {
@@ -328,6 +339,9 @@ impl<E: Ec2> Reconciler<E> {
         }
         if observed {
             self.tell_of_lost_addresses();
+        }
+        if !*self.serves.borrow() && self.engine.status(clock::now()).serves {
+            self.serves.send_replace(true);
         }
         if self.samples.is_due() {
             let now = clock::now();

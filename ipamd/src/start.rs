@@ -50,8 +50,10 @@ const HURRIED_END: Duration = Duration::from_secs(2);
 /// How long a former daemon may take to end: longer than the two above.
 const LOCK_PATIENCE: Duration = Duration::from_secs(4);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
-/// How often the database is rid of what is over.
-const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(30);
+/// The database is rid of what is over this long after something ended or began to rest, or longer where it rests longer.
+const HOUSEKEEPING_PAUSE: Duration = Duration::from_secs(30);
+/// So often at least: the history ages by itself.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Why the daemon could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -226,7 +228,7 @@ async fn begin(
 ) -> Result<(), StartError> {
     let imds = Arc::new(AwsImds::new());
     let node = node::identity(&*imds, &recorded, stage).await;
-    let ec2 = Arc::new(counted(AwsEc2::connect(AwsSettings::for_region(&node.region)).await));
+    let ec2 = Arc::new(counted(AwsEc2::new(AwsSettings::for_region(&node.region))));
     let mut known = node::known_cloud(&store, &node, std::mem::take(&mut recorded.cloud)).await;
     let limits = node::limits(&*ec2, &node, settings.policy.access, (&store, &known), stage).await;
     tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
@@ -247,6 +249,7 @@ async fn begin(
     };
     let with_eni_config = settings.kube.as_ref().is_some_and(|kube| kube.eni_config.is_some());
     let (released_dir, history, period) = (settings.released_dir.clone(), settings.history, settings.metadata_period);
+    let cool_down = settings.policy.cool_down;
     let (granted, new_leases) = mpsc::unbounded_channel();
     let (told, shown, prefix) = (settings.clone(), node.clone(), settings.veth_prefix.clone());
     let lost_sandboxes = settings.runtime.clone();
@@ -275,7 +278,7 @@ async fn begin(
     tokio::spawn(orphans::follow(handle.clone(), host, prefix, new_leases));
     tokio::spawn(released::follow(released_dir, handle.clone()));
     tokio::spawn(metadata::follow(imds, handle.clone(), period, shown));
-    tokio::spawn(housekeeping(store, history));
+    tokio::spawn(housekeeping(store, history, cool_down));
     // Set once: a process starts once.
     let _ = METRICS.served_after.set(metrics::age().unwrap_or_default());
     stage.send_replace(Stage::Serving(handle));
@@ -316,10 +319,10 @@ fn settle_in(settings: Settings, handle: &reconcile::Handle, host: HostNet) {
 }
 
 /// Work that nobody waits for.
-async fn housekeeping(store: Store, history: HistoryBounds) {
-    let mut period = tokio::time::interval(HOUSEKEEPING_PERIOD);
+async fn housekeeping(store: Store, history: HistoryBounds, cool_down: Duration) {
     loop {
-        period.tick().await;
+        drop(tokio::time::timeout(HOUSEKEEPING_PERIOD, store.aging()).await);
+        tokio::time::sleep(cool_down.max(HOUSEKEEPING_PAUSE)).await;
         let now = clock::now();
         let forgotten = store.forget_cooled(now);
         let oldest = Moment::from_millis(now.as_millis().saturating_sub(history.age_milliseconds()));

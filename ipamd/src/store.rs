@@ -9,7 +9,7 @@ mod forms;
 mod history;
 mod schema;
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use eni_proto::{EniMark, Pod, PodAddresses, PodKey};
 use ipam_core::{
@@ -21,7 +21,7 @@ use sqlx::{
     migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::{cloud::CloudWrite, forms::Form};
 pub(crate) use self::{cloud::KnownCloud, history::tenures};
@@ -29,7 +29,7 @@ use crate::{history::Ended, kube::decide::Wanted};
 
 /// How long one writer waits for the other before SQLite gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the write-ahead log is moved into the database. Until then it only grows: 4 KiB for each commit.
+/// How long after a write the write-ahead log is moved into the database. Until then it only grows: 4 KiB for each commit.
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(20);
 /// Most lease writes in one commit: bounds the wait of the first.
 const COMMIT_LIMIT: usize = 256;
@@ -94,6 +94,8 @@ pub(crate) struct Recorded {
 pub(crate) struct Store {
     leases: mpsc::UnboundedSender<(LeaseWrite, Acknowledge)>,
     cloud: mpsc::UnboundedSender<(CloudWrite, Acknowledge)>,
+    /// There is something that will be over one day: an ended lease, or an address that rests.
+    aging: Arc<Notify>,
 }
 
 type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
@@ -132,9 +134,12 @@ impl Store {
         sqlx::query("PRAGMA wal_autocheckpoint = 0").execute(&mut leases).await.map_err(damaged)?;
         let (lease_sender, lease_receiver) = mpsc::unbounded_channel();
         let (cloud_sender, cloud_receiver) = mpsc::unbounded_channel();
-        tokio::spawn(write_leases(leases, lease_receiver));
-        tokio::spawn(cloud::write_all(durable, cloud_receiver));
-        Ok((Self { leases: lease_sender, cloud: cloud_sender }, recorded))
+        let (written, aging) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        // What an earlier run left.
+        aging.notify_one();
+        tokio::spawn(write_leases(leases, lease_receiver, Arc::clone(&written)));
+        tokio::spawn(cloud::write_all(durable, cloud_receiver, written));
+        Ok((Self { leases: lease_sender, cloud: cloud_sender, aging }, recorded))
     }
 
     /// Queues a lease; the future resolves once it is committed. Queued in the order of the calls. Repeatable.
@@ -151,12 +156,20 @@ impl Store {
         at: Moment,
         why: Ended,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        self.aging.notify_one();
         Self::queue(&self.leases, LeaseWrite::Release { key, cooling, at, why })
     }
 
     /// Queues a cool-down of an address that nobody had a lease for.
     pub(crate) fn cool(&self, cooling: CoolDown) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        self.aging.notify_one();
         Self::queue(&self.leases, LeaseWrite::Cool(cooling))
+    }
+
+    /// Waits until something was written since this was last waited for that [`Self::forget_cooled`] or [`Self::prune`] will
+    /// remove; at once after a start. For one waiter.
+    pub(crate) async fn aging(&self) {
+        self.aging.notified().await;
     }
 
     /// Queues the removal of cool-downs that are over.
@@ -378,7 +391,11 @@ fn moment(millis: i64) -> Moment {
 }
 
 /// Writes leases, as many as have arrived in one commit, and acknowledges each after the commit.
-async fn write_leases(mut connection: SqliteConnection, mut queue: mpsc::UnboundedReceiver<(LeaseWrite, Acknowledge)>) {
+async fn write_leases(
+    mut connection: SqliteConnection,
+    mut queue: mpsc::UnboundedReceiver<(LeaseWrite, Acknowledge)>,
+    written: Arc<Notify>,
+) {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, COMMIT_LIMIT).await > 0 {
         let (writes, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
@@ -392,6 +409,7 @@ async fn write_leases(mut connection: SqliteConnection, mut queue: mpsc::Unbound
                 }
             }
         }
+        written.notify_one();
     }
 }
 

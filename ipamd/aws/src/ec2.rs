@@ -17,6 +17,7 @@ use ipam_core::{
     AttachmentId, EniId, InstanceId, Limits, VpcId,
     ports::{Amount, Change, Ec2, Ec2Error, Ec2Result, Holdings, Interface, NewInterface, RefusalClass, Scope, Subnet},
 };
+use tokio::{runtime::Handle, sync::OnceCell, task::spawn_blocking};
 
 use crate::{
     AwsSettings, convert, http_client,
@@ -35,36 +36,34 @@ const EMPTY: &str = "the answer is empty";
 /// EC2 through the AWS SDK. Cheap to share behind an `Arc`.
 #[derive(Debug)]
 pub struct AwsEc2 {
-    client: Client,
+    settings: AwsSettings,
+    client: OnceCell<Client>,
     throttle: Throttle,
 }
 
 impl AwsEc2 {
-    /// Prepares the client; nothing is sent yet, and credentials are looked for at the first call.
+    /// Nothing is read or sent yet: the client is made at the first call, and that looks for credentials too.
     ///
     /// What the settings leave open comes from where every AWS tool takes it. Endpoint: `AWS_ENDPOINT_URL_EC2`,
     /// `AWS_ENDPOINT_URL`, the profile. Credentials: the environment, the profile (a process included), the web identity token
     /// (IRSA), the container's endpoint (ECS, EKS Pod Identity), the metadata service; not SSO, which needs a person.
-    pub async fn connect(settings: AwsSettings) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(settings.connect_timeout)
-            .operation_timeout(settings.call_timeout)
-            .build();
-        let mut config = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(settings.region))
-            .http_client(http_client())
-            .timeout_config(timeouts)
-            .retry_config(RetryConfig::disabled())
-            // It would wait for 20 seconds, long after the call's own time is over.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        if let Some(endpoint) = settings.endpoint {
-            config = config.endpoint_url(endpoint);
-        }
-        if let Some(key) = settings.access_key {
-            config = config.credentials_provider(Credentials::new(key.id, key.secret, None, None, "settings"));
-        }
-        let config = aws_sdk_ec2::config::Builder::from(&config.load().await).interceptor(WholeAnswers);
-        Self { client: Client::from_conf(config.build()), throttle: Throttle::new() }
+    #[must_use]
+    pub fn new(settings: AwsSettings) -> Self {
+        Self { settings, client: OnceCell::new(), throttle: Throttle::new() }
+    }
+
+    async fn client(&self) -> &Client {
+        let make = || async {
+            let (settings, runtime) = (self.settings.clone(), Handle::current());
+            // All the system's certificates are read and checked for it: tens of milliseconds in which pods are served.
+            let made = spawn_blocking(move || runtime.block_on(connect(settings))).await;
+            match made {
+                Ok(client) => client,
+                // The runtime ends; or it panicked, and will here too.
+                Err(_) => Box::pin(connect(self.settings.clone())).await,
+            }
+        };
+        self.client.get_or_init(make).await
     }
 
     /// How this node's share of EC2's budget was used so far, by action.
@@ -89,7 +88,7 @@ impl AwsEc2 {
         let (mut found, mut next) = (Vec::new(), None);
         for _ in 0..MOST_PAGES {
             self.throttle.wait(DESCRIBE).await;
-            let request = self.client.describe_network_interfaces().filters(filter.clone()).max_results(PAGE);
+            let request = self.client().await.describe_network_interfaces().filters(filter.clone()).max_results(PAGE);
             let answer = request.set_next_token(next).send().await.map_err(|error| self.failed(DESCRIBE, &error))?;
             next = answer.next_token.filter(|token| !token.is_empty());
             found.extend(answer.network_interfaces.unwrap_or_default());
@@ -99,6 +98,28 @@ impl AwsEc2 {
         }
         Err(unusable(DESCRIBE, format!("the answer goes on after {MOST_PAGES} pages")))
     }
+}
+
+async fn connect(settings: AwsSettings) -> Client {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(settings.connect_timeout)
+        .operation_timeout(settings.call_timeout)
+        .build();
+    let mut config = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(settings.region))
+        .http_client(http_client())
+        .timeout_config(timeouts)
+        .retry_config(RetryConfig::disabled())
+        // It would wait for 20 seconds, long after the call's own time is over.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(endpoint) = settings.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    if let Some(key) = settings.access_key {
+        config = config.credentials_provider(Credentials::new(key.id, key.secret, None, None, "settings"));
+    }
+    let config = aws_sdk_ec2::config::Builder::from(&config.load().await).interceptor(WholeAnswers);
+    Client::from_conf(config.build())
 }
 
 /// Reads what EC2 says of this node's ENIs, each once.
@@ -134,7 +155,8 @@ impl AwsEc2 {
     async fn assign_prefix6(&self, eni: &EniId) -> Ec2Result<Holdings> {
         const ACTION: &str = "AssignIpv6Addresses";
         self.throttle.wait(ACTION).await;
-        let request = self.client.assign_ipv6_addresses().network_interface_id(eni.as_str()).ipv6_prefix_count(1);
+        let request =
+            self.client().await.assign_ipv6_addresses().network_interface_id(eni.as_str()).ipv6_prefix_count(1);
         let answer = request.send().await.map_err(|error| self.failed(ACTION, &error))?;
         let given = convert::assigned6(&answer).map_err(|error| unusable(ACTION, error))?;
         match given.prefixes6.len() {
@@ -161,7 +183,7 @@ impl Ec2 for AwsEc2 {
         let (mut found, mut next) = (Vec::new(), None);
         for _ in 0..MOST_PAGES {
             self.throttle.wait(ACTION).await;
-            let request = self.client.describe_subnets().set_filters(Some(filters.clone())).max_results(PAGE);
+            let request = self.client().await.describe_subnets().set_filters(Some(filters.clone())).max_results(PAGE);
             let answer = request.set_next_token(next).send().await.map_err(|error| self.failed(ACTION, &error))?;
             next = answer.next_token.filter(|token| !token.is_empty());
             for subnet in answer.subnets.unwrap_or_default() {
@@ -177,7 +199,7 @@ impl Ec2 for AwsEc2 {
     async fn limits(&self, instance_type: &str) -> Ec2Result<Limits> {
         const ACTION: &str = "DescribeInstanceTypes";
         self.throttle.wait(ACTION).await;
-        let request = self.client.describe_instance_types().instance_types(instance_type.into());
+        let request = self.client().await.describe_instance_types().instance_types(instance_type.into());
         let answer = request.send().await.map_err(|error| self.failed(ACTION, &error))?;
         let found = answer.instance_types().first().ok_or_else(|| unusable(ACTION, EMPTY))?;
         convert::limits(found).map_err(|error| unusable(ACTION, error))
@@ -196,7 +218,8 @@ impl Ec2 for AwsEc2 {
         };
         let prefix6 = new.prefix6 || new.amount == Amount::Prefix6;
         let answer = self
-            .client
+            .client()
+            .await
             .create_network_interface()
             .client_token(&new.token)
             .subnet_id(new.subnet.as_str())
@@ -225,7 +248,8 @@ impl Ec2 for AwsEc2 {
         const ACTION: &str = "AttachNetworkInterface";
         self.throttle.wait(ACTION).await;
         let request = self
-            .client
+            .client()
+            .await
             .attach_network_interface()
             .network_interface_id(eni.as_str())
             .instance_id(instance.as_str())
@@ -240,7 +264,7 @@ impl Ec2 for AwsEc2 {
     async fn modify_interface(&self, eni: &EniId, change: &Change) -> Ec2Result<()> {
         const ACTION: &str = "ModifyNetworkInterfaceAttribute";
         self.throttle.wait(ACTION).await;
-        let request = self.client.modify_network_interface_attribute().network_interface_id(eni.as_str());
+        let request = self.client().await.modify_network_interface_attribute().network_interface_id(eni.as_str());
         let request = match change {
             Change::DeleteOnTermination(attachment) => {
                 let change = NetworkInterfaceAttachmentChanges::builder().attachment_id(attachment.as_str());
@@ -259,7 +283,7 @@ impl Ec2 for AwsEc2 {
             return self.assign_prefix6(eni).await;
         }
         self.throttle.wait(ACTION).await;
-        let request = self.client.assign_private_ip_addresses().network_interface_id(eni.as_str());
+        let request = self.client().await.assign_private_ip_addresses().network_interface_id(eni.as_str());
         let request = match amount {
             Amount::Addresses(count) => request.secondary_private_ip_address_count(count.into()),
             Amount::Prefixes(count) => request.ipv4_prefix_count(count.into()),
@@ -283,7 +307,8 @@ impl Ec2 for AwsEc2 {
         self.throttle.wait(ACTION).await;
         let texts = |things: Vec<String>| Some(things).filter(|things| !things.is_empty());
         let answer = self
-            .client
+            .client()
+            .await
             .unassign_private_ip_addresses()
             .network_interface_id(eni.as_str())
             .set_private_ip_addresses(texts(holdings.addresses.iter().map(ToString::to_string).collect()))
@@ -296,14 +321,14 @@ impl Ec2 for AwsEc2 {
     async fn detach_interface(&self, attachment: &AttachmentId) -> Ec2Result<()> {
         const ACTION: &str = "DetachNetworkInterface";
         self.throttle.wait(ACTION).await;
-        let answer = self.client.detach_network_interface().attachment_id(attachment.as_str()).send().await;
+        let answer = self.client().await.detach_network_interface().attachment_id(attachment.as_str()).send().await;
         answer.map(drop).map_err(|error| self.failed(ACTION, &error))
     }
 
     async fn delete_interface(&self, eni: &EniId) -> Ec2Result<()> {
         const ACTION: &str = "DeleteNetworkInterface";
         self.throttle.wait(ACTION).await;
-        let answer = self.client.delete_network_interface().network_interface_id(eni.as_str()).send().await;
+        let answer = self.client().await.delete_network_interface().network_interface_id(eni.as_str()).send().await;
         answer.map(drop).map_err(|error| self.failed(ACTION, &error))
     }
 }

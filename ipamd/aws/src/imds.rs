@@ -11,7 +11,7 @@ use ipam_core::{
 };
 
 use self::values::{ID, NETWORK, bad, check, is_whole};
-use crate::{convert, http_client, outcome::chain};
+use crate::{convert, outcome::chain};
 
 /// How long one step of one request may take. The service is on the same machine: what takes longer does not come.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -155,8 +155,10 @@ impl AwsImds {
 }
 
 fn builder() -> aws_config::imds::client::Builder {
+    // The service has no TLS, and the system's certificates would take a start tens of milliseconds.
+    let http_client = aws_smithy_http_client::Builder::new().build_http();
     Client::builder()
-        .configure(&ProviderConfig::default().with_http_client(http_client()))
+        .configure(&ProviderConfig::default().with_http_client(http_client))
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .operation_timeout(VALUE_TIMEOUT)

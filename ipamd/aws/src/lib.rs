@@ -65,7 +65,7 @@ impl fmt::Debug for AccessKey {
     }
 }
 
-/// The HTTP client of both ports: TLS by rustls with ring, trusting what the system trusts; plain HTTP where the endpoint says so.
+/// The HTTP client for EC2: TLS by rustls with ring, trusting what the system trusts; plain HTTP where the endpoint says so.
 fn http_client() -> SharedHttpClient {
     Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https()
 }

@@ -14,7 +14,6 @@ use crate::{
     clock::rfc3339,
     journal::JOURNAL,
     metrics::{METRICS, open, word},
-    status,
     view::View,
 };
 
@@ -62,7 +61,7 @@ fn pool(view: &View) -> Value {
             "subnet": view.node.subnet.as_str(),
             "vpc_networks": view.node.vpc_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(),
         },
-        "ready": status::is_ready(status),
+        "ready": status.serves,
         "addresses": {
             "free": status.free,
             "leased": status.leased,

@@ -10,7 +10,7 @@ use ipam_core::engine::WaitingFor;
 use serde_json::json;
 
 use super::Shared;
-use crate::{server::Stage, status, view::View};
+use crate::{server::Stage, view::View};
 
 /// A condition of being ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +22,10 @@ struct Gate {
 
 fn gates(view: &View) -> [Gate; 3] {
     let first = |kind| view.status.waiting.iter().find(|waiting| waiting.kind == kind).map(ToString::to_string);
-    let pool = (!status::is_ready(&view.status)).then(|| {
+    let pool = (!view.status.serves).then(|| {
         let why: Vec<_> = view.status.waiting.iter().map(ToString::to_string).collect();
         format!(
-            "no address is there or on its way: {}",
+            "no pod can be served: {}",
             if why.is_empty() { "nothing is known yet".to_owned() } else { why.join("; ") }
         )
     });

@@ -8,20 +8,12 @@ use super::{CHECKPOINT, facts::running, legacy::Legacy};
 use crate::{
     reconcile::{Handle, chain},
     settings::Settings,
-    status,
 };
-
-/// How often the pool is asked whether it serves, until it does.
-const PERIOD: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Waits until the node serves, so that ours is in place, and sweeps once.
 pub(crate) async fn once(settings: Settings, handle: Handle) {
-    loop {
-        match handle.status().await {
-            Ok(status) if status::reply(&status).ready => break,
-            Ok(_) => tokio::time::sleep(PERIOD).await,
-            Err(_) => return,
-        }
+    if handle.until_serving().await.is_err() {
+        return;
     }
     let swept = tokio::task::spawn_blocking(move || sweep(&settings)).await;
     if let Ok(Err(reason)) = swept {

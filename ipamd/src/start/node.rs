@@ -102,6 +102,8 @@ pub(super) async fn known_cloud(store: &Store, node: &NodeIdentity, known: Known
         Ok(())
     };
     let written = match written {
+        // As it is on record already: every write waits for the disk.
+        Ok(()) if known.node.as_ref() == Some(node) => Ok(()),
         Ok(()) => store.remember_node(node).await,
         Err(error) => Err(error),
     };

@@ -2,14 +2,17 @@
 //!
 //! Each write is durable when it is acknowledged (fsync): there are few, and each is worth it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ipam_core::{
     Action, IntentId, Limits, Moment, SubnetId,
     ports::{Cidr4, Interface, NodeIdentity},
 };
 use sqlx::{Connection, Row, SqliteConnection};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 use super::{Acknowledge, CHECKPOINT_PERIOD, StoreError, forms::Form, millis};
 use crate::kube::decide::Wanted;
@@ -51,20 +54,26 @@ pub(super) enum CloudWrite {
 
 /// Writes one by one, in the order of the queue.
 ///
-/// Also moves the write-ahead log into the database from time to time, so that no ADD has to.
+/// Also moves the write-ahead log into the database some time after it has grown, so that no ADD has to; `written` tells of leases.
 pub(super) async fn write_all(
     mut connection: SqliteConnection,
     mut queue: mpsc::UnboundedReceiver<(CloudWrite, Acknowledge)>,
+    written: Arc<Notify>,
 ) {
-    let mut checkpoint = tokio::time::interval(CHECKPOINT_PERIOD);
+    // Nothing while nothing is written: a daemon that has nothing to do sleeps.
+    let mut checkpoint = None;
+    let soon = || Some(Instant::now() + CHECKPOINT_PERIOD);
     loop {
         tokio::select! {
             next = queue.recv() => {
                 let Some((write, caller)) = next else { return };
                 let outcome = write_one(&mut connection, write).await;
+                checkpoint = checkpoint.or_else(soon);
                 drop(caller.send(outcome.map_err(StoreError::Write)));
             }
-            _ = checkpoint.tick() => {
+            () = written.notified(), if checkpoint.is_none() => checkpoint = soon(),
+            () = async { tokio::time::sleep_until(checkpoint.unwrap_or_else(Instant::now)).await }, if checkpoint.is_some() => {
+                checkpoint = None;
                 if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut connection).await {
                     tracing::warn!(error = %error, "the write-ahead log could not be moved into the database");
                 }

@@ -22,7 +22,8 @@ pub(super) const OLDEST_READER: i64 = 3;
 pub(super) async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let path = path.display().to_string();
     let ours = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
-    let lets_us = oldest_reader(connection).await.is_some_and(|oldest| oldest <= ours);
+    let said = oldest_reader(connection).await;
+    let lets_us = said.is_some_and(|oldest| oldest <= ours);
     let migrated = match lets_us {
         true => {
             let migrations = MIGRATIONS.migrations.clone();
@@ -36,6 +37,10 @@ pub(super) async fn migrate(connection: &mut SqliteConnection, path: &Path) -> R
             return Err(StoreError::Newer { path, source });
         }
         Err(error) => return Err(StoreError::Damaged { path, source: sqlx::Error::Migrate(Box::new(error)) }),
+    }
+    if said == Some(OLDEST_READER) {
+        // Each write waits for the disk, and a start for each write.
+        return Ok(());
     }
     tell_oldest_reader(connection, ours).await.map_err(|source| StoreError::Damaged { path, source })
 }

@@ -58,6 +58,22 @@ async fn a_lease_is_there_after_reopening_and_gone_after_its_release() {
 }
 
 #[tokio::test]
+async fn a_start_that_finds_all_in_order_waits_for_no_write() {
+    let folder = Folder::new();
+    let (_store, _) = folder.open("boot-1").await;
+    let mut looker = SqliteConnectOptions::new().filename(folder.file()).connect().await.unwrap();
+    // Changes with every commit of somebody else.
+    let commits = "PRAGMA data_version";
+    let before: i64 = sqlx::query_scalar(commits).fetch_one(&mut looker).await.unwrap();
+    folder.open("boot-1").await;
+    let after: i64 = sqlx::query_scalar(commits).fetch_one(&mut looker).await.unwrap();
+    assert_eq!(after, before);
+    folder.open("boot-2").await;
+    let other_boot: i64 = sqlx::query_scalar(commits).fetch_one(&mut looker).await.unwrap();
+    assert_ne!(other_boot, before, "what was to be written is seen");
+}
+
+#[tokio::test]
 async fn one_address_cannot_belong_to_two_keys() {
     let folder = Folder::new();
     let (store, _) = folder.open("boot-1").await;

@@ -105,7 +105,11 @@ async fn without_credentials_nothing_is_sent_and_the_operator_is_told() {
             .http_client(http_client())
             .retry_config(RetryConfig::disabled())
             .credentials_provider(NoCredentials(why));
-        let ec2 = AwsEc2 { client: Client::new(&config.load().await), throttle: Throttle::new() };
+        let ec2 = AwsEc2 {
+            settings: AwsSettings::for_region("us-east-1"),
+            client: OnceCell::new_with(Some(Client::new(&config.load().await))),
+            throttle: Throttle::new(),
+        };
         match ec2.delete_interface(&"eni-1".parse().unwrap()).await {
             Err(Ec2Error::Refused { class, code, message, .. }) => {
                 assert_eq!((class, code.as_str()), (wanted, "NoCredentials"), "{message}");

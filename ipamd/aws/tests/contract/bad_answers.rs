@@ -88,7 +88,7 @@ async fn an_answer_that_ends_early_is_never_taken_for_all() {
     let world = World::simulated().await.unwrap();
     for share in (0..1000).step_by(11) {
         // One of its own, with all of its budget.
-        let ec2 = AwsEc2::connect(settings(&world.endpoint, "AKIA")).await;
+        let ec2 = AwsEc2::new(settings(&world.endpoint, "AKIA"));
         spoil(&world, DESCRIBE, Spoil::Cut(share));
         report(ec2.interfaces(&world.instance, Scope::Attached).await);
     }
@@ -182,7 +182,7 @@ async fn no_answer_whatever_makes_a_port_panic() {
     };
     for seed in 0..SEEDS {
         // One of its own for each seed, with all of its budget.
-        let ec2 = &AwsEc2::connect(settings(&world.endpoint, "AKIA")).await;
+        let ec2 = &AwsEc2::new(settings(&world.endpoint, "AKIA"));
         let eni = ec2.create_interface(&new_interface(&world, &format!("sound-{seed}"))).await.unwrap();
         sim.with(|cloud, _| cloud.inject(FaultRule::spoil("*", 10, Spoil::Any(seed))));
         for scope in [Scope::Attached, Scope::Tagged] {

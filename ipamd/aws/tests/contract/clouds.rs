@@ -75,7 +75,7 @@ impl World {
         let groups = raw.describe_security_groups().filters(filter).send().await?;
         let group = groups.security_groups().first().and_then(|group| group.group_id()).ok_or("no group")?.parse()?;
         let instance = run_instance(&raw, &subnet).await?;
-        let ec2 = AwsEc2::connect(settings(endpoint, key)).await;
+        let ec2 = AwsEc2::new(settings(endpoint, key));
         let endpoint = endpoint.to_owned();
         Ok(Self { ec2, raw, sim, subnet, group, instance, vpc, endpoint, octet })
     }

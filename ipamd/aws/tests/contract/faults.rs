@@ -114,7 +114,7 @@ async fn a_late_reply_is_unknown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let call_timeout = Duration::from_millis(300);
-    let ec2 = AwsEc2::connect(AwsSettings { call_timeout, ..settings(&endpoint, "AKIA") }).await;
+    let ec2 = AwsEc2::new(AwsSettings { call_timeout, ..settings(&endpoint, "AKIA") });
     assert_eq!(outcome(ec2.assign(&eni(), Amount::Addresses(1)).await), "unknown");
     drop(listener);
 }
@@ -130,7 +130,7 @@ async fn an_answer_that_cannot_be_read_is_unknown() {
         "not even HTTP\r\n\r\n",
         "",
     ] {
-        let ec2 = AwsEc2::connect(settings(&answering(answer).await, "AKIA")).await;
+        let ec2 = AwsEc2::new(settings(&answering(answer).await, "AKIA"));
         let attached = ec2.attach_interface(&eni(), &"i-1".parse().unwrap(), 0, 1).await;
         assert_eq!(outcome(attached), "unknown", "{answer:?}");
     }
@@ -157,7 +157,7 @@ async fn what_was_not_sent_was_not_done() {
     // Longer than a label may be, so that the resolver answers without asking anybody.
     let no_such_name = format!("http://{}.invalid", "a".repeat(64));
     for endpoint in [nobody, no_such_name] {
-        let ec2 = AwsEc2::connect(settings(&endpoint, "AKIA")).await;
+        let ec2 = AwsEc2::new(settings(&endpoint, "AKIA"));
         assert_eq!(outcome(ec2.assign(&eni(), Amount::Addresses(1)).await), "TryLater NotSent", "{endpoint}");
     }
 }

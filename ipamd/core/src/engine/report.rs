@@ -28,6 +28,9 @@ pub struct EngineStatus {
     pub in_flight: u32,
     /// Pods that wait.
     pub queued: u32,
+    /// Whether pods can be served: some are, or the kernel is ready for an ENI that carries pods and there is, or will be, an
+    /// address. A full node does too: telling the runtime otherwise would make Kubernetes move its pods away.
+    pub serves: bool,
     /// The ENIs, by network card and device index; those that hang on no instance last.
     pub enis: Vec<EniStatus>,
     /// What is being waited for. Empty: nothing.
@@ -189,11 +192,15 @@ impl Engine {
         let free_in = |ready: bool| if self.policy.families.v4() { free_in(ready) } else { self.free6(ready) };
         let asked: Vec<_> = self.cards().map(|card| self.in_flight(card)).collect();
         let asked: usize = asked.iter().map(|asked| asked.assigning + asked.creating.iter().sum::<usize>()).sum();
+        let (free, leased, cooling) = (free_in(true), self.pool.leases().count(), self.pool.cooling_here());
+        let in_flight = free_in(false) + asked;
+        let has_way = enis.iter().any(|eni| eni.carries_pods && eni.phase == Phase::Ready);
         EngineStatus {
-            free: count(free_in(true)),
-            leased: count(self.pool.leases().count()),
-            cooling: count(self.pool.cooling_here()),
-            in_flight: count(free_in(false) + asked),
+            free: count(free),
+            leased: count(leased),
+            cooling: count(cooling),
+            in_flight: count(in_flight),
+            serves: leased > 0 || (has_way && free + cooling + in_flight > 0),
             queued: count(self.queue.len()),
             enis,
             waiting: self.waiting(now),

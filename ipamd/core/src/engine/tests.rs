@@ -203,6 +203,19 @@ fn a_cool_down_on_record_is_honoured_after_a_restart() {
 }
 
 #[test]
+fn a_node_serves_only_once_the_kernel_is_ready_for_an_interface() {
+    let mut engine = engine(warm(1));
+    engine.handle(at(0), Event::Tick);
+    engine.handle(at(0), Event::Kernel { asked_at: at(0), holds: Ok(BTreeSet::new()) });
+    engine.handle(at(0), Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: vec![eni(0, 3)] });
+    let eni: EniId = "eni-1".parse().unwrap();
+    engine.handle(at(1), Event::HostFailed { eni: eni.clone(), reason: "the kernel refused it".to_owned() });
+    assert!(!engine.status(at(1)).serves, "{:?}", engine.status(at(1)));
+    engine.handle(at(2), Event::HostReady { eni });
+    assert!(engine.status(at(2)).serves);
+}
+
+#[test]
 fn pods_are_packed_onto_the_fullest_interface_and_reuse_is_late() {
     let mut engine = ready(warm(1), &[eni(0, 3), eni(1, 3)]);
     let first = granted(&engine.handle(at(1), add(1, "a", 20)));

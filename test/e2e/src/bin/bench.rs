@@ -114,6 +114,7 @@ fn measure(arguments: &Arguments) -> Result<Vec<Row>, Trouble> {
         report::save(&arguments.plot, &picture).map_err(Trouble::os("write the picture"))?;
     }
     if wants(Part::Daemon) {
+        daemon::own_mounts()?;
         let part = if arguments.quick { 10 } else { 1 };
         rows.extend(with_binaries(arguments, |binaries| daemon::measure(binaries, part, 20 / share))?);
     }

@@ -5,10 +5,15 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan, Trouble, Worker, flight};
+use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan, Sandbox, Trouble, Worker, flight};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
 
 use crate::report::{Good, Row, Samples};
 
@@ -38,11 +43,57 @@ pub(crate) async fn measure(binaries: Binaries, share: u32, starts: usize) -> Re
     let worker = &cluster.workers[0];
     worker.start_daemon()?;
     worker.until_ready(250, PATIENCE).await?;
-    let pods = flight::add(&cluster, &flight::sandboxes(PODS)?).await?;
+    let names = Names::new()?;
+    let pods = flight::add(&cluster, &names.sandboxes(PODS)?).await?;
     let mut rows = idle(worker, share).await?;
     rows.push(cold_starts(worker, folder.path(), starts)?);
     drop(pods);
+    drop(names);
     Ok(rows)
+}
+
+/// Gives this thread, and those that it starts, mounts of their own, which end with the last of them.
+pub(crate) fn own_mounts() -> Result<(), Trouble> {
+    let private = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+    };
+    private().map_err(std::io::Error::from).map_err(Trouble::os("have mounts of its own"))
+}
+
+/// A folder in which network namespaces have names, as a container runtime gives them. A name in `/proc` would have to be looked
+/// at again and again.
+struct Names(tempfile::TempDir);
+
+impl Names {
+    fn new() -> Result<Self, Trouble> {
+        let folder = tempfile::tempdir().map_err(Trouble::os("make a folder"))?;
+        mount(Some("tmpfs"), folder.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>)
+            .map_err(std::io::Error::from)
+            .map_err(Trouble::os("mount a folder for names"))?;
+        Ok(Self(folder))
+    }
+
+    fn sandboxes(&self, count: usize) -> Result<Vec<Arc<Sandbox>>, Trouble> {
+        let named = |number| {
+            let mut sandbox = Sandbox::new(&format!("pod-{number:02}"), number)?;
+            let path = self.0.path().join(format!("cni-{number}"));
+            fs::write(&path, "").map_err(Trouble::os("make a file"))?;
+            mount(Some(&*sandbox.netns), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .map_err(std::io::Error::from)
+                .map_err(Trouble::os("name a namespace"))?;
+            sandbox.netns = path.display().to_string();
+            Ok(Arc::new(sandbox))
+        };
+        (1..=count).map(named).collect()
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        // With all names in it. What stays goes with the mounts.
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
 }
 
 async fn idle(worker: &Worker, share: u32) -> Result<Vec<Row>, Trouble> {

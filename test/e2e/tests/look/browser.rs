@@ -57,13 +57,15 @@ impl Browser {
         browser
     }
 
-    /// Asks for something and waits for the answer.
+    /// Asks for something that has to work, and returns its result.
     pub(crate) fn ask(&self, method: &str, parameters: Value) -> Value {
-        self.try_ask(method, parameters).unwrap_or_else(|why| panic!("{why}"))
+        let answer = self.answer(method, parameters);
+        assert!(answer.get("error").is_none(), "{method}: {answer}");
+        answer["result"].clone()
     }
 
-    /// The same; events are passed over.
-    fn try_ask(&self, method: &str, parameters: Value) -> Result<Value, String> {
+    /// Asks for something and waits for the answer, with its result or error; events are passed over.
+    fn answer(&self, method: &str, parameters: Value) -> Value {
         let mut pipe = self.pipe.borrow_mut();
         let (to, from, last) = &mut *pipe;
         *last += 1;
@@ -78,10 +80,7 @@ impl Browser {
             answer.pop();
             let answer: Value = serde_json::from_slice(&answer).unwrap();
             if answer["id"] == *last {
-                return match answer.get("error") {
-                    None => Ok(answer["result"].clone()),
-                    Some(_) => Err(format!("{method}: {answer}")),
-                };
+                return answer;
             }
         }
     }
@@ -100,7 +99,7 @@ impl Browser {
         // The page itself pauses between two looks; one that is about to be another cannot answer.
         let look = format!("new Promise(done => setTimeout(done, 50)).then(() => {expression})");
         let asked = json!({ "expression": look, "returnByValue": true, "awaitPromise": true });
-        while !self.try_ask("Runtime.evaluate", asked.clone()).is_ok_and(|answer| answer["result"]["value"] == true) {
+        while self.answer("Runtime.evaluate", asked.clone())["result"]["result"]["value"] != true {
             assert!(begun.elapsed() < PATIENCE, "never: {expression}\n{}", self.value("document.body.innerText"));
         }
     }

@@ -14,6 +14,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{ApiSim, Asked, Mood, store::Unpatched};
 
+/// Longer than the daemon waits for an answer.
+const LAG: Duration = Duration::from_secs(12);
 const LARGEST: usize = 1 << 20;
 /// No watch lasts longer.
 const LONGEST_WATCH: Duration = Duration::from_secs(600);
@@ -79,6 +81,10 @@ async fn bad(mood: Mood, method: &Method) -> Option<Response> {
         Mood::Conflicts if *method != Method::PATCH => None,
         Mood::Conflicts => Some(status(StatusCode::CONFLICT, "Conflict", "the object has been modified")),
         Mood::Hangs => std::future::pending().await,
+        Mood::Lags => {
+            tokio::time::sleep(LAG).await;
+            None
+        }
         Mood::Denies => Some(status(StatusCode::FORBIDDEN, "Forbidden", "this user cannot do that")),
         Mood::Distrusts => Some(status(StatusCode::UNAUTHORIZED, "Unauthorized", "the token has expired")),
         Mood::Fails => Some(status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "etcd is away")),

@@ -29,6 +29,8 @@ pub enum Mood {
     Well,
     /// It never answers.
     Hangs,
+    /// It answers after longer than anybody should wait.
+    Lags,
     /// 403.
     Denies,
     /// 401, as for a token that has expired.

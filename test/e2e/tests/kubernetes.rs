@@ -209,3 +209,21 @@ async fn a_pod_with_security_groups_of_its_own_gets_its_branch_or_nothing_and_wh
     let left = [ip("rule show"), ip("link show"), ip("route show table all")].concat();
     assert!(["vlan.eth", "lookup 105", "10.0.5.7"].iter().all(|part| !left.contains(part)), "{left}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_denies_or_lags_costs_no_pod_and_is_told_of_once() {
+    for (mood, says) in [(Mood::Denies, "answered 403: this user cannot do that"), (Mood::Lags, "nothing came within")]
+    {
+        let (cluster, worker, sim) = with_api("m5.xlarge", &[]).await;
+        sim.mood(mood);
+        worker.start_daemon().unwrap();
+        worker.until_ready(3, PATIENCE).await.unwrap();
+        flight::add(&cluster, &flight::sandboxes(3).unwrap()).await.unwrap();
+        let told = || worker.daemon_log().lines().filter(|line| line.contains("our node cannot be read")).count();
+        until("the warning", &worker, || is(told() > 0, "no line")).await;
+        assert!(worker.daemon_log().contains(says), "{}", worker.daemon_log());
+        let more: Vec<_> = flight::sandboxes(6).unwrap().drain(3..).collect();
+        flight::add(&cluster, &more).await.unwrap();
+        assert_eq!(told(), 1, "{}", worker.daemon_log());
+    }
+}

@@ -86,9 +86,6 @@ pub fn forget_connections(addresses: &BTreeSet<IpAddr>) -> Result<usize, Connect
 /// # Errors
 /// [`ConnectionsError`]; call it again.
 pub(crate) fn forget_untranslated(family: Family, addresses: &BTreeSet<IpAddr>) -> Result<usize, ConnectionsError> {
-    if addresses.is_empty() {
-        return Ok(0);
-    }
     let mut socket = NetlinkSocket::open(NETLINK_NETFILTER)?;
     let unanswered = Attributes::new().be32(STATUS, 0).be32(STATUS_MASK, ANSWERED).into_bytes();
     let mut listed = list(&mut socket, &[&header(family), &unanswered[..]].concat())?;

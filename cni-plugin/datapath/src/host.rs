@@ -1,8 +1,10 @@
 //! Prepares the node's base: forwarding, reverse path filter, the two rules that never change, and the nf_tables table.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr},
+    thread,
 };
 
 use eni_proto::{
@@ -129,13 +131,18 @@ pub(crate) fn prepare(plan: &HostPlan, mut gate: Option<&mut Nft>) -> Result<Lin
     Ok(link.clone())
 }
 
-/// What pods have begun while the table was not right, as themselves, is translated from its next packet on.
+/// What pods have begun while the table was not right, as themselves, is translated from its next packet on; soon after this returns.
 pub(crate) fn begin_anew(plan: &HostPlan, family: Family, state: &HostState) {
     let translated = |address: &IpAddr| is_for_egress(*address) || address.is_ipv4() && !plan.external_snat;
     let pods = state.labelled().flat_map(|(_, alias)| alias.addresses.all().collect::<Vec<_>>());
-    let pods = pods.filter(|address| Family::of(*address) == family).filter(translated).collect();
-    // What cannot be forgotten ends by itself when no packet comes for a while, and keeps nobody from being right.
-    let _ = forget_untranslated(family, &pods);
+    let pods: BTreeSet<IpAddr> = pods.filter(|address| Family::of(*address) == family).filter(translated).collect();
+    if pods.is_empty() {
+        return;
+    }
+    // The kernel walks over the connections of the whole machine for it, which takes longer than everything else that is mended. What
+    // cannot be forgotten ends by itself when no packet comes for a while.
+    let forget = move || drop(forget_untranslated(family, &pods));
+    let _ = thread::Builder::new().name("forget".to_owned()).spawn(forget);
 }
 
 /// The node's own settings. A node that forwards IPv6 takes router advertisements, which its default route comes from, only with 2.

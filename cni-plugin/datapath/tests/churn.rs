@@ -97,8 +97,8 @@ fn clear_up(ended: &mpsc::Receiver<Ended>, empty: &mpsc::Sender<Netns>) {
     }
 }
 
-#[test]
 #[allow(clippy::print_stdout, reason = "figures are for people")]
+#[test]
 fn pods_come_and_go_while_others_change_links_all_the_time() {
     let wirings = std::env::var("WIRINGS").map_or(FEW, |text| text.parse().unwrap());
     let world = World::new();

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use eni_datapath::{Family, Outcome, Repair};
+use eni_datapath::{Drift, Family, Outcome, Repair};
 use lab::Namespace;
 
 use crate::{
@@ -32,6 +32,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Between two bursts of questions.
 const BREATH: Duration = Duration::from_millis(5);
 const ANSWER: Duration = Duration::from_millis(100);
+/// How long no repair is told until the node is looked at: that starts a dozen programs, for which the guard would have to wait.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// `POD` is the link of pod b, which is on eth1.
 const BREAKAGES: &[&str] = &[
@@ -113,7 +115,26 @@ fn talk(world: &World, (from, to, family): (&str, &str, Family), traffic: &Traff
 }
 
 /// With the time when each was done.
-type Repairs = Arc<Mutex<Vec<(Instant, Repair)>>>;
+#[derive(Debug, Default)]
+struct Repairs {
+    told: Mutex<Vec<(Instant, Repair)>>,
+    more: Condvar,
+}
+
+impl Repairs {
+    fn tell(&self, repair: &Repair) {
+        self.told.lock().unwrap().push((Instant::now(), repair.clone()));
+        self.more.notify_all();
+    }
+
+    /// Those since `began`, once there are more than `known`, or after [`QUIET`].
+    fn since(&self, began: Instant, known: usize) -> Vec<(Instant, Repair)> {
+        let of = |all: &[(Instant, Repair)]| all.iter().filter(|(at, _)| *at > began).cloned().collect::<Vec<_>>();
+        let told = self.told.lock().unwrap();
+        let (told, _) = self.more.wait_timeout_while(told, QUIET, |all| of(all).len() <= known).unwrap();
+        of(&told)
+    }
+}
 
 /// Breaks one thing and returns how long it took until the node was as before.
 ///
@@ -123,12 +144,17 @@ fn break_and_wait(node: &Namespace, line: &str, right: &str, repairs: &Repairs) 
     let began = Instant::now();
     node.run(&words).unwrap();
     let broken = Instant::now();
+    let mut known = 0;
     loop {
-        let after = |(at, repair): &(Instant, Repair)| (*at > began).then(|| (*at - repair.took, *at));
-        let mended: Vec<_> = repairs.lock().unwrap().iter().filter_map(after).collect();
-        let noticed = mended.iter().map(|(noticed, _)| *noticed).min();
+        let mended = repairs.since(began, known);
+        if mended.len() > known {
+            // More may follow at once.
+            known = mended.len();
+            continue;
+        }
+        let noticed = mended.iter().map(|(at, repair)| *at - repair.took).min();
         let found = state(node);
-        if let Some((noticed, (_, at))) = noticed.zip(mended.last()).filter(|_| found == right) {
+        if let Some((noticed, (at, _))) = noticed.zip(mended.last()).filter(|_| found == right) {
             return *at - noticed.min(broken);
         }
         assert!(began.elapsed() < PATIENCE, "`{line}` was not mended; found\n{found}\nwanted\n{right}");
@@ -147,9 +173,9 @@ fn what_somebody_breaks_under_traffic_is_mended_and_no_pods_packet_takes_a_wrong
     let seconds: Option<u64> = std::env::var(LONG).ok().map(|text| text.parse().unwrap());
     let mut world = World::new(Stack::Dual);
     world.with_proxy(Proxy::Nftables);
-    let repairs: Repairs = Arc::default();
+    let repairs: Arc<Repairs> = Arc::default();
     let told = Arc::clone(&repairs);
-    let guard = world.guard(move |repair| told.lock().unwrap().push((Instant::now(), repair.clone())));
+    let guard = world.guard(move |repair| told.tell(repair));
     let node = world.place("node-1");
     let pod_link =
         node.run(&["sh", "-c", &format!("ip route get {} | cut -d' ' -f3", address_of("b", Family::V4))]).unwrap();
@@ -181,12 +207,13 @@ fn what_somebody_breaks_under_traffic_is_mended_and_no_pods_packet_takes_a_wrong
         over.store(true, Ordering::Relaxed);
         took
     });
+    let drift = guard.drift();
     drop(guard);
 
     let drops = world.lab.drops().unwrap();
-    let p99 = tell(&took, &traffic, drops.total());
+    let p99 = tell(&took, &traffic, drops.total(), &drift);
     assert!(drops.wrong_source.is_empty(), "packets took a wrong ENI: {drops}");
-    let repairs = repairs.lock().unwrap();
+    let repairs = repairs.told.lock().unwrap();
     let given_up: Vec<_> = repairs.iter().filter(|(_, repair)| repair.outcome != Outcome::Mended).collect();
     assert!(given_up.is_empty(), "{given_up:#?}");
     assert!(traffic.answered.load(Ordering::Relaxed) > 0);
@@ -195,7 +222,7 @@ fn what_somebody_breaks_under_traffic_is_mended_and_no_pods_packet_takes_a_wrong
 
 /// Prints the figures and returns how long 99 of 100 repairs took at most.
 #[allow(clippy::print_stdout, reason = "figures are for people")]
-fn tell(took: &BTreeMap<&str, Vec<Duration>>, traffic: &Traffic, dropped: u64) -> Duration {
+fn tell(took: &BTreeMap<&str, Vec<Duration>>, traffic: &Traffic, dropped: u64, drift: &Drift) -> Duration {
     let mut all: Vec<Duration> = took.values().flatten().copied().collect();
     all.sort_unstable();
     let at = |per_cent: usize| all[(all.len() * per_cent).div_ceil(100) - 1];
@@ -211,5 +238,7 @@ fn tell(took: &BTreeMap<&str, Vec<Duration>>, traffic: &Traffic, dropped: u64) -
         traffic.answered.load(Ordering::Relaxed),
         traffic.lost.load(Ordering::Relaxed),
     );
+    let Drift { looks, failed_looks, looking, overruns, .. } = drift;
+    println!("{looks} looks in {looking:?}, {failed_looks} in vain; {overruns} times more was told than heard");
     at(99)
 }

@@ -57,11 +57,11 @@ release: setup-ship ## Static programs, image, chart, bill of materials, checksu
 setup-ship:
 	@test/ship/setup.sh
 
-bench: setup plugin ## Measures against the floor; writes target/bench/report.json and forward.svg.
+bench: setup plugin ## Measures against the floor; writes target/bench/report.json and forward.svg. IPAMD=target/dist/ipamd: the daemon as shipped.
 	$(SAY) "building the daemon for speed (the first time: about 20 minutes on 2 cores)"
-	cargo build --release -p ipamd -p e2e
+	cargo build --release -p e2e $(if $(IPAMD),,-p ipamd)
 	$(SAY) "benchmarks"
-	@ulimit -n 8192; $(CARGO_TARGET_DIR)/release/bench --ipamd $(CARGO_TARGET_DIR)/release/ipamd --plugin $(PLUGIN) --report target/bench/report.json
+	@ulimit -n 8192; $(CARGO_TARGET_DIR)/release/bench --ipamd $(or $(IPAMD),$(CARGO_TARGET_DIR)/release/ipamd) --plugin $(PLUGIN) --report target/bench/report.json
 
 simulate: ## A cluster in virtual time. NODES=150 PODS=10 SEED=1 TRACE=start INSTANCE=m5.xlarge MANAGER=eni,aws-eni PLOT=file.svg OUTPUT=json.
 	$(SAY) "building the simulation"

@@ -94,9 +94,23 @@ pub(crate) fn earlier_files(folder: &Path) -> Vec<String> {
 /// # Errors
 /// What the file system says; then the former file is still there, and nothing else is.
 pub(crate) fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    replace_after(path, contents, mode, || Ok(()))
+}
+
+/// The same; `last` runs when the new file is complete on the disk and does not have its name yet.
+///
+/// # Errors
+/// What the file system or `last` says; then the former file is still there.
+pub(crate) fn replace_after(
+    path: &Path,
+    contents: &[u8],
+    mode: u32,
+    last: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     let new = beside(path);
     let written = (|| {
         write_new(&new, contents, mode)?.sync_all()?;
+        last()?;
         fs::rename(&new, path)?;
         sync_folder(path)
     })();

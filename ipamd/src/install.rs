@@ -8,7 +8,7 @@ use std::{
 
 use eni_proto::numbers;
 
-use crate::{conflist, settings::Settings};
+use crate::{conflist, migrate, settings::Settings};
 
 /// Name under which the plugin that was there before is kept, until the next installation.
 const PREVIOUS: &str = "eni-cni.previous";
@@ -44,6 +44,14 @@ pub(crate) enum InstallError {
         /// Its configuration.
         file: String,
     },
+    /// Another CNI runs on this node.
+    #[error(
+        "IPAM-351 amazon-vpc-cni-k8s runs on this node: {sign}; take its DaemonSet off this node, wait until its pod is gone, then run `ipamd migrate import`"
+    )]
+    OtherRuns {
+        /// By what that was noticed.
+        sign: String,
+    },
     /// Pods still use what would be removed.
     #[error(
         "IPAM-326 {count} pod interface(s) of ours are still on this node ({first}, ...); drain the node first, or give --force"
@@ -76,6 +84,9 @@ pub(crate) fn install(source: &Path, settings: &Settings) -> Result<String, Inst
     if let Some(file) = other {
         return Err(InstallError::OtherCni { file: file.display().to_string() });
     }
+    if let Some(sign) = migrate::running(&settings.incumbent) {
+        return Err(InstallError::OtherRuns { sign });
+    }
     let program = fs::read(source).map_err(|error| program_error(source, error))?;
     let versions = ask_versions(source).map_err(|error| program_error(source, error))?;
     put(&program, &settings.plugin_dir)
@@ -90,14 +101,17 @@ fn program_error(path: &Path, source: io::Error) -> InstallError {
 fn put(program: &[u8], folder: &Path) -> io::Result<()> {
     let plugin = folder.join(numbers::CNI_TYPE);
     let previous = folder.join(PREVIOUS);
-    if plugin.exists() && fs::read(&plugin)? != program {
-        match fs::remove_file(&previous) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        fs::hard_link(&plugin, &previous)?;
+    let is_other = plugin.exists() && fs::read(&plugin)? != program;
+    // The former one gets its second name when the new one is complete: a folder without space stays as it was.
+    conflist::replace_after(&plugin, program, 0o755, || if is_other { keep(&plugin, &previous) } else { Ok(()) })
+}
+
+fn keep(plugin: &Path, previous: &Path) -> io::Result<()> {
+    match fs::remove_file(previous) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
-    conflist::replace(&plugin, program, 0o755)
+    fs::hard_link(plugin, previous)
 }
 
 /// Runs the plugin's VERSION: what answers that can be started by a runtime.

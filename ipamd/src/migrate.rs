@@ -14,17 +14,19 @@ mod record;
 mod report;
 pub(crate) mod sweep;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use eni_datapath::{ObserveError, incumbent::TakeOverError};
 use ipam_core::ports::ImdsError;
 
+pub(crate) use self::facts::running;
 use crate::{
     complain, host::KernelError, reconcile::chain, settings::Settings, start::StartError, store::StoreError, table,
 };
-
-/// Where the incumbent keeps its leases.
-pub(crate) const CHECKPOINT: &str = "/var/run/aws-node/ipam.json";
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +39,19 @@ pub(crate) enum Wish {
 /// Where the incumbent's things are.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Surroundings {
-    /// The incumbent's leases; its socket lies beside them. The incumbent's own setting is used where it is set.
-    #[arg(long, env = "AWS_VPC_K8S_CNI_BACKING_STORE", default_value = CHECKPOINT)]
-    pub(crate) checkpoint: PathBuf,
+    /// The incumbent's leases; goes before `AWS_VPC_K8S_CNI_BACKING_STORE`.
+    #[arg(long)]
+    checkpoint: Option<PathBuf>,
     /// Where the container runtime keeps the files of network namespaces.
     #[arg(long, default_value = "/run/netns")]
     pub(crate) namespaces: PathBuf,
+}
+
+impl Surroundings {
+    /// Where the incumbent's leases are.
+    fn checkpoint<'a>(&'a self, settings: &'a Settings) -> &'a Path {
+        self.checkpoint.as_deref().unwrap_or(&settings.incumbent)
+    }
 }
 
 /// Why nothing, or not everything, was done.

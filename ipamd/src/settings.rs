@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) plugin_dir: PathBuf,
     /// `CRI_SOCKET` and `UNLISTED_SANDBOX_SECONDS`: whom to ask for sandboxes that are lost. Absent: nobody.
     pub(crate) runtime: Option<Runtime>,
+    /// `AWS_VPC_K8S_CNI_BACKING_STORE`: where amazon-vpc-cni-k8s keeps its leases; its socket lies beside them.
+    pub(crate) incumbent: PathBuf,
     /// How Kubernetes is reached, and what of it is used. Absent: it is not.
     pub(crate) kube: Option<KubeSettings>,
     /// Who puts network policies into effect. Absent: nobody is told of pods.
@@ -139,6 +141,7 @@ impl Settings {
             conf_dir: reader.optional_path("HOST_CNI_CONFDIR_PATH"),
             plugin_dir: reader.path("HOST_CNI_BIN_PATH"),
             runtime: reader.runtime(),
+            incumbent: reader.path("AWS_VPC_K8S_CNI_BACKING_STORE"),
             kube: reader.kubernetes(),
             policy_agent: reader.policy_agent(),
             add_wait_seconds: reader.number("ADD_WAIT_SECONDS"),

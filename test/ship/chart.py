@@ -20,7 +20,7 @@ VERSIONS = ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36"]
 FOREIGN = {"PodMonitor", "PrometheusRule"}
 # Settings that are decided by the chart's mounts and fields.
 DECIDED = {"HOST_CNI_BIN_PATH", "HOST_CNI_CONFDIR_PATH", "CRI_SOCKET", "MY_NODE_NAME", "IPAMD_SERVICE_ACCOUNT_DIR"}
-DECIDED |= {"IPAMD_CONFIG", "IPAMD_SOCKET", "IPAMD_DATABASE", "IPAMD_RELEASED_DIR"}
+DECIDED |= {"IPAMD_CONFIG", "IPAMD_SOCKET", "IPAMD_DATABASE", "IPAMD_RELEASED_DIR", "AWS_VPC_K8S_CNI_BACKING_STORE"}
 BOUNDS = ["minimum", "maximum"]
 failures = []
 

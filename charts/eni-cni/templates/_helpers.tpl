@@ -77,7 +77,7 @@ readOnlyRootFilesystem: true
 {{- if and (eq "true" (toString (get $env "DISABLE_METRICS"))) .Values.podMonitor.create -}}
 {{- fail "podMonitor.create has nothing to read with env.DISABLE_METRICS: leave one of them out" -}}
 {{- end -}}
-{{- range tuple "HOST_CNI_BIN_PATH" "HOST_CNI_CONFDIR_PATH" "CRI_SOCKET" "IPAMD_SOCKET" "IPAMD_DATABASE" "IPAMD_RELEASED_DIR" "IPAMD_POLICY_AGENT_DIR" -}}
+{{- range tuple "HOST_CNI_BIN_PATH" "HOST_CNI_CONFDIR_PATH" "CRI_SOCKET" "IPAMD_SOCKET" "IPAMD_DATABASE" "IPAMD_RELEASED_DIR" "AWS_VPC_K8S_CNI_BACKING_STORE" "IPAMD_POLICY_AGENT_DIR" -}}
 {{- if hasKey $env . -}}
 {{- fail (printf "env.%s is a path inside the container that the chart's mounts decide; leave it out (for the runtime's socket set cri.hostPath)" .) -}}
 {{- end -}}

@@ -1,6 +1,6 @@
 //! From us to the incumbent.
 
-use std::{collections::BTreeSet, fs, io};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use eni_datapath::incumbent::{self, Chains, Incumbent};
 use ipam_core::Lease;
@@ -32,7 +32,7 @@ pub(super) async fn back(settings: &Settings, surroundings: &Surroundings) -> Re
         true => store::leases(&settings.database).await?,
         false => Vec::new(),
     };
-    let obstacles = obstacles(&leases, running(&surroundings.checkpoint));
+    let obstacles = obstacles(&leases, running(surroundings.checkpoint(settings)));
     if !obstacles.is_empty() {
         let summary = "the node was not given back".to_owned();
         return Ok(Report { summary, obstacles, ..Report::default() });
@@ -53,7 +53,7 @@ pub(super) async fn back(settings: &Settings, surroundings: &Surroundings) -> Re
     eni_datapath::delete_ended()
         .map_err(|error| files("deleting the interfaces of pods that have ended")(io::Error::other(error)))?;
     let seen = Incumbent::observe(&settings.veth_prefix)?;
-    let given = give(surroundings, &leases, &seen)?;
+    let given = give(surroundings.checkpoint(settings), &leases, &seen)?;
     let mut things = incumbent::restore(&seen, &enis, &chains)?;
     let present = Legacy::observe().map_err(files("reading chains of iptables-legacy"))?;
     if present.is_empty() && !legacy.is_empty() {
@@ -90,7 +90,7 @@ fn obstacles(leases: &[Lease], running: Option<String>) -> Vec<Obstacle> {
 }
 
 /// Writes the leases whose pods are in the kernel, unless an earlier try has done so.
-fn give(surroundings: &Surroundings, leases: &[Lease], seen: &Incumbent) -> Result<usize, MigrateError> {
+fn give(path: &Path, leases: &[Lease], seen: &Incumbent) -> Result<usize, MigrateError> {
     let failed = |error| files("writing the incumbent's leases")(io::Error::other(error));
     let labels = incumbent::labelled(seen);
     let ours = labels.values().filter_map(|alias| alias.addresses.v4());
@@ -98,9 +98,9 @@ fn give(surroundings: &Surroundings, leases: &[Lease], seen: &Incumbent) -> Resu
     let living: BTreeSet<_> = ours.chain(its).collect();
     let kept: Vec<Lease> =
         leases.iter().filter(|lease| lease.addresses.v4().is_some_and(|own| living.contains(&own))).cloned().collect();
-    let given = matches!(checkpoint::read(&surroundings.checkpoint), Ok(Found::Its(..)));
+    let given = matches!(checkpoint::read(path), Ok(Found::Its(..)));
     if !(given && labels.is_empty()) {
-        checkpoint::give(&surroundings.checkpoint, &kept).map_err(failed)?;
+        checkpoint::give(path, &kept).map_err(failed)?;
     }
     Ok(living.len())
 }

@@ -82,7 +82,7 @@ pub(super) fn gather(
         Ok(legacy) => (legacy, None),
         Err(error) => (Legacy::default(), Some(error.to_string())),
     };
-    let path = &surroundings.checkpoint;
+    let path = surroundings.checkpoint(settings);
     let (checkpoint, original) = match (checkpoint::read(path), &record) {
         (Ok(Found::Its(text, checkpoint)), _) => (Some(Ok(checkpoint)), text),
         (Ok(Found::Barred), Some(record)) => {
@@ -115,7 +115,7 @@ fn written(path: &Path) -> io::Result<Moment> {
 }
 
 /// By what one can see that the incumbent runs on this node; nothing when it does not.
-pub(super) fn running(checkpoint: &Path) -> Option<String> {
+pub(crate) fn running(checkpoint: &Path) -> Option<String> {
     let socket = checkpoint.with_file_name("ipamd.sock");
     if UnixStream::connect(&socket).is_ok() {
         return Some(format!("it answers on {}", socket.display()));

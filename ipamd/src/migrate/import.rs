@@ -64,7 +64,7 @@ pub(super) async fn import(settings: &Settings, surroundings: &Surroundings) -> 
     for cooling in &verdict.cooling {
         store.cool(cooling.clone()).await?;
     }
-    checkpoint::bar(&surroundings.checkpoint)
+    checkpoint::bar(surroundings.checkpoint(settings))
         .map_err(|error| files("barring the incumbent")(io::Error::other(error)))?;
     let adoptions: Vec<_> = verdict.adoptions.iter().map(|(adoption, _)| adoption.clone()).collect();
     let mut things = incumbent::adopt(&found.seen, &plans.0, &plans.1, &adoptions)?;

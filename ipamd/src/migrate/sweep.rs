@@ -1,10 +1,8 @@
 //! What the incumbent, or an older version of us, has left on the node: found once the daemon serves, told, and removed.
 
-use std::path::Path;
-
 use eni_datapath::incumbent::{self, Incumbent};
 
-use super::{CHECKPOINT, facts::running, legacy::Legacy};
+use super::{facts::running, legacy::Legacy};
 use crate::{
     reconcile::{Handle, chain},
     settings::Settings,
@@ -23,7 +21,7 @@ pub(crate) async fn once(settings: Settings, handle: Handle) {
 
 fn sweep(settings: &Settings) -> Result<(), String> {
     let seen = Incumbent::observe(&settings.veth_prefix).map_err(|error| chain(&error))?;
-    if let Some(sign) = running(Path::new(CHECKPOINT)) {
+    if let Some(sign) = running(&settings.incumbent) {
         tracing::error!(
             sign,
             "IPAM-351 amazon-vpc-cni-k8s runs on this node too: both give the same addresses to pods; stop one of them"

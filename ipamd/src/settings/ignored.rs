@@ -33,7 +33,6 @@ pub(crate) const IGNORED: &[Ignored] = &[
         ON,
         "a cordoned node keeps its pool as wanted: pods that tolerate the cordon need addresses too",
     ),
-    ignored("AWS_VPC_K8S_CNI_BACKING_STORE", &[], "leases are in SQLite: set IPAMD_DATABASE"),
     ignored("AWS_VPC_K8S_CNI_CONFIGURE_RPFILTER", &[], "ipamd sets rp_filter on its interfaces; it was without effect"),
     ignored("AWS_VPC_K8S_CNI_CONNMARK", &["0x80", "128"], "the mark is always 0x80"),
     ignored("AWS_VPC_K8S_EGRESS_V4_PLUGIN_LOG_FILE", &[], ANY_FILE),

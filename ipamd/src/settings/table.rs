@@ -267,6 +267,12 @@ const PACKETS: &[Setting] = &[
 const RUNTIME: &[Setting] = &[
     aws("HOST_CNI_BIN_PATH", Path, Default("/opt/cni/bin"), "folder of the CNI plugins"),
     aws("HOST_CNI_CONFDIR_PATH", Path, Means("no CNI configuration is written"), "folder for the CNI configuration"),
+    aws(
+        "AWS_VPC_K8S_CNI_BACKING_STORE",
+        Path,
+        Default("/var/run/aws-node/ipam.json"),
+        "leases of amazon-vpc-cni-k8s, which are only read to take a node over; its socket beside them tells whether it runs",
+    ),
     ours(
         "CRI_SOCKET",
         Path,

@@ -36,6 +36,7 @@ type Unfit = (&'static str, fn(&str) -> bool, &'static str);
 const UNFIT: &[Unfit] = &[
     ("HOST_CNI_BIN_PATH", is_path, "the chart's mounts decide where that folder is in the container"),
     ("HOST_CNI_CONFDIR_PATH", is_path, "the chart's mounts decide where that folder is in the container"),
+    ("AWS_VPC_K8S_CNI_BACKING_STORE", is_path, "the chart's mounts decide where that folder is in the container"),
     (
         "AWS_VPC_K8S_CNI_LOG_FILE",
         is_path,

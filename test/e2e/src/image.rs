@@ -91,6 +91,8 @@ impl Image {
             "os": "linux",
             "config": self.config,
             "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
+            // Builders refuse to build upon an image whose layers have none.
+            "history": [{ "comment": "single files" }],
         });
         let config = config.to_string().into_bytes();
         let (media_type, layer) = match self.compressed {

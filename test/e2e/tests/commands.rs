@@ -20,7 +20,7 @@ mod look;
 mod stage;
 
 /// What a line that is meant for a shell begins with.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "aws",
     "cargo",
     "curl",
@@ -30,6 +30,7 @@ const PROGRAMS: [&str; 15] = [
     "helm",
     "ip",
     "ipamd",
+    "jq",
     "kubectl",
     "make",
     "nft",
@@ -145,8 +146,9 @@ fn every_command_is_run_or_says_what_it_needs() {
 /// Commands in sentences: what stands between single backticks and begins with `program`.
 fn in_sentences(program: &str) -> BTreeSet<String> {
     let prefix = format!("{program} ");
-    let outside = documents().into_iter().flat_map(|document| blocks(&document).1).collect::<Vec<_>>().join("\n");
-    outside.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix(&prefix)).map(str::to_owned).collect()
+    let outside: Vec<String> = documents().into_iter().flat_map(|document| blocks(&document).1).collect();
+    let codes = outside.iter().flat_map(|line| line.split('`').skip(1).step_by(2));
+    codes.filter_map(|code| code.strip_prefix(&prefix)).map(str::to_owned).collect()
 }
 
 fn help(ipamd: &Path, verbs: &[&str]) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The image that ships, run by containerd with the mounts and rights that the chart gives it.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, net::SocketAddrV4, path::Path, sync::Arc};
 
 use e2e::{
     Worker,
@@ -14,6 +14,7 @@ use lab::wait;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
+    names::Names,
     node::{Stage, assert_reachable, end, start},
     stage::PATIENCE,
 };
@@ -115,12 +116,17 @@ async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
     assert!(said.contains("1.1.0"), "{said}");
     assert_eq!(files(&stage, PLUGINS), ["eni-cni", "loopback", "portmap"]);
     assert_powerless_without_net_admin(&stage).await;
+    assert_legacy_chains_are_for_the_node_itself(&stage).await;
     let log = worker.node().directory().join("container.log");
     let log_uri = format!("file://{}", log.display());
+    let names = names_of_ec2(&stage);
     run(containerd, worker, "ipamd", &[NET_ADMIN, &["--detach", "--log-uri", &log_uri]].concat(), &["serve"]).unwrap();
     if let Err(late) = containerd.until_network_ready(LONG).await {
         panic!("{}\n{}", late.chain(), fs::read_to_string(&log).unwrap_or_default());
     }
+
+    // Without this the image, which has no libraries, could not know where EC2 is.
+    assert!(names.asked() > 0, "EC2's name was never looked up");
 
     let gate = Arc::new(Semaphore::new(5));
     let mut starting = JoinSet::new();
@@ -186,13 +192,43 @@ async fn assert_repairs(stage: &Stage) {
     wait::until(LONG, "the daemon to mend rule and table", mended).await.unwrap();
 }
 
+/// The image has no programs of iptables-legacy, so where the node has their tables the migration says what is missing.
+async fn assert_legacy_chains_are_for_the_node_itself(stage: &Stage) {
+    let (containerd, worker) = (stage.containerd(), stage.worker());
+    let chain =
+        |option: &str| worker.node().namespace().run(&["iptables-legacy", "-t", "nat", option, "AWS-SNAT-CHAIN-0"]);
+    chain("-N").unwrap();
+    let log = worker.node().directory().join("migrate.log");
+    let log_uri = format!("file://{}", log.display());
+    let options = [NET_ADMIN, &["--detach", "--log-uri", &log_uri]].concat();
+    run(containerd, worker, "migrate", &options, &["migrate", "check"]).unwrap();
+    let told = || async { says(&log, &["IPAM-357", "iptables-legacy-save"]) };
+    wait::until(LONG, "the migration to say what it lacks", told).await.unwrap();
+    stop(containerd, "migrate").await;
+    chain("-X").unwrap();
+}
+
+/// From now on daemons know EC2 by its name only, and a name server on the node knows where that is.
+fn names_of_ec2(stage: &Stage) -> Names {
+    let worker = stage.worker();
+    let environment = worker.daemon_environment();
+    let (_, endpoint) = environment.iter().find(|(key, _)| key == "AWS_ENDPOINT_URL_EC2").unwrap();
+    let address: SocketAddrV4 = endpoint.trim_start_matches("http://").parse().unwrap();
+    worker.set("AWS_ENDPOINT_URL_EC2", &format!("http://ec2.example.test:{}", address.port()));
+    Names::serve(stage, *address.ip())
+}
+
 /// Without its only capability the daemon says what it may not, and the node does not look ready.
 async fn assert_powerless_without_net_admin(stage: &Stage) {
     let (containerd, worker) = (stage.containerd(), stage.worker());
     let log = worker.node().directory().join("powerless.log");
     let log_uri = format!("file://{}", log.display());
     run(containerd, worker, "powerless", &["--detach", "--log-uri", &log_uri], &["serve"]).unwrap();
-    wait::until(LONG, "the daemon to say what it may not", || async { refusal(&log) }).await.unwrap();
+    wait::until(LONG, "the daemon to say what it may not", || async {
+        says(&log, &["IPAM-", "Operation not permitted"])
+    })
+    .await
+    .unwrap();
     assert_eq!(files(stage, NETWORKS), [""; 0]);
     stop(containerd, "powerless").await;
 }
@@ -209,7 +245,7 @@ async fn stop(containerd: &Containerd, name: &str) {
     wait::until(LONG, "the container to end", ended).await.unwrap();
 }
 
-fn refusal(log: &Path) -> Result<(), String> {
+fn says(log: &Path, words: &[&str]) -> Result<(), String> {
     let said = fs::read_to_string(log).map_err(|error| error.to_string())?;
-    if said.contains("IPAM-") && said.contains("Operation not permitted") { Ok(()) } else { Err(said) }
+    if words.iter().all(|word| said.contains(word)) { Ok(()) } else { Err(said) }
 }

@@ -5,6 +5,7 @@
 mod failures;
 mod forgotten;
 mod image;
+mod names;
 mod node;
 mod pods;
 #[path = "../stage/mod.rs"]

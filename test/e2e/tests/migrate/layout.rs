@@ -14,7 +14,7 @@ use std::{
 use e2e::{Cluster, Sandbox, Worker};
 use eni_proto::{Pod, PodKey, VethPrefix, host_link_name};
 use ipam_core::ports::Interface;
-use lab::Namespace;
+use lab::{Namespace, wait};
 use serde_json::{Value, json};
 
 use crate::stage::{PATIENCE, cluster};
@@ -38,6 +38,15 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Waits until the daemon's log has these words.
+    pub(crate) async fn until_said(&self, words: &str) {
+        let said = || async {
+            let log = self.worker.daemon_log();
+            if log.contains(words) { Ok(()) } else { Err(log) }
+        };
+        wait::until(PATIENCE, words, said).await.unwrap();
+    }
+
     /// A node with `pods` pods, `flavour`: `iptables-nft` or `iptables-legacy`.
     pub(crate) async fn new(pods: usize, flavour: &'static str) -> Self {
         let most = pods.to_string();

@@ -2,7 +2,6 @@
 
 use std::os::unix::net::UnixListener;
 
-use lab::wait;
 use serde_json::{Value, json};
 
 use crate::{layout::World, stage::PATIENCE};
@@ -34,13 +33,15 @@ async fn a_node_that_cannot_be_taken_over_stays_as_it_is() {
     world.write(&json!({ "version": "vpc-cni-ipam/2", "allocations": [] }));
     refused("IPAM-352");
     world.write_checkpoint();
+    world.worker.set("AWS_VPC_K8S_CNI_BACKING_STORE", world.checkpoint().to_str().unwrap());
+    let socket = UnixListener::bind(world.checkpoint().with_file_name("ipamd.sock")).unwrap();
+    world.worker.start_daemon().unwrap();
+    world.until_said("IPAM-351 amazon-vpc-cni-k8s runs on this node too").await;
+    assert!(world.worker.stop_daemon(PATIENCE).await.unwrap());
+    drop(socket);
     world.worker.start_daemon().unwrap();
     world.worker.until_ready(0, PATIENCE).await.unwrap();
-    let told = || async {
-        let log = world.worker.daemon_log();
-        if log.contains("IPAM-360 pods of amazon-vpc-cni-k8s live here") { Ok(()) } else { Err(log) }
-    };
-    wait::until(PATIENCE, "a word on the pods that nobody took over", told).await.unwrap();
+    world.until_said("IPAM-360 pods of amazon-vpc-cni-k8s live here").await;
     let (done, _, complaint) = world.migrate("import");
     assert!(!done && complaint.contains("IPAM-310"), "{complaint}");
 }

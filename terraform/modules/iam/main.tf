@@ -64,7 +64,7 @@ locals {
     {
       Sid       = "Addresses"
       Effect    = "Allow"
-      Action    = ["ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses", "ec2:AssignIpv6Addresses"]
+      Action    = concat(["ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"], var.ipv6 ? ["ec2:AssignIpv6Addresses"] : [])
       Resource  = local.enis
       Condition = var.primary_eni_tagged ? merge(local.in_vpc, local.of_cluster) : local.in_vpc
     },

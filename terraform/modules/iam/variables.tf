@@ -50,6 +50,12 @@ variable "read_only" {
   default     = false
 }
 
+variable "ipv6" {
+  description = "Whether pods get IPv6 addresses (ENABLE_IPv6), for which an ENI needs a prefix: one action more."
+  type        = bool
+  default     = false
+}
+
 variable "tags" {
   description = "Tags of the role."
   type        = map(string)

@@ -28,6 +28,16 @@ run "eight_writing_actions_each_with_a_condition" {
   }
 }
 
+run "a_ninth_only_where_pods_have_ipv6" {
+  variables {
+    ipv6 = true
+  }
+  assert {
+    condition     = setsubtract(output.writing_actions, run.eight_writing_actions_each_with_a_condition.writing_actions) == toset(["ec2:AssignIpv6Addresses"])
+    error_message = "IPv6 needs a prefix for each ENI and nothing else."
+  }
+}
+
 run "with_an_oidc_provider_it_is_irsa_for_one_service_account" {
   variables {
     oidc_provider_arn = "arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123ABCD"

@@ -118,6 +118,8 @@ impl Service {
             }
         };
         let served = tokio::select! {
+            // In this order: a deadline that has passed refuses nobody whom the daemon could serve.
+            biased;
             handle = serving => handle,
             () = clock::sleep_until(Some(deadline)) => None,
         };

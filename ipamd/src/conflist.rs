@@ -46,6 +46,11 @@ fn contents(settings: &Settings, with_portmap: bool) -> Value {
     if with_portmap {
         plugins.push(json!({ "type": "portmap", "capabilities": { "portMappings": true }, "snat": true }));
     }
+    if settings.pods_without_ipv6 {
+        let off = |part: &str| (format!("net.ipv6.conf.{part}.disable_ipv6"), json!("1"));
+        let sysctl: serde_json::Map<_, _> = ["all", "default", "lo"].map(off).into_iter().collect();
+        plugins.push(json!({ "type": "tuning", "sysctl": sysctl }));
+    }
     json!({
         "cniVersion": "1.0.0",
         "cniVersions": ["1.0.0", "1.1.0"],

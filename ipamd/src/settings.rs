@@ -69,6 +69,8 @@ pub(crate) struct Settings {
     pub(crate) pod_mtu: u16,
     /// `AWS_VPC_CNI_NODE_PORT_SUPPORT`: whether replies of NodePorts leave by the primary ENI.
     pub(crate) node_ports: bool,
+    /// `DISABLE_POD_V6`: whether IPv6 is switched off in pods.
+    pub(crate) pods_without_ipv6: bool,
     /// `AWS_VPC_K8S_CNI_EXTERNALSNAT`: somebody else translates what leaves the VPC, so we do not.
     pub(crate) external_snat: bool,
     /// `AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS`: destinations outside the VPC that pods reach with their own address.
@@ -154,6 +156,7 @@ impl Settings {
             mtu,
             pod_mtu: reader.optional("POD_MTU").unwrap_or(mtu),
             node_ports: reader.switch("AWS_VPC_CNI_NODE_PORT_SUPPORT"),
+            pods_without_ipv6: reader.pods_without_ipv6(),
             external_snat: reader.switch("AWS_VPC_K8S_CNI_EXTERNALSNAT"),
             exclude_snat: reader.cidrs("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS"),
             external_services: reader.cidrs("AWS_EXTERNAL_SERVICE_CIDRS"),

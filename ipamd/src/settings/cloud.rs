@@ -53,6 +53,18 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         }
     }
 
+    /// Together with an IPv6 address, which then could not be set, every ADD would fail.
+    pub(super) fn pods_without_ipv6(&mut self) -> bool {
+        let off = self.switch("DISABLE_POD_V6");
+        for name in ["ENABLE_IPv6", "ENABLE_V6_EGRESS"] {
+            if off && self.switch(name) {
+                let advice = format!("{name} gives pods IPv6 addresses; set one of the two to false");
+                self.wrong("DISABLE_POD_V6", "true", &advice);
+            }
+        }
+        off
+    }
+
     fn egress(&mut self, families: Families) -> bool {
         let (v4, v6) = (self.switch("ENABLE_V4_EGRESS"), self.switch("ENABLE_V6_EGRESS"));
         match families {

@@ -40,7 +40,6 @@ pub(crate) const IGNORED: &[Ignored] = &[
     ignored("AWS_VPC_K8S_PLUGIN_LOG_FILE", &["stderr"], ANY_FILE),
     ignored("AWS_VPC_K8S_PLUGIN_LOG_LEVEL", &[], "the plugin logs at the level of ipamd: set AWS_VPC_K8S_CNI_LOGLEVEL"),
     ignored("DISABLE_LEAKED_ENI_CLEANUP", OFF, "only ENIs of this node's own instance tag are ever cleaned up"),
-    ignored("DISABLE_POD_V6", OFF, "pods without an IPv6 address get no IPv6 route; set the sysctl in the pod's spec"),
     ignored("DISABLE_TCP_EARLY_DEMUX", OFF, "kubelet reaches pods through a veth pair with early demux as it is"),
     ignored("ENABLE_BANDWIDTH_PLUGIN", OFF, "chain the bandwidth plugin in a CNI configuration of your own"),
     ignored("ENABLE_NFTABLES", &[], "nf_tables is always used; it was without effect"),

@@ -246,6 +246,12 @@ const PACKETS: &[Setting] = &[
         Default("true"),
         "true: a reply to what came in for the node by the primary ENI (NodePort) leaves by it, whichever ENI the pod is on",
     ),
+    aws(
+        "DISABLE_POD_V6",
+        Switch,
+        Default("false"),
+        "true: pods have no IPv6 at all, no link-local address either (the reference plugin tuning is chained, which has to be on the node)",
+    ),
     aws("AWS_VPC_ENI_MTU", number(576, 9001, "bytes"), Default("9001"), "MTU of ENIs"),
     aws("POD_MTU", number(576, 9001, "bytes"), Means("pods have the MTU of ENIs"), "MTU of pods"),
     aws(

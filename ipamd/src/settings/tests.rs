@@ -234,6 +234,17 @@ fn pods_have_the_mtu_of_enis_unless_they_have_their_own() {
     assert!(mtus(&[("POD_MTU", "500")]).is_err());
 }
 
+#[test]
+fn ipv6_cannot_be_switched_off_in_pods_that_get_an_ipv6_address() {
+    let off = |set: &[(&str, &str)]| read(set).map(|settings| settings.pods_without_ipv6);
+    assert!(!off(&[]).unwrap());
+    assert!(off(&[("DISABLE_POD_V6", "true")]).unwrap());
+    for other in ["ENABLE_IPv6", "ENABLE_V6_EGRESS"] {
+        assert!(off(&[("DISABLE_POD_V6", "true"), (other, "true")]).is_err(), "{other}");
+        assert!(!off(&[("DISABLE_POD_V6", "false"), (other, "true")]).unwrap(), "{other}");
+    }
+}
+
 /// What the chart of amazon-vpc-cni-k8s 1.23 sets when nothing is changed in its values.
 const AWS_CHART: &[(&str, &str)] = &[
     ("ADDITIONAL_ENI_TAGS", "{}"),

@@ -78,7 +78,7 @@ impl Site {
     fn lay_out(&self) -> io::Result<()> {
         fs::create_dir_all(NETWORKS)?;
         fs::create_dir_all(PLUGINS)?;
-        for other in ["loopback", "portmap"] {
+        for other in ["loopback", "portmap", "tuning"] {
             symlink(Path::new(OTHER_PLUGINS).join(other), Path::new(PLUGINS).join(other))?;
         }
         let recorder = RECORDER

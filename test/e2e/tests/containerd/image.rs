@@ -114,7 +114,7 @@ async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
 
     let said = run(containerd, worker, "install", &["--rm"], &["install"]).unwrap();
     assert!(said.contains("1.1.0"), "{said}");
-    assert_eq!(files(&stage, PLUGINS), ["eni-cni", "loopback", "portmap"]);
+    assert_eq!(files(&stage, PLUGINS), ["eni-cni", "loopback", "portmap", "tuning"]);
     assert_powerless_without_net_admin(&stage).await;
     assert_legacy_chains_are_for_the_node_itself(&stage).await;
     let log = worker.node().directory().join("container.log");
@@ -152,7 +152,7 @@ async fn the_image_installs_serves_twenty_pods_and_leaves_nothing() {
     stop(containerd, "ipamd").await;
     let said = run(containerd, worker, "uninstall", &[NET_ADMIN, &["--rm"]].concat(), &["uninstall"]).unwrap();
     assert!(said.contains("10-eni-cni.conflist") && said.contains("nf_tables table"), "{said}");
-    assert_eq!(files(&stage, PLUGINS), ["loopback", "portmap"]);
+    assert_eq!(files(&stage, PLUGINS), ["loopback", "portmap", "tuning"]);
     assert_eq!(files(&stage, NETWORKS), [""; 0]);
     assert_eq!(files(&stage, "/run/netns"), [""; 0]);
 }

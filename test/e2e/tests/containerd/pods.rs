@@ -6,7 +6,7 @@ use e2e::WorkerState;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
-    node::{Stage, assert_reaches, end, start},
+    node::{Stage, assert_reachable, assert_reaches, end, start},
     stage::PATIENCE,
 };
 
@@ -63,4 +63,21 @@ async fn the_runtime_calls_the_node_ready_when_the_daemon_can_serve() {
     stage.containerd().until_network_ready(PATIENCE).await.unwrap();
     let pod = start(stage.containerd(), "first").await;
     stage.until_only(&[&pod]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_ipv6_switched_off_pods_have_not_even_a_link_local_address() {
+    for (off, addresses) in [("false", true), ("true", false)] {
+        let stage = Stage::with_settings(1, "m5.xlarge", &[("DISABLE_POD_V6", off)]).await;
+        stage.worker().start_daemon().unwrap();
+        stage.containerd().until_network_ready(PATIENCE).await.unwrap();
+        let pod = start(stage.containerd(), "pod").await;
+        let enter = format!("--net={}", pod.status.netns);
+        let site = stage.containerd().site();
+        let listed = site.run(&["nsenter", &enter, "ip", "-6", "address", "show"]).unwrap();
+        assert_eq!(listed.contains("inet6"), addresses, "DISABLE_POD_V6={off}: {listed}");
+        assert_reachable(&stage, &pod);
+        end(stage.containerd(), &pod).await;
+        stage.until_only(&[]).await;
+    }
 }

@@ -14,6 +14,8 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{service::Routes, transport::Server};
 
 use crate::report::{Good, Row, Samples};
 
@@ -212,7 +214,7 @@ fn cold_starts(worker: &Worker, folder: &Path, starts: usize) -> Result<Row, Tro
         "  exec to {CONFIGURATION}: p50 {p50:.1} ms, goal {LATEST} ms: {}",
         if p50 <= LATEST { "met" } else { "not met" }
     );
-    Ok(row("cold_start", "ms", (ours, "an empty tokio server", empty), None))
+    Ok(row("cold_start", "ms", (ours, "an empty tonic server", empty), None))
 }
 
 /// Milliseconds from `begun` until the file is there.
@@ -226,7 +228,7 @@ fn until_there(path: &Path, begun: Instant) -> Result<f64, Trouble> {
     Err(Trouble::Broken(format!("{} did not appear", path.display())))
 }
 
-/// A server of the same runtime with nothing to serve; makes the file once it listens, and serves until it is killed.
+/// A gRPC server of the same runtime with nothing to serve; makes the file once it listens, and serves until it is killed.
 pub(crate) fn serve_nothing(started: &Path) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -235,6 +237,7 @@ pub(crate) fn serve_nothing(started: &Path) -> std::io::Result<()> {
         let _ = fs::remove_file(&socket);
         let listener = tokio::net::UnixListener::bind(&socket)?;
         fs::write(started, "")?;
-        axum::serve(listener, axum::Router::new()).await
+        let server = Server::builder().add_routes(Routes::default());
+        server.serve_with_incoming(UnixListenerStream::new(listener)).await.map_err(std::io::Error::other)
     })
 }

@@ -5,6 +5,28 @@
 
 #![forbid(unsafe_code)]
 
+/// What the build made of a `.proto` file's package, as part of the module that says this.
+#[cfg(any(feature = "cri", feature = "wire"))]
+macro_rules! generated {
+    ($package:tt) => {
+        #[allow(
+            missing_docs,
+            missing_debug_implementations,
+            unreachable_pub,
+            clippy::all,
+            clippy::allow_attributes_without_reason,
+            clippy::too_many_lines,
+            clippy::missing_errors_doc,
+            reason = "generated"
+        )]
+        mod generated {
+            tonic::include_proto!($package);
+        }
+
+        pub use generated::*;
+    };
+}
+
 mod addresses;
 mod branch;
 #[cfg(feature = "cri")]

@@ -1,20 +1,6 @@
 //! The contract with the network-policy agent of amazon-vpc-cni-k8s, and what our two programs agree on beside it.
 
-#[allow(
-    missing_docs,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    clippy::too_many_lines,
-    clippy::missing_errors_doc,
-    reason = "generated"
-)]
-mod generated {
-    tonic::include_proto!("rpc");
-}
-
-pub use generated::*;
+generated!("rpc");
 
 /// The agent's socket, in the folder that it shares with the CNI.
 pub const AGENT_SOCKET: &str = "npa.sock";

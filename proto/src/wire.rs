@@ -1,20 +1,6 @@
 //! The gRPC messages and service, and the only conversions between them and the checked types.
 
-#[allow(
-    missing_docs,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    clippy::too_many_lines,
-    clippy::missing_errors_doc,
-    reason = "generated"
-)]
-mod generated {
-    tonic::include_proto!("eni_cni.ipam.v1");
-}
-
-pub use generated::*;
+generated!("eni_cni.ipam.v1");
 
 use std::str::FromStr;
 

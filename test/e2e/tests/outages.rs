@@ -37,6 +37,18 @@ async fn until_it_has_tried(worker: &Worker, times: usize) {
     wait::until(PATIENCE, "vain calls of EC2", tried).await.unwrap();
 }
 
+/// A node whose pool is full, and the weather between it and EC2.
+async fn stormy_cluster() -> (Storm, Cluster) {
+    let storm = Storm::new();
+    let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let plan = ClusterPlan { settings, ..ClusterPlan::small(Binaries::from_environment().unwrap()) };
+    let cloud = Cloud::simulate_in(storm.clone(), WorldConfig::default()).await.unwrap();
+    let cluster = Cluster::start(cloud, &plan).await.unwrap();
+    cluster.workers[0].start_daemon().unwrap();
+    until_free(&cluster.workers[0], 10).await;
+    (storm, cluster)
+}
+
 async fn until_free(worker: &Worker, free: u32) {
     worker.until_ready(free, PATIENCE).await.unwrap();
 }
@@ -74,14 +86,8 @@ async fn without_a_way_to_ec2_the_pool_serves_and_the_return_costs_a_handful_of_
 #[tokio::test(flavor = "multi_thread")]
 async fn while_ec2_answers_with_errors_only_the_pool_serves_and_little_is_asked() {
     for fault in [Fault::Failed, Fault::Throttled, Fault::LostRequest] {
-        let storm = Storm::new();
-        let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let plan = ClusterPlan { settings, ..ClusterPlan::small(Binaries::from_environment().unwrap()) };
-        let cloud = Cloud::simulate_in(storm.clone(), WorldConfig::default()).await.unwrap();
-        let cluster = Cluster::start(cloud, &plan).await.unwrap();
+        let (storm, cluster) = stormy_cluster().await;
         let worker = &cluster.workers[0];
-        worker.start_daemon().unwrap();
-        until_free(worker, 10).await;
 
         let (began, before) = (Instant::now(), total(worker));
         storm.outage(fault);
@@ -141,9 +147,10 @@ async fn a_restarted_daemon_serves_before_it_asks_ec2() {
 /// Of an interface that a change was left open on, nothing new is given out before EC2 has described it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_daemon_that_left_a_change_open_asks_ec2_at_once() {
-    let cluster = ready_cluster(1, 10, &SETTINGS).await;
+    let (storm, cluster) = stormy_cluster().await;
     let worker = &cluster.workers[0];
-    worker.cut_ec2();
+    // Without a connection nothing would be open: what was never sent did not happen.
+    storm.outage(Fault::LostReply);
     let pods = flight::add(&cluster, &flight::sandboxes(5).unwrap()).await.unwrap();
     let left_open = || async {
         let open = observe::open_changes(worker).await.map_err(|trouble| trouble.chain())?;
@@ -152,7 +159,7 @@ async fn a_restarted_daemon_that_left_a_change_open_asks_ec2_at_once() {
     wait::until(PATIENCE, "a change whose outcome nobody knows", left_open).await.unwrap();
     worker.set("IPAMD_START_JITTER_SECONDS", "300");
     worker.kill_daemon().unwrap();
-    worker.connect_ec2().unwrap();
+    storm.calm();
     worker.start_daemon().unwrap();
 
     let sandboxes: Vec<_> = (50..60).map(|n| Arc::new(Sandbox::new(&format!("later-{n}"), n).unwrap())).collect();

@@ -14,9 +14,9 @@ use ipam_core::{
     Lease, MacAddress,
     ports::{Attachment, Cidr4, Interface, NodeIdentity},
 };
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
-use crate::{metrics::METRICS, settings::Settings};
+use crate::{metrics::METRICS, settings::Settings, waits::Waits};
 
 /// How long the link of a freshly attached ENI may take to appear before the try is given up, and begun again.
 const LINK_WAIT: Duration = Duration::from_secs(30);
@@ -87,9 +87,15 @@ impl HostNet {
         // A process has one guard; another one in a test of this module would not be counted.
         let _ = METRICS.drift.set(Box::new(drift));
         let (jobs, inbox) = mpsc::channel::<Job>();
-        std::thread::Builder::new()
-            .name("netlink".to_owned())
-            .spawn(move || inbox.into_iter().for_each(|job| job()))?;
+        let runtime = Handle::current();
+        let work = move || {
+            let _inside = runtime.enter();
+            for job in inbox {
+                let _waits = Waits::begin("the kernel, which does what netlink asks for within the system call");
+                job();
+            }
+        };
+        std::thread::Builder::new().name("netlink".to_owned()).spawn(work)?;
         Ok(Self { jobs, guard })
     }
 

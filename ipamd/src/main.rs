@@ -41,6 +41,7 @@ mod status;
 mod store;
 mod table;
 mod view;
+mod waits;
 
 use std::process::ExitCode;
 

@@ -41,6 +41,7 @@ use crate::{
     server::{self, SocketError, Stage},
     settings::{HistoryBounds, Settings},
     store::{Recorded, Store, StoreError},
+    waits::{self, Waits},
 };
 
 /// How long calls under way may take after a signal to stop. A DEL takes milliseconds, but an ADD may wait for an address.
@@ -100,7 +101,8 @@ pub(crate) enum StartError {
 pub(crate) async fn serve(settings: Settings, policies: watch::Receiver<Policy>) -> Result<(), StartError> {
     let _lock = lock(&settings.database).await?;
     let boot_id = boot_id()?;
-    let (store, recorded) = open_store(&settings, &boot_id).await?;
+    let database = format!("the database {}", settings.database.display());
+    let (store, recorded) = waits::during(database, open_store(&settings, &boot_id)).await?;
     let listener = server::listen(&settings.socket)?;
     tracing::info!(socket = %settings.socket.display(), leases = recorded.leases.len(), "listening");
     let (stage, stages) = watch::channel(Stage::Starting("the start has just begun".to_owned()));
@@ -160,6 +162,7 @@ pub(crate) async fn lock(database: &Path) -> Result<Flock<File>, StartError> {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let mut file = File::options().create(true).append(true).open(beside(database, ".lock")).map_err(failed)?;
+    let _waits = Waits::begin(format!("another ipamd to let go of {path}"));
     let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -232,7 +235,7 @@ async fn begin(
     let mut known = node::known_cloud(&store, &node, std::mem::take(&mut recorded.cloud)).await;
     let limits = node::limits(&*ec2, &node, settings.policy.access, (&store, &known), stage).await;
     tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
-    let host = kernel(&settings).await?;
+    let host = waits::during("the kernel", kernel(&settings)).await?;
     let (kube, newsroom, policy) = kube::begin(&settings, std::mem::take(&mut known.wanted), stage).await;
     let enis = Descriptions { access: policy.access, ec2: &*ec2, imds: &imds, node: &node };
     let sources = Sources { settings: &settings, host: &host, enis, store: &store, stage, newsroom: &newsroom };

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::{cloud::CloudWrite, forms::Form};
 pub(crate) use self::{cloud::KnownCloud, history::tenures};
-use crate::{history::Ended, kube::decide::Wanted};
+use crate::{history::Ended, kube::decide::Wanted, waits::Waits};
 
 /// How long one writer waits for the other before SQLite gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -398,6 +398,7 @@ async fn write_leases(
 ) {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, COMMIT_LIMIT).await > 0 {
+        let _waits = Waits::begin("the database, to write leases");
         let (writes, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         match commit_leases(&mut connection, &writes).await {
             Ok(()) => waiting.into_iter().for_each(|caller| drop(caller.send(Ok(())))),

@@ -13,6 +13,7 @@ use crate::{
     reconcile::chain,
     server::Stage,
     store::{KnownCloud, Recorded, Store},
+    waits::Waits,
 };
 
 /// Waits between two tries of something that the start cannot do without.
@@ -46,7 +47,10 @@ pub(super) async fn identity(imds: &impl Imds, recorded: &Recorded, stage: &watc
     let before = recorded.cloud.node.as_ref().filter(|_| recorded.same_boot);
     let mut waiting = Waiting::new(stage);
     loop {
-        match (imds.identity().await, before) {
+        let asked = Waits::begin("the metadata service");
+        let answer = imds.identity().await;
+        drop(asked);
+        match (answer, before) {
             (Ok(node), _) => return node,
             (Err(error), Some(before)) => {
                 tracing::warn!(error = %chain(&error), instance = %before.instance, "IPAM-307 the metadata service does not answer; going on as the instance that this was since it booted");
@@ -74,7 +78,10 @@ pub(super) async fn limits(
     }
     let mut waiting = Waiting::new(stage);
     loop {
-        match ec2.limits(&node.instance_type).await {
+        let asked = Waits::begin("EC2 to describe the instance type");
+        let answer = ec2.limits(&node.instance_type).await;
+        drop(asked);
+        match answer {
             Ok(limits) => {
                 tracing::info!(instance_type = node.instance_type, ?limits, "limits learnt from EC2");
                 if let Err(error) = store.remember_limits(limits).await {

@@ -25,6 +25,7 @@ use crate::{
     server::Stage,
     settings::Settings,
     store::{Recorded, Store},
+    waits::Waits,
 };
 
 /// Where a start reads and writes.
@@ -98,7 +99,10 @@ impl<E: Ec2> Sources<'_, E> {
     async fn interfaces(&self) -> Vec<Interface> {
         let mut waiting = Waiting::new(self.stage);
         loop {
-            match self.enis.interfaces(Scope::Attached).await {
+            let asked = Waits::begin("the description of the ENIs");
+            let answer = self.enis.interfaces(Scope::Attached).await;
+            drop(asked);
+            match answer {
                 Ok(interfaces) => return interfaces.into_iter().map(|(interface, _)| interface).collect(),
                 Err(error) => waiting.after(format!("IPAM-308 pods of the kernel wait to be adopted: {error}")).await,
             }

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{Acknowledge, CHECKPOINT_PERIOD, StoreError, forms::Form, millis};
-use crate::kube::decide::Wanted;
+use crate::{kube::decide::Wanted, waits};
 
 /// How long a settled change is kept, for people who ask what happened.
 const SETTLED_KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -67,7 +67,7 @@ pub(super) async fn write_all(
         tokio::select! {
             next = queue.recv() => {
                 let Some((write, caller)) = next else { return };
-                let outcome = write_one(&mut connection, write).await;
+                let outcome = waits::during("the database, to write what concerns EC2", write_one(&mut connection, write)).await;
                 checkpoint = checkpoint.or_else(soon);
                 drop(caller.send(outcome.map_err(StoreError::Write)));
             }

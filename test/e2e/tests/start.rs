@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, sync::Arc};
 
 use e2e::Worker;
+use lab::{Daemon, wait};
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
 mod stage;
@@ -28,6 +29,7 @@ async fn a_second_daemon_on_the_same_database_is_refused_and_harms_nobody() {
 
     let (code, words) = run_daemon(worker, &[]);
     assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("still waiting waiting_for=another ipamd to let go of "), "{words}");
     assert!(words.contains("IPAM-310") && words.contains(&worker.database().display().to_string()), "{words}");
     worker.until_ready(1, PATIENCE).await.unwrap();
 }
@@ -104,4 +106,46 @@ fn set_aside(worker: &Worker) -> usize {
     let names = fs::read_dir(worker.node().directory()).unwrap().map(|entry| entry.unwrap().file_name());
     let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
     names.iter().filter(|name| name.contains(".aside-") && !name.ends_with("-wal") && !name.ends_with("-shm")).count()
+}
+
+/// A daemon that may not change the network.
+fn powerless(worker: &Worker, name: &str) -> Daemon {
+    let setpriv = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"].map(str::to_owned);
+    let line = [setpriv.as_slice(), &worker.daemon_command()].concat();
+    worker.node().daemon(name, &line, &worker.daemon_environment()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemons_that_may_not_change_the_network_say_so_also_when_they_start_at_once() {
+    let cluster = cluster(2, &[]).await;
+    let names = ["powerless-1", "powerless-2"];
+    let of = |worker: &Arc<Worker>| names.map(|name| (Arc::clone(worker), name));
+    let places: Vec<_> = cluster.workers.iter().flat_map(of).collect();
+    let _daemons: Vec<_> = places.iter().map(|(worker, name)| powerless(worker, name)).collect();
+    for (worker, name) in places {
+        let says = || async {
+            let log = fs::read_to_string(worker.node().directory().join(format!("{name}.log"))).unwrap();
+            // On one database the other one may still be ending.
+            let told = log.contains("IPAM-311") && log.contains("Operation not permitted") || log.contains("IPAM-310");
+            if told { Ok(()) } else { Err(log) }
+        };
+        wait::until(PATIENCE, "it to say why it does not serve", says).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_database_is_busy_says_what_it_waits_for() {
+    let cluster = cluster(1, &[]).await;
+    let worker = &cluster.workers[0];
+    let new = SqliteConnectOptions::new().filename(worker.database()).create_if_missing(true);
+    let mut database = new.connect().await.unwrap();
+    sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut database).await.unwrap();
+    worker.start_daemon().unwrap();
+
+    let awaited = format!("still waiting waiting_for=the database {} ", worker.database().display());
+    let says = || async {
+        let log = worker.daemon_log();
+        if log.contains(&awaited) { Ok(()) } else { Err(log) }
+    };
+    wait::until(PATIENCE, &awaited, says).await.unwrap();
 }

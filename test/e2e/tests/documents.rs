@@ -57,18 +57,25 @@ fn every_folder_that_the_architecture_names_is_there() {
 }
 
 /// Documents for people, by their path from the root.
-const GUIDES: [&str; 12] = [
+const GUIDES: [&str; 19] = [
     "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "TROUBLESHOOTING.md",
     "charts/README.md",
     "charts/OPERATIONS.md",
     "charts/COMPARISON.md",
     "charts/eni-cni/README.md",
+    "ipamd/MIGRATION.md",
+    "ipamd/OPERATING.md",
+    "ipamd/SETTINGS.md",
     "terraform/README.md",
     "terraform/localstack/README.md",
     "terraform/modules/iam/README.md",
     "test/lab/FLOWS.md",
+    "test/ship/WALK.md",
     "test/simulate/README.md",
 ];
 

@@ -29,6 +29,16 @@ impl Limits {
         }
     }
 
+    /// Whether such an instance can have a trunk. Where that is not sure, as with a few of the smallest types, yes: a place that stays
+    /// empty costs less than pods without their branch. Source: EKS user guide, security groups for pods.
+    #[must_use]
+    pub fn may_have_trunk(self, instance_type: &str) -> bool {
+        let burstable =
+            instance_type.strip_prefix('t').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        // What can have prefixes is Nitro or bare metal.
+        self.prefixes && !burstable
+    }
+
     /// The network cards above 0 that the instance type has.
     pub fn further_cards(self) -> impl Iterator<Item = u8> {
         (1..).zip(self.other_cards.into_iter().skip(1)).filter(|(_, most)| *most > 0).map(|(card, _)| card)
@@ -69,6 +79,13 @@ mod tests {
             let limits = limits.unwrap_or_else(|| panic!("{name}"));
             assert!((1..=100).contains(&limits.max_enis) && (2..=100).contains(&limits.addresses_per_eni), "{name}");
         }
+    }
+
+    #[test]
+    fn nitro_and_bare_metal_may_have_a_trunk_unless_they_are_burstable() {
+        let may = |name| Limits::of(name).unwrap().may_have_trunk(name);
+        assert!(["m5.large", "c5.metal", "trn1.2xlarge"].into_iter().all(may));
+        assert!(!["t3.large", "t4g.nano", "m4.large", "p3.2xlarge"].into_iter().any(may));
     }
 
     #[test]

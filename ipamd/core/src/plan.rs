@@ -17,7 +17,7 @@ use crate::{
     Access, Action, EniId, Limits, Mode, Moment, Placement, Policy, SubnetId,
     forecast::Outlook,
     pool::{Eni, Phase, Pool},
-    ports::{NodeIdentity, PREFIX_SIZE},
+    ports::{InterfaceKind, NodeIdentity, PREFIX_SIZE},
     subnets::Subnets,
 };
 
@@ -153,6 +153,13 @@ pub fn carries_pods(eni: &Eni, policy: &Policy, subnets: &Subnets) -> bool {
     !(custom && eni.is_primary()) && subnets.serves(&eni.interface.subnet, policy)
 }
 
+/// Whether one place of the default network card stays free for the VPC resource controller's trunk, which is not there yet.
+#[must_use]
+pub fn keeps_trunk_place(node: &NodeIdentity, policy: &Policy, limits: Limits, pool: &Pool) -> bool {
+    let is_trunk = |eni: &Eni| eni.interface.kind == InterfaceKind::Trunk && eni.interface.attachment.is_some();
+    policy.trunk && limits.may_have_trunk(&node.instance_type) && !pool.enis().any(is_trunk)
+}
+
 struct Planner<'a> {
     q: &'a Question<'a>,
 }
@@ -168,9 +175,16 @@ impl Planner<'_> {
         self.q.pool.managed().filter(|eni| eni.card() == self.q.card)
     }
 
+    /// How many ENIs the card may have for now; the trunk counts once it is there.
     fn max_enis(&self) -> usize {
         let allowed = self.q.limits.enis_on(self.q.card);
-        usize::from(self.q.policy.max_enis.map_or(allowed, |wanted| wanted.min(allowed)))
+        let most = usize::from(self.q.policy.max_enis.map_or(allowed, |wanted| wanted.min(allowed)));
+        most.saturating_sub(usize::from(self.keeps_trunk_place()))
+    }
+
+    fn keeps_trunk_place(&self) -> bool {
+        let Question { node, policy, limits, pool, .. } = self.q;
+        self.q.card == 0 && keeps_trunk_place(node, policy, *limits, pool)
     }
 
     fn by_prefix(&self) -> bool {

@@ -39,6 +39,8 @@ pub struct Policy {
     pub cluster: String,
     /// `ENABLE_MULTI_NIC`: whether ENIs on network cards above 0 are used, for pods that want an address of each card.
     pub further_cards: bool,
+    /// `ENABLE_POD_ENI`: whether a place is kept for the trunk, which the VPC resource controller attaches.
+    pub trunk: bool,
     /// What may be asked of EC2.
     pub access: Access,
     /// `IP_COOLDOWN_PERIOD`: how long a released address rests.
@@ -138,6 +140,7 @@ impl Default for Policy {
             placement: Placement::default(),
             cluster: String::new(),
             further_cards: false,
+            trunk: false,
             access: Access::default(),
             cool_down: Duration::from_secs(numbers::DEFAULT_COOL_DOWN_SECONDS.into()),
         }

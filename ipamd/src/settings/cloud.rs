@@ -30,6 +30,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             placement: self.placement(),
             cluster: self.text("CLUSTER_NAME").unwrap_or_default(),
             further_cards: self.switch("ENABLE_MULTI_NIC"),
+            trunk: self.switch("ENABLE_POD_ENI"),
             access: self.access(),
             cool_down: Duration::from_secs(self.number("IP_COOLDOWN_PERIOD")),
         }

@@ -117,6 +117,7 @@ fn resized(running: &Policy, new: &Policy) -> Policy {
         placement: kept.placement,
         cluster: kept.cluster,
         further_cards: kept.further_cards,
+        trunk: kept.trunk,
         access: kept.access,
     }
 }
@@ -159,6 +160,7 @@ mod tests {
             ("ENABLE_SUBNET_DISCOVERY", "false"),
             ("CLUSTER_NAME", "shop"),
             ("ENABLE_MULTI_NIC", "true"),
+            ("ENABLE_POD_ENI", "true"),
             ("ENABLE_IMDS_ONLY_MODE", "true"),
         ];
         for (name, text) in others {

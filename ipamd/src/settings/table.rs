@@ -171,7 +171,7 @@ const PLACEMENT: &[Setting] = &[
         "ENABLE_POD_ENI",
         Switch,
         Default("false"),
-        "true: pods with security groups of their own live on branch ENIs; needs the API server, a trunk, and VLANs in the kernel",
+        "true: pods with security groups of their own live on branch ENIs; needs the API server, a trunk, for which one ENI's place is kept, and VLANs in the kernel",
     ),
     aws(
         "POD_SECURITY_GROUP_ENFORCING_MODE",

@@ -50,6 +50,7 @@ fn modes_have_the_names_of_the_aws_cni() {
     assert_eq!(policy(&[("ENABLE_IMDS_ONLY_MODE", "TRUE")]).access, Access::MetadataOnly);
     assert!(policy(&[("WARM_TARGET", "auto")]).warm_auto);
     assert!(policy(&[("ENABLE_MULTI_NIC", "true")]).further_cards);
+    assert!(policy(&[("ENABLE_POD_ENI", "true")]).trunk);
     let branches = |pairs: &[(&str, &str)]| read(pairs).unwrap().branches;
     assert_eq!(branches(&[("POD_SECURITY_GROUP_ENFORCING_MODE", "standard")]), None);
     assert_eq!(branches(&[("ENABLE_POD_ENI", "true")]), Some(Enforcing::Strict));

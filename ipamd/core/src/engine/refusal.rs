@@ -7,7 +7,7 @@ use eni_proto::{Refusal, RefusalCode};
 use super::{Engine, Waiter};
 use crate::{
     Access, Command, Moment,
-    plan::Blocked,
+    plan::{self, Blocked},
     pool::Phase,
     ports::{Ec2Error, RefusalClass},
     retry::{class, is_permanent},
@@ -137,6 +137,12 @@ impl Engine {
         let (kind, carries) = (&self.node.instance_type, self.limits.enis_on(card));
         let wanted = self.policy.max_enis.filter(|wanted| *wanted < carries);
         let all = if count == 1 { "the only interface is".to_owned() } else { format!("all {count} interfaces are") };
+        if card == 0 && plan::keeps_trunk_place(&self.node, &self.policy, self.limits, &self.pool) {
+            let what =
+                format!("{all} full, and ENABLE_POD_ENI keeps one more place for the trunk, which is not there yet");
+            let advice = "To fit more pods use a larger instance type; where no pod has security groups of its own, set ENABLE_POD_ENI to false.";
+            return (RefusalCode::NodeFull, what, format!("{again} {advice}"));
+        }
         let what = match wanted {
             Some(wanted) => format!("{all} full and MAX_ENI={wanted} allows no more, though {kind} carries {carries}"),
             None => format!("{all} full and {kind} allows no more"),

@@ -89,7 +89,9 @@ impl Planner<'_> {
         }
         let mut slots = self.max_enis().saturating_sub(self.enis_counted()).min(indexes.count());
         if slots == 0 {
-            plan.waiting.push(format!("all {} interfaces are full", self.max_enis()));
+            let kept = if self.keeps_trunk_place() { ", and one more place is kept for the trunk" } else { "" };
+            let all = self.max_enis().max(1);
+            plan.waiting.push(format!("all {all} interfaces are full{kept}"));
             let some_full = !full.is_empty();
             plan.blocked = Some(if some_full { Blocked::SubnetsFull(full) } else { Blocked::NodeFull });
             return;

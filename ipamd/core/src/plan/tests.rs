@@ -94,10 +94,14 @@ fn policy(warm_enis: u8, warm: u16, minimum: u16) -> Policy {
 
 /// The plan as text, one action a line.
 fn planned(policy: &Policy, pool: &Pool, demand: usize) -> Vec<String> {
+    plan_on(&node(), policy, pool, demand).actions.iter().map(describe).collect()
+}
+
+fn plan_on(node: &NodeIdentity, policy: &Policy, pool: &Pool, demand: usize) -> Plan {
     let in_flight = InFlight::default();
     let now = Moment::from_millis(1_000_000);
-    let plan = plan(&Question {
-        node: &node(),
+    plan(&Question {
+        node,
         policy,
         limits: LIMITS,
         card: 0,
@@ -108,8 +112,7 @@ fn planned(policy: &Policy, pool: &Pool, demand: usize) -> Vec<String> {
         forecast: Outlook { free: 1, places: 1, is_young: false },
         surplus_since: Some(Moment::default()),
         now,
-    });
-    plan.actions.iter().map(describe).collect()
+    })
 }
 
 fn describe(action: &Action) -> String {
@@ -237,4 +240,34 @@ fn while_something_is_on_its_way_it_is_not_asked_for_twice() {
         now,
     });
     assert_eq!(plan.actions, []);
+}
+
+#[test]
+fn a_place_stays_free_for_the_trunk_until_it_is_there_and_only_where_there_can_be_one() {
+    let kept = Policy { trunk: true, ..policy(5, 0, 0) };
+    let (nitro, burstable) = (node(), NodeIdentity { instance_type: "t3.medium".to_owned(), ..node() });
+    let creates = |node: &NodeIdentity, policy: &Policy, pool: &Pool| plan_on(node, policy, pool, 0).actions.len();
+    let full = pool(&[(9, 9)]);
+    assert_eq!(creates(&nitro, &policy(5, 0, 0), &full), 2);
+    assert_eq!(creates(&nitro, &kept, &full), 1);
+    assert_eq!(creates(&burstable, &kept, &full), 2, "no trunk can come");
+    let few = Policy { max_enis: Some(2), ..kept.clone() };
+    assert_eq!(creates(&nitro, &few, &full), 0, "the trunk counts for MAX_ENI");
+
+    let mut pool = pool(&[(9, 9), (0, 0)]);
+    pool.eni_mut(&"eni-1".parse().unwrap()).unwrap().interface.kind = InterfaceKind::Trunk;
+    assert_eq!(creates(&nitro, &kept, &pool), 1, "it is there");
+}
+
+#[test]
+fn a_spare_interface_does_not_take_the_place_of_the_trunk() {
+    let kept = Policy { trunk: true, ..policy(0, 1, 0) };
+    let mut pool = pool(&[(9, 9), (9, 9), (9, 0)]);
+    let spare = pool.eni_mut(&"eni-2".parse().unwrap()).unwrap();
+    (spare.phase, spare.interface.attachment) = (Phase::Unattached, None);
+    assert_eq!(planned(&policy(0, 1, 0), &pool, 1), ["attach eni-2 at 2"]);
+    let plan = plan_on(&node(), &kept, &pool, 1);
+    assert_eq!(plan.actions.iter().map(describe).collect::<Vec<_>>(), ["delete eni-2"]);
+    assert_eq!(plan.blocked, Some(Blocked::NodeFull));
+    assert_eq!(plan.waiting, ["all 2 interfaces are full, and one more place is kept for the trunk"]);
 }

@@ -83,12 +83,12 @@ impl Cloud {
     }
 
     /// An ENI that an operator made and does not want us to touch, at slot `device_index`.
-    pub(crate) fn add_operators_eni(&mut self, device_index: u8) -> EniId {
+    pub(crate) fn add_operators_eni(&mut self, device_index: u8, kind: InterfaceKind) -> EniId {
         let id = self.make(&"subnet-1".parse().unwrap(), false).unwrap();
         self.hang(&id, device_index, true);
         let addresses = self.pick("subnet-1", 2).unwrap();
         if let Some(eni) = self.enis.get_mut(&id) {
-            eni.secondary = addresses;
+            (eni.secondary, eni.kind) = (addresses, kind);
             eni.tags.insert(numbers::TAG_NO_MANAGE.to_owned(), "true".to_owned());
         }
         id

@@ -32,6 +32,30 @@ fn interfaces_for_other_purposes_and_other_cards_are_left_alone_but_take_their_p
 }
 
 #[test]
+fn a_pod_hears_that_the_last_place_is_kept_for_the_trunk_until_that_is_there() {
+    let policy = Policy { trunk: true, ..warm(1) };
+    let mut engine = ready(policy, &[eni(0, 9), eni(1, 9)]);
+    for pod in 0..18 {
+        engine.handle(at(1), add(pod, &format!("p{pod}"), 99));
+    }
+    let commands = engine.handle(at(2), add(18, "p18", 99));
+    let Some(Command::Refuse { refusal, .. }) = commands.first() else { panic!("{commands:?}") };
+    assert_eq!(refusal.code, RefusalCode::NodeFull);
+    assert!(
+        refusal.message.contains("all 2 interfaces are full, and ENABLE_POD_ENI keeps one more place"),
+        "{refusal}"
+    );
+
+    let mut trunk = eni(2, 0);
+    trunk.kind = InterfaceKind::Trunk;
+    let interfaces = vec![eni(0, 9), eni(1, 9), trunk];
+    engine.handle(at(3), Event::Observed { asked_at: at(3), scope: Scope::Attached, interfaces });
+    let commands = engine.handle(at(4), add(19, "p19", 99));
+    let Some(Command::Refuse { refusal, .. }) = commands.first() else { panic!("{commands:?}") };
+    assert!(refusal.message.contains("all 3 interfaces are full and m5.large allows no more"), "{refusal}");
+}
+
+#[test]
 fn security_groups_of_our_interfaces_follow_the_primary_one() {
     let mut theirs = eni(2, 2);
     theirs.tags.clear();

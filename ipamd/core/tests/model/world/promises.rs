@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use ipam_core::{
     Action, Limits, Placement,
     pool::{Eni, Phase},
-    ports::{Amount, Interface, PREFIX_SIZE},
+    ports::{Amount, Interface, InterfaceKind, PREFIX_SIZE},
 };
 
 use super::{Said, World};
@@ -26,12 +26,12 @@ impl World {
 
     /// I7, as far as the engine can know.
     pub(super) fn check_limits(&self, action: &Action) {
-        let Limits { max_enis, addresses_per_eni, .. } = self.cloud.limits;
+        let addresses_per_eni = self.cloud.limits.addresses_per_eni;
         match action {
             Action::Create { amount, .. } => {
                 let creating = self.in_flight.values().filter(|other| other.eni().is_none()).count();
                 let there = self.engine.pool().enis().count();
-                assert!(there + creating < usize::from(max_enis), "one ENI too many");
+                assert!(there + creating < self.most_enis(), "one ENI too many");
                 assert!(amount.slots() < usize::from(addresses_per_eni), "{action:?} is more than an ENI carries");
             }
             Action::Assign { eni, amount } => {
@@ -148,13 +148,20 @@ impl World {
         }
     }
 
+    /// How many ENIs the node may have, of which one place is kept for a trunk that is not there.
+    fn most_enis(&self) -> usize {
+        let Limits { max_enis, prefixes, .. } = self.cloud.limits;
+        let kept =
+            self.policy.trunk && prefixes && !self.cloud.enis.values().any(|eni| eni.kind == InterfaceKind::Trunk);
+        usize::from(self.policy.max_enis.unwrap_or(u8::MAX).min(max_enis)) - usize::from(kept)
+    }
+
     fn is_full(&self, capacity: usize) -> bool {
-        let most = self.policy.max_enis.unwrap_or(u8::MAX).min(self.cloud.limits.max_enis);
         let enis: Vec<_> = self.engine.pool().enis().collect();
         let custom = matches!(self.policy.placement, Placement::Custom(_));
         let full =
             |eni: &&Eni| !self.engine.pool().is_managed(eni) || (custom && eni.is_primary()) || eni.slots() >= capacity;
-        enis.len() >= usize::from(most) && enis.iter().all(full)
+        enis.len() >= self.most_enis() && enis.iter().all(full)
     }
 
     /// No ENI without a pod stays beside enough free addresses on the others.

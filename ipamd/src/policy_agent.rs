@@ -1,7 +1,10 @@
 //! What the network-policy agent of amazon-vpc-cni-k8s asks of its CNI when it starts: over a socket of its own, in the folder that it
 //! shares with us. Pods are told to it by the plugin.
 
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, Ipv6Addr, UdpSocket},
+    path::PathBuf,
+};
 
 use eni_proto::policy::{
     CONFIG_SOCKET, ConfigReply, ConfigRequest, Mode,
@@ -14,6 +17,9 @@ use crate::{
     reconcile::{Handle, chain},
     server,
 };
+
+/// An address of the internet, to ask the kernel as whom the node goes there; nothing is sent to it.
+const FAR_AWAY: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1);
 
 /// How network policies are put into effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +62,30 @@ impl ConfigServerBackend for Service {
     async fn get_network_policy_configs(&self, _: Request<ConfigRequest>) -> Result<Response<ConfigReply>, Status> {
         let view = self.handle.view().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let primary = view.interfaces.iter().find(|interface| interface.id == view.node.primary_eni);
+        let node_ipv6 = view.policy.families.v6().then(own_ipv6).flatten();
+        if view.policy.families.v6() && node_ipv6.is_none() {
+            tracing::warn!(
+                "the node has no IPv6 address of its own: the network-policy agent cannot let its probes through to pods"
+            );
+        }
         Ok(Response::new(ConfigReply {
             mode: self.mode.as_str().to_owned(),
             several_cards: self.several_cards,
             node_ipv4: primary.map(|interface| interface.primary.to_string()).unwrap_or_default(),
-            node_ipv6: String::new(),
+            node_ipv6: node_ipv6.map(|address| address.to_string()).unwrap_or_default(),
             instance_id: view.node.instance.to_string(),
             region: view.node.region.clone(),
         }))
+    }
+}
+
+/// The node's own IPv6 address, by the kernel's choice among those of its primary link, which the operating system configures: the
+/// metadata service does not know which of them are in use. Absent: it has none, or no route.
+fn own_ipv6() -> Option<Ipv6Addr> {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((FAR_AWAY, 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V6(address) => Some(address).filter(|address| !address.is_unicast_link_local()),
+        IpAddr::V4(_) => None,
     }
 }

@@ -8,13 +8,16 @@ mod look;
 #[path = "../stage/mod.rs"]
 mod stage;
 
-use std::{fs, path::Path, process::Command, sync::Arc};
+use std::{fs, net::Ipv6Addr, path::Path, process::Command, sync::Arc};
 
 use agent::{Agent, Manner, Told};
 use e2e::{CniFailure, Sandbox, Verb, Worker, flight};
 use lab::wait;
 use serde_json::Value;
 use stage::PATIENCE;
+
+/// The node's, of its operating system.
+const OWN_IPV6: Ipv6Addr = Ipv6Addr::new(0x2600, 0x1f00, 0xffff, 0, 0, 0, 0, 0x10);
 
 /// A node whose daemon writes the CNI configuration and is told that there is an agent.
 struct Scene {
@@ -27,6 +30,11 @@ struct Scene {
 
 impl Scene {
     async fn begin(mode: &str) -> Self {
+        Self::begin_with(mode, &[], 5).await
+    }
+
+    /// The same with more settings and at least `free` addresses; the operating system has given the node an IPv6 address.
+    async fn begin_with(mode: &str, more: &[(&str, &str)], free: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         let settings = [
@@ -36,9 +44,16 @@ impl Scene {
         ];
         fs::create_dir(folder.path().join("net.d")).unwrap();
         fs::create_dir(folder.path().join("agent")).unwrap();
-        let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let cluster = stage::ready_cluster(1, 5, &settings).await;
+        let settings: Vec<_> =
+            settings.iter().map(|(name, value)| (*name, value.as_str())).chain(more.iter().copied()).collect();
+        let cluster = stage::cluster(1, &settings).await;
         let worker = Arc::clone(&cluster.workers[0]);
+        for interface in cluster.lab.described() {
+            cluster.lab.give_ipv6(interface.id, [(OWN_IPV6, 128)]);
+        }
+        cluster.lab.sync(&cluster.lab.described()).unwrap();
+        worker.start_daemon().unwrap();
+        worker.until_ready(free, PATIENCE).await.unwrap();
         let list = folder.path().join("net.d/10-eni-cni.conflist");
         let written = || async { fs::read_to_string(&list).map_err(|error| error.to_string()) };
         let list: Value = serde_json::from_str(&wait::until(PATIENCE, "the conflist", written).await.unwrap()).unwrap();
@@ -58,6 +73,12 @@ impl Scene {
             let output = node.namespace().output(Command::new("ip").args(["-o", "link"]), &[]).unwrap();
             String::from_utf8(output.stdout).unwrap()
         })
+    }
+
+    /// What the agent is told when it starts. The socket for that comes at any time beside the configuration of the CNI.
+    async fn asked_for(&self) -> agent::Configuration {
+        let folder = self.agent_folder();
+        wait::until(PATIENCE, "the agent's configuration", || agent::ask_for_configuration(&folder)).await.unwrap()
     }
 
     async fn run(&self, verb: Verb, sandbox: &Sandbox) -> Result<Value, CniFailure> {
@@ -103,7 +124,7 @@ fn calls(agent: &Agent) -> Vec<(String, Told)> {
 async fn an_agent_hears_of_each_pod_that_comes_and_goes_and_who_the_node_is() {
     let scene = Scene::begin("standard").await;
     let agent = scene.agent(Manner::Answers);
-    let known = agent::ask_for_configuration(&scene.agent_folder()).await.unwrap();
+    let known = scene.asked_for().await;
     assert_eq!((known.network_policy_mode.as_str(), known.multi_nic_enabled), ("standard", false));
     assert!(known.instance_id.starts_with("i-") && known.node_ipv4.starts_with("10."), "{known:?}");
     assert_eq!((known.region.as_str(), known.node_ipv6.as_str()), ("us-east-1", ""));
@@ -137,6 +158,17 @@ async fn an_agent_hears_of_each_pod_that_comes_and_goes_and_who_the_node_is() {
     let page = look::get(&scene.worker, "http://127.0.0.1:61678/metrics");
     assert_eq!(look::lint(&page), Vec::<String>::new());
     drop(scene.cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_pods_have_ipv6_an_agent_hears_of_the_nodes_own_address() {
+    for ipv4 in ["false", "true"] {
+        let settings = [("ENABLE_IPv4", ipv4), ("ENABLE_IPv6", "true")];
+        let scene = Scene::begin_with("standard", &settings, 1).await;
+        let known = scene.asked_for().await;
+        assert_eq!(known.node_ipv6, OWN_IPV6.to_string(), "ENABLE_IPv4={ipv4}: {known:?}");
+        assert!(known.node_ipv4.starts_with("10."), "{known:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use ipam_core::Moment;
 
 use crate::{
     history::Ended,
+    policy_agent,
     reconcile::{Handle, Stopped},
 };
 
@@ -22,12 +23,18 @@ pub(crate) async fn collect(
     let leases = handle.leases().await?;
     // The runtime knows of a pod's first interface only.
     let is_valid = |key: &PodKey| valid.contains(key) || valid.contains(&key.first()) && key.came_with(&key.first());
-    let unwanted = leases.into_iter().map(|lease| lease.key).filter(|key| key.network() == network && !is_valid(key));
+    let unwanted = leases.into_iter().filter(|lease| lease.key.network() == network && !is_valid(&lease.key));
     // All at once, so that they share a commit.
     let ends: Vec<_> = unwanted
-        .map(|key| {
+        .map(|lease| {
             let handle = handle.clone();
-            tokio::spawn(async move { handle.reclaim(key, begun, Ended::Gc).await })
+            tokio::spawn(async move {
+                let ended = handle.reclaim(lease.key.clone(), begun, Ended::Gc).await?;
+                if ended.as_ref().is_ok_and(|addresses| !addresses.is_empty()) {
+                    policy_agent::gone(&lease);
+                }
+                Ok::<_, Stopped>(ended)
+            })
         })
         .collect();
     let mut released = 0;

@@ -55,6 +55,8 @@ pub(crate) struct Metrics {
     policy_adds: Counts,
     /// The same for pods that went.
     policy_dels: Counts,
+    /// The same for pods that went without a DEL, as the daemon told the agent.
+    policy_gcs: Counts,
     /// Calls to EC2, by action.
     pub(crate) ec2: Mutex<BTreeMap<&'static str, Calls>>,
     /// Settings files that could not be taken over while running.
@@ -110,6 +112,7 @@ impl Metrics {
             plugin_failures: Counts::new(),
             policy_adds: Counts::new(),
             policy_dels: Counts::new(),
+            policy_gcs: Counts::new(),
             ec2: Mutex::new(BTreeMap::new()),
             bad_reloads: Counter(AtomicU64::new(0)),
             limiter: OnceLock::new(),
@@ -120,9 +123,13 @@ impl Metrics {
 }
 
 impl Metrics {
-    /// Calls to the network-policy agent in an ADD or a DEL, by how they ended.
+    /// Calls to the network-policy agent in an ADD or a DEL, or (GC) for a pod that ended without, by how they ended.
     pub(crate) fn policy_calls(&self, verb: &str) -> &Counts {
-        if verb == "ADD" { &self.policy_adds } else { &self.policy_dels }
+        match verb {
+            "ADD" => &self.policy_adds,
+            "GC" => &self.policy_gcs,
+            _ => &self.policy_dels,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     folders::Folders,
     history::Ended,
     host::HostNet,
+    policy_agent,
     reconcile::{Handle, chain},
 };
 
@@ -142,6 +143,7 @@ impl Watcher {
     async fn end(&self, lease: &Lease, seen_at: Moment) {
         match self.handle.reclaim(lease.key.clone(), seen_at, Ended::NamespaceGone).await {
             Ok(Ok(released)) if !released.is_empty() => {
+                policy_agent::gone(lease);
                 tracing::warn!(key = %lease.key, pod = %lease.pod, address = %lease.addresses, netns = lease.netns, "the sandbox went without a DEL; its address was released");
             }
             Ok(Ok(_)) => tracing::info!(key = %lease.key, "the lease was asked for again, or has ended by itself"),

@@ -1,5 +1,7 @@
-//! What the network-policy agent of amazon-vpc-cni-k8s asks of its CNI when it starts: over a socket of its own, in the folder that it
-//! shares with us. Pods are told to it by the plugin.
+//! The daemon's part beside the network-policy agent of amazon-vpc-cni-k8s: what it asks of its CNI when it starts, over a socket of its
+//! own in the folder that it shares with us, and the pods that ended without a DEL. Of all others the plugin tells it.
+
+mod gone;
 
 use std::{
     net::{IpAddr, Ipv6Addr, UdpSocket},
@@ -7,9 +9,10 @@ use std::{
 };
 
 use eni_proto::policy::{
-    CONFIG_SOCKET, ConfigReply, ConfigRequest, Mode,
+    AGENT_SOCKET, CONFIG_SOCKET, ConfigReply, ConfigRequest, Mode,
     config_server_backend_server::{ConfigServerBackend, ConfigServerBackendServer},
 };
+pub(crate) use gone::gone;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, transport::server::Server};
 
@@ -30,10 +33,11 @@ pub(crate) struct PolicyAgent {
     pub(crate) folder: PathBuf,
 }
 
-/// Answers the agent for as long as the daemon runs. `several_cards`: pods may have an interface on each network card.
+/// Answers the agent, and tells it of pods, for as long as the daemon runs. `several_cards`: pods may have an interface on each network card.
 ///
 /// Without it pods are served all the same: an agent that gets no answer ends, and starts again.
 pub(crate) async fn serve(agent: PolicyAgent, several_cards: bool, handle: Handle) {
+    tokio::spawn(gone::follow(agent.folder.join(AGENT_SOCKET), handle.clone()));
     let socket = agent.folder.join(CONFIG_SOCKET);
     let listener = match server::listen(&socket) {
         Ok(listener) => listener,

@@ -25,6 +25,7 @@ use crate::{
     clock,
     history::Ended,
     host::HostNet,
+    policy_agent,
     reconcile::{Handle, chain},
 };
 
@@ -108,6 +109,7 @@ impl Watcher {
         }
         match self.handle.reclaim(lease.key.clone(), seen_at, Ended::SandboxUnknown).await {
             Ok(Ok(released)) => {
+                policy_agent::gone(lease);
                 tracing::warn!(key = %lease.key, pod = %lease.pod, address = %lease.addresses, released = !released.is_empty(), "the container runtime does not know the sandbox and no process lives in it; its address was released");
             }
             Ok(Err(refusal)) => {

@@ -73,9 +73,9 @@ fn pods(page: &mut Page) {
     let mut metric = page.metric(
         "ipamd_policy_agent_calls_total",
         Kind::Counter,
-        "Calls of the plugin to the network-policy agent, by how they ended.",
+        "Calls to the network-policy agent, by how they ended. GC: for pods that ended without a DEL.",
     );
-    for verb in ["ADD", "DEL"] {
+    for verb in ["ADD", "DEL", "GC"] {
         for (outcome, count) in METRICS.policy_calls(verb).get(&Outcome::ALL.map(Outcome::as_str)) {
             metric.count(&[("verb", verb), ("outcome", outcome)], count);
         }

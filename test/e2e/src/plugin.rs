@@ -23,6 +23,8 @@ pub enum Verb {
     Add,
     /// Detach.
     Del,
+    /// End all attachments but those that the configuration lists; the sandbox counts for nothing.
+    Gc,
 }
 
 /// A pod's sandbox and who the pod is.
@@ -127,6 +129,7 @@ impl Worker {
         let verb = match verb {
             Verb::Add => "ADD",
             Verb::Del => "DEL",
+            Verb::Gc => "GC",
         };
         let arguments = format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID=uid-{}",

@@ -8,12 +8,12 @@ mod look;
 #[path = "../stage/mod.rs"]
 mod stage;
 
-use std::{fs, net::Ipv6Addr, path::Path, process::Command, sync::Arc};
+use std::{fs, net::Ipv6Addr, os::unix::fs::symlink, path::Path, process::Command, sync::Arc};
 
 use agent::{Agent, Manner, Told};
 use e2e::{CniFailure, Sandbox, Verb, Worker, flight};
 use lab::wait;
-use serde_json::Value;
+use serde_json::{Value, json};
 use stage::PATIENCE;
 
 /// The node's, of its operating system.
@@ -83,6 +83,16 @@ impl Scene {
 
     async fn run(&self, verb: Verb, sandbox: &Sandbox) -> Result<Value, CniFailure> {
         self.worker.plugin_given(verb, sandbox, &self.configuration).await.unwrap().result
+    }
+
+    /// Has the plugin end all attachments but these.
+    async fn gc(&self, valid: &[&Sandbox]) -> Result<Value, CniFailure> {
+        let valid = valid.iter().map(|pod| json!({"containerID": pod.container_id, "ifname": pod.interface}));
+        let mut configuration = self.configuration.clone();
+        configuration["cniVersion"] = "1.1.0".into();
+        configuration["cni.dev/valid-attachments"] = valid.collect();
+        let anybody = Sandbox::new("gc", 99).unwrap();
+        self.worker.plugin_given(Verb::Gc, &anybody, &configuration).await.unwrap().result
     }
 
     /// Waits for lines of the page of metrics; the plugin's report comes after its answer.
@@ -169,6 +179,54 @@ async fn where_pods_have_ipv6_an_agent_hears_of_the_nodes_own_address() {
         assert_eq!(known.node_ipv6, OWN_IPV6.to_string(), "ENABLE_IPv4={ipv4}: {known:?}");
         assert!(known.node_ipv4.starts_with("10."), "{known:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_hears_of_pods_that_end_without_a_del_and_a_gc_never_waits_for_it() {
+    let scene = Scene::begin("standard").await;
+    let agent = scene.agent(Manner::Answers);
+    let mut sandboxes: Vec<_> = (1..=3).map(|n| Sandbox::new(&format!("pod-{n}"), n).unwrap()).collect();
+    let mut newer = Sandbox::new("newer", 7).unwrap();
+    newer.name.clone_from(&sandboxes[0].name);
+    sandboxes.push(newer);
+    // Runtimes give a namespace a name; this one will go without a DEL.
+    let name = scene.folder.path().join("netns");
+    symlink(&sandboxes[3].netns, &name).unwrap();
+    sandboxes[3].netns = name.display().to_string();
+    for sandbox in &sandboxes {
+        scene.run(Verb::Add, sandbox).await.unwrap();
+    }
+    let forgotten =
+        || agent.heard().into_iter().filter(|(method, ..)| method == "DeletePodNp").map(|(_, told, _)| told);
+    let until_forgotten = async |wanted: &[&Sandbox]| {
+        let wanted: Vec<_> = wanted.iter().map(|pod| told(pod, "", 0)).collect();
+        let heard = || async {
+            let heard: Vec<_> = forgotten().collect();
+            if heard.len() < wanted.len() { Err(format!("{heard:?}")) } else { Ok(heard) }
+        };
+        assert_eq!(wait::until(PATIENCE, "pods to be forgotten", heard).await.unwrap(), wanted);
+    };
+
+    // In turn, so that the second tells that the first is through: of the pod that has a newer sandbox nothing is said.
+    scene.gc(&[&sandboxes[2], &sandboxes[3]]).await.unwrap();
+    until_forgotten(&[&sandboxes[1]]).await;
+    scene.gc(&[&sandboxes[3]]).await.unwrap();
+    until_forgotten(&[&sandboxes[1], &sandboxes[2]]).await;
+    let lost = sandboxes.pop().unwrap();
+    fs::remove_file(&name).unwrap();
+    let pod = told(&lost, "", 0);
+    drop(lost);
+    let heard =
+        || async { if forgotten().any(|told| told == pod) { Ok(()) } else { Err(format!("{:?}", calls(&agent))) } };
+    wait::until(PATIENCE, "the lost pod to be forgotten", heard).await.unwrap();
+    scene.until_counted(&["ipamd_policy_agent_calls_total{verb=\"GC\",outcome=\"done\"} 3"]).await;
+
+    drop(agent);
+    let _agent = scene.agent(Manner::Hangs);
+    scene.run(Verb::Add, &sandboxes[1]).await.unwrap();
+    scene.gc(&[]).await.unwrap();
+    scene.is_empty().await;
+    scene.until_counted(&["ipamd_policy_agent_calls_total{verb=\"GC\",outcome=\"late\"} 1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -180,7 +180,7 @@ def check_rights(case, values, objects):
     wanted = {"get"} if is_on("ENABLE_POD_ENI") or is_on("ANNOTATE_POD_IP") else set()
     wanted |= {"patch"} if is_on("ANNOTATE_POD_IP") else set()
     rules = next(thing["rules"] for thing in objects if thing["kind"] == "ClusterRole")
-    granted = {verb for rule in rules if "pods" in rule["resources"] for verb in rule["verbs"]}
+    granted = {verb for rule in rules if "pods" in rule.get("resources", []) for verb in rule["verbs"]}
     if granted != wanted:
         failures.append(f"{case}: the settings need {sorted(wanted)} on pods, the ClusterRole grants {sorted(granted)}")
 

@@ -26,7 +26,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{- /* What no container needs, and the two things that each of them has. */ -}}
+{{- define "eni-cni.nodeAgentImage" -}}
+{{- with .Values.nodeAgent.image -}}
+{{- if .override -}}{{ .override }}
+{{- else -}}{{ .account }}.dkr.{{ .endpoint }}.{{ .region }}.{{ .domain }}/amazon/aws-network-policy-agent:{{ .tag }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What no container of ours needs, and the two things that each of them has. */ -}}
 {{- define "eni-cni.security" -}}
 runAsUser: 0
 runAsNonRoot: false
@@ -76,6 +84,17 @@ readOnlyRootFilesystem: true
 {{- end -}}
 {{- if and (eq "true" (toString (get $env "DISABLE_METRICS"))) .Values.podMonitor.create -}}
 {{- fail "podMonitor.create has nothing to read with env.DISABLE_METRICS: leave one of them out" -}}
+{{- end -}}
+{{- if .Values.nodeAgent.enabled -}}
+{{- if not (include "eni-cni.policyAgent" .) -}}
+{{- fail "nodeAgent.enabled runs an agent that nobody tells of pods; set env.NETWORK_POLICY_ENFORCING_MODE to standard or strict too" -}}
+{{- end -}}
+{{- $v6 := eq "true" (toString (get $env "ENABLE_IPv6")) -}}
+{{- $v4 := ne "false" (toString (get $env "ENABLE_IPv4")) -}}
+{{- $filtered := eq "true" (toString .Values.nodeAgent.enableIpv6) -}}
+{{- if or (and $filtered (not $v6)) (and (not $filtered) (not $v4)) -}}
+{{- fail "nodeAgent.enableIpv6 says which family the agent filters, and here pods have only the other one: true goes with env.ENABLE_IPv6, false with env.ENABLE_IPv4" -}}
+{{- end -}}
 {{- end -}}
 {{- range tuple "HOST_CNI_BIN_PATH" "HOST_CNI_CONFDIR_PATH" "CRI_SOCKET" "IPAMD_SOCKET" "IPAMD_DATABASE" "IPAMD_RELEASED_DIR" "AWS_VPC_K8S_CNI_BACKING_STORE" "IPAMD_POLICY_AGENT_DIR" -}}
 {{- if hasKey $env . -}}

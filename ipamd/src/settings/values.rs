@@ -45,7 +45,7 @@ const UNFIT: &[Unfit] = &[
     (
         "NETWORK_POLICY_ENFORCING_MODE",
         |text| !text.eq_ignore_ascii_case("none"),
-        "the chart has no container for the agent of network policies, and pods would wait for it in vain; where one runs beside it, set it again",
+        "pods would wait in vain for an agent of network policies that does not run; set it again together with nodeAgent.enabled, or where one runs beside it",
     ),
 ];
 

@@ -35,7 +35,7 @@ const ONE_IMAGE: &str = "all containers have the one image of image.repository";
 const RIGHTS: &str =
     "the chart decides: ipamd has NET_ADMIN and no other capability, the init container none, and none is privileged";
 const NAME: &str = "objects have names of their own, beside those of aws-node for as long as both are there";
-const AGENT: &str = "the chart has no container for the agent of network policies; one can run beside it";
+const AGENT: &str = "the agent of network policies runs only where it is asked for again: give nodeAgent.enabled and its image after a look at them";
 const WINDOWS: &str =
     "controllers of AWS read it from the ConfigMap amazon-vpc-cni: keep that, if the cluster has Windows nodes";
 const PROBE: &str = "the image has no such program: ipamd is asked over HTTP, as the chart's own probe does";

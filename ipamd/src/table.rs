@@ -2,7 +2,9 @@
 
 use std::io::{IsTerminal, stdout};
 
-/// Least width to which a column is cut, in characters: an IPv4 address stays whole, and of an id enough to know it by.
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// Least width to which a column is cut, in the terminal's columns: an IPv4 address stays whole, and of an id enough to know it by.
 const NARROWEST: usize = 15;
 /// Longest name in a text that is no table: what Kubernetes allows for namespace and name.
 const LONGEST_NAME: usize = 317;
@@ -50,14 +52,14 @@ pub(crate) fn lay_out<const N: usize>(
     let rows: Vec<[String; N]> =
         std::iter::once(heading.map(str::to_owned)).chain(rows).map(|row| row.map(|cell| printable(&cell))).collect();
     let mut widths: Vec<usize> = (0..N)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0))
         .collect();
     // A column without anything stands at the end only, and takes no room.
     let used = N - widths.iter().rev().take_while(|width| **width == 0).count();
     fit(&mut widths, columns.map(|columns| columns.saturating_sub(2 * used.saturating_sub(1))));
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{:width$}", cut(cell, *width)));
+        let cells = row.iter().zip(&widths).map(|(cell, width)| padded(cut(cell, *width), *width));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
@@ -75,17 +77,34 @@ fn fit(widths: &mut [usize], room: Option<usize>) {
     }
 }
 
-/// A text of at most `width` characters, with an ellipsis where something is missing.
+/// A text with blanks behind it up to `width` columns of the terminal: wide characters, as those of Chinese, take two, accents none.
+fn padded(mut text: String, width: usize) -> String {
+    let blanks = width.saturating_sub(text.width());
+    text.extend(std::iter::repeat_n(' ', blanks));
+    text
+}
+
+/// A text of at most `width` columns of the terminal, with an ellipsis where something is missing.
 pub(crate) fn cut(text: &str, width: usize) -> String {
-    match text.chars().count() <= width {
-        true => text.to_owned(),
-        false => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
-    }
+    // The selector that asks for an emoji's coloured form makes a narrow character wide.
+    let columns = |c: char| c.width().unwrap_or(0) + usize::from(c == '\u{fe0f}');
+    if text.width() <= width { text.to_owned() } else { shortened(text, width, columns) }
 }
 
 /// A name as it stands in a text: printable, and not longer than names can be.
 pub(crate) fn name(text: &str) -> String {
-    cut(&printable(text), LONGEST_NAME)
+    let text = printable(text);
+    if text.chars().count() <= LONGEST_NAME { text } else { shortened(&text, LONGEST_NAME, |_| 1) }
+}
+
+/// The beginning of a text and an ellipsis, `most` together.
+fn shortened(text: &str, most: usize, size: impl Fn(char) -> usize) -> String {
+    let mut used = 1;
+    let fits = |c: &char| {
+        used += size(*c);
+        used <= most
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 /// JSON in which nothing is left that a terminal would obey: outside of texts there is no such character.
@@ -143,6 +162,33 @@ mod tests {
         assert!(narrow.contains("xxx…  10.0.0.5  eni-1"), "{narrow}");
         // Nobody can read of less than that; then the terminal wraps.
         assert!(table(Some(5)).contains("web/xxxxxxxxxx…  10.0.0.5  eni-1"), "{}", table(Some(5)));
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns_and_accents_none() {
+        let rows = [["网络/商店", "1"], ["cafe\u{301}", "2"], ["🚀🚀", "3"], ["abc", "4"]];
+        let table = |columns| lay_out(["POD", "N"], rows.map(|row| row.map(str::to_owned)), columns);
+        // As a terminal shows it, each line's second column begins in the same place.
+        let starts: Vec<_> = table(None).lines().map(|line| line.rsplit_once("  ").unwrap().0.width()).collect();
+        assert_eq!(table(None), "POD        N\n网络/商店  1\ncafe\u{301}       2\n🚀🚀       3\nabc        4\n");
+        assert_eq!(starts, [9; 5]);
+        // A wide character is not cut in half, and what was cut still has its ellipsis and its place.
+        let long = ["网络网络网络网络网络".to_owned(), "1".to_owned()];
+        let narrow = lay_out(["POD", "N"], [long], Some(19));
+        assert_eq!(narrow, "POD               N\n网络网络网络网…   1\n");
+        for width in 1..12 {
+            for text in ["网络网络网络", "e\u{301}e\u{301}e\u{301}e\u{301}", "❤\u{fe0f}❤\u{fe0f}❤\u{fe0f}", "👍🏽👍🏽👍🏽"]
+            {
+                assert!(cut(text, width).width() <= width, "{text} in {width}: {}", cut(text, width));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_is_bounded_whatever_its_characters_are() {
+        let accents = name(&"\u{301}".repeat(100_000));
+        assert_eq!(accents.chars().count(), LONGEST_NAME);
+        assert_eq!(name("web/shop"), "web/shop");
     }
 
     #[test]

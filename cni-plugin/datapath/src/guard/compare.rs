@@ -7,7 +7,7 @@ use std::{
 };
 
 use eni_proto::{
-    EniMark, LinkAlias, VethPrefix,
+    EniMark, LinkAlias, VethPrefix, is_for_egress,
     numbers::{RULE_ENI_MARK, RULE_FROM_ENI, RULE_PRIMARY_MARK, RULE_TO_POD, TABLE_PODS, eni_table},
 };
 
@@ -213,7 +213,8 @@ fn pods(state: &HostState, map: &PodMap, prefix: &VethPrefix) -> Vec<Deviation> 
         }
     }
     for (&address, &(mark, link)) in &known {
-        let mark = Some(mark).filter(|mark| !mark.is_primary());
+        // What serves for the way out leaves by the primary ENI.
+        let mark = Some(mark).filter(|mark| !mark.is_primary() && !is_for_egress(address));
         if map.get(&address).copied() != mark {
             remedies.push(Remedy::Pod(Element { address, mark, link }));
         }
@@ -253,7 +254,7 @@ fn on_link(link: &Link, alias: &LinkAlias) -> impl Iterator<Item = Op> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use eni_proto::PodKey;
+    use eni_proto::{PodAddresses, PodKey, numbers::EGRESS_V6};
 
     use super::*;
 
@@ -346,6 +347,24 @@ mod tests {
         let link = pod_link(7, "c1", mark);
         let ended = Link { alias: format!("ended {}", link.alias), ..link };
         assert_eq!(found(vec![ended], &[], &[(ADDRESS, mark)]), [""; 0], "the daemon is at work on it");
+    }
+
+    #[test]
+    fn what_serves_a_pod_for_its_way_out_needs_no_element() {
+        let mark = EniMark::of_device(1);
+        let link = pod_link(7, "c1", mark);
+        let mut alias: LinkAlias = link.alias.parse().unwrap();
+        let way_out = EGRESS_V6;
+        alias.addresses = PodAddresses::Dual(ADDRESS, way_out);
+        let routes = alias.addresses.all().map(|address| pod_route(address, 7)).collect();
+        let neighbours = vec![pod_neighbour(way_out, 7, &alias.key)];
+        let links = vec![Link { alias: alias.to_string(), ..link }];
+        let state = HostState { links, routes, neighbours, ..HostState::default() };
+        let map = PodMap::from([(ADDRESS.into(), mark)]);
+        assert_eq!(deviations(&Wanted::default(), &state, &map, &VethPrefix::default()), []);
+        let map = PodMap::from([(ADDRESS.into(), mark), (way_out.into(), mark)]);
+        let found = deviations(&Wanted::default(), &state, &map, &VethPrefix::default());
+        assert_eq!(found.len(), 1, "it would lead out by an ENI that does not know the address: {found:?}");
     }
 
     #[test]

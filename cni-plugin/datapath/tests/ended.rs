@@ -37,8 +37,11 @@ fn an_ended_pod_is_cut_off_at_once_and_its_link_goes_with_all_others() {
     assert_eq!(world.on_node(|| find_pod(&wirings[0].key)).unwrap(), None);
     // Whatever the pod still sends is dropped.
     world.on_node(|| ip("address add 10.0.0.77/32 dev lo"));
-    let answers = |pod: &Netns| pod.inside(|| try_run("ping", "-c 1 -W 1 10.0.0.77").status.success()).unwrap();
-    assert!(!answers(&pods[0]) && answers(&pods[2]));
+    let answers = |pod: &Netns, seconds| {
+        let ping = format!("-c 1 -W {seconds} 10.0.0.77");
+        pod.inside(|| try_run("ping", &ping).status.success()).unwrap()
+    };
+    assert!(!answers(&pods[0], 1) && answers(&pods[2], 20));
     world.on_node(|| ip("address delete 10.0.0.77/32 dev lo"));
 
     // One that nobody has does not keep the others.

@@ -26,7 +26,7 @@ const ON_PRIMARY: &str = "2600:1f00::a:0:0:1";
 const ON_SECONDARY: &str = "2600:1f00::b:0:0:1";
 const ALSO_ON_SECONDARY: &str = "2600:1f00::b:0:0:2";
 const PORT: u16 = 7;
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_millis(300);
 
 struct Pods {
@@ -104,10 +104,9 @@ fn fabric() {
     serve(REMOTE);
 }
 
-/// Tells each asker as whom it was seen, from this thread's namespace.
+/// Tells each asker as whom it was seen, from this thread's namespace, until the test is over.
 fn serve(address: &str) {
     let socket = UdpSocket::bind((address.parse::<Ipv6Addr>().unwrap(), PORT)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE * 4)).unwrap();
     thread::spawn(move || {
         let mut buffer = [0; 64];
         // A process that was stopped for a moment has its waiting interrupted.
@@ -288,7 +287,7 @@ fn whatever_somebody_breaks_of_ipv6_is_as_before_soon_after() {
         ] {
             let (program, arguments) = line.split_once(' ').unwrap();
             run(program, arguments);
-            let deadline = Instant::now() + PATIENCE * 4;
+            let deadline = Instant::now() + PATIENCE;
             while state() != right {
                 assert!(Instant::now() < deadline, "`{line}`: {:#?}\n{:#?}", state(), repairs.lock().unwrap());
             }

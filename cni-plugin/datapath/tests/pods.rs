@@ -159,7 +159,7 @@ fn a_second_interface_works_beside_the_first_and_goes_without_a_trace() {
     world.on_node(|| ip("address add 10.0.0.77/32 dev lo"));
     pod.inside(|| {
         for source in ["10.0.1.7", "10.0.1.8"] {
-            run("ping", &format!("-c 1 -W 2 -I {source} 10.0.0.77"));
+            run("ping", &format!("-c 1 -W 20 -I {source} 10.0.0.77"));
         }
     })
     .unwrap();

@@ -55,7 +55,7 @@ fn a_connection_that_began_without_our_table_is_translated_after_the_next_prepar
     let of_vpc = |listed: String| listed.lines().filter(|line| line.contains(&format!("dst={REMOTE}"))).count();
     let before = of_vpc(known());
     pods.world.on_node(|| prepare_host(&host_plan())).unwrap();
-    let deadline = Instant::now() + PATIENCE * 4;
+    let deadline = Instant::now() + PATIENCE * 2;
     while ask_over(&socket, SocketAddrV4::new(INTERNET, PORT), SILENCE) != Some(NODE) {
         assert!(Instant::now() < deadline, "{}", known());
     }
@@ -71,7 +71,7 @@ fn connections_that_begin_before_the_guard_has_mended_our_table_are_translated_t
         guard.prepare_eni(&eni_plan()).unwrap();
         guard
     });
-    let deadline = Instant::now() + PATIENCE * 4;
+    let deadline = Instant::now() + PATIENCE * 2;
     let to = SocketAddrV4::new(INTERNET, PORT);
     let begun = loop {
         assert!(Instant::now() < deadline, "the guard was always quicker");

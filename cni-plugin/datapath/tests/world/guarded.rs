@@ -9,7 +9,7 @@ use std::{
 use eni_datapath::{Guard, Netns, PodWiring, Repair, add_pod};
 use eni_proto::{EniMark, VethPrefix};
 
-use super::{MARK, World, eni_plan, host_plan, snapshot, wiring};
+use super::{MARK, World, eni_plan, host_plan, ip, snapshot, wiring};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -45,7 +45,25 @@ impl Guarded {
             }
             guard
         });
-        Self { guard, repairs, pods, world, _netns: netns }
+        let node = Self { guard, repairs, pods, world, _netns: netns };
+        // Where an ADD was slow the guard has taken what it lacked yet for damage.
+        node.look_again();
+        node.repairs.lock().unwrap().clear();
+        node
+    }
+
+    /// Waits until the guard has told of all that it had seen before, and has looked once more.
+    pub fn look_again(&self) {
+        let looks = self.guard.drift().looks;
+        let deadline = Instant::now() + PATIENCE;
+        self.world.on_node(|| {
+            // The first of the two may have begun before.
+            while self.guard.drift().looks < looks + 2 {
+                assert!(Instant::now() < deadline, "{:#?}", self.guard.drift());
+                ip("rule add priority 777 lookup 77");
+                ip("rule del priority 777");
+            }
+        });
     }
 
     pub fn repairs(&self) -> Vec<Repair> {

@@ -2,28 +2,75 @@ mod disturbed;
 #[path = "../../tests/world/mod.rs"]
 pub(super) mod world;
 
-use std::io;
+use std::{io, net::Ipv6Addr};
 
-use world::{MARK, World, ip, snapshot, wiring};
+use eni_proto::PodAddresses;
+use world::{MARK, World, ip, ruleset, snapshot, wiring};
 
 use super::*;
 
 const ADDRESS: [u8; 4] = [10, 0, 1, 7];
+const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2600, 0x1f00, 0, 0, 0xb, 0, 0, 1);
 
+/// What is there of both families.
+fn state() -> String {
+    format!("{}\n{}\n{}", snapshot(), ip("-6 route show table all proto 142"), ip("-6 neighbour show nud permanent"))
+}
+
+/// Without a guard: what such an ADD leaves, nobody removes.
 #[test]
 fn an_add_that_fails_at_any_step_is_taken_back() {
-    let world = World::prepared();
+    let world = World::new();
+    world.on_node(|| {
+        crate::prepare_host(&crate::HostPlan { ipv6: true, ..world::host_plan() }).unwrap();
+        crate::prepare_eni(&crate::EniPlan { ipv6: true, ..world::eni_plan() }).unwrap();
+    });
+    world.activate();
     let pod = Netns::fresh().unwrap();
-    let wiring = wiring("c1", "web-0", ADDRESS, MARK, &pod);
-    let before = (world.on_node(snapshot), pod.inside(snapshot).unwrap());
-    for failing in [Step::PairMade, Step::HostDone, Step::MapDone, Step::PodDone] {
-        let error = world.on_node(|| {
-            let fail = |step| if step == failing { Err(io::ErrorKind::Other.into()) } else { Ok(()) };
-            add(&wiring, &mut |step| fail(step).map_err(WireError::Socket)).unwrap_err()
-        });
-        assert!(matches!(error, WireError::Socket(_)), "{error:?}");
-        assert_eq!((world.on_node(snapshot), pod.inside(snapshot).unwrap()), before, "failed at {failing:?}");
+    let mut wiring = wiring("c1", "web-0", ADDRESS, MARK, &pod);
+    let before = (world.on_node(state), pod.inside(state).unwrap());
+    for addresses in [PodAddresses::V4(ADDRESS.into()), PodAddresses::Dual(ADDRESS.into(), ADDRESS_V6)] {
+        wiring.network.addresses = addresses;
+        for failing in [Step::PairMade, Step::HostDone, Step::MapDone, Step::PodDone] {
+            let error = world.on_node(|| {
+                add(&wiring, &mut |step| {
+                    if step != failing {
+                        return Ok(());
+                    }
+                    let marked = matches!(step, Step::MapDone | Step::PodDone);
+                    let elements = if marked { addresses.all().count() } else { 0 };
+                    assert_eq!(ruleset().matches(": jump eni_2").count(), elements, "{step:?}");
+                    Err(WireError::Socket(io::ErrorKind::Other.into()))
+                })
+                .unwrap_err()
+            });
+            assert!(matches!(error, WireError::Socket(_)), "{error:?}");
+            assert_eq!((world.on_node(state), pod.inside(state).unwrap()), before, "{addresses} failed at {failing:?}");
+        }
     }
+}
+
+#[test]
+fn an_add_that_fails_leaves_an_address_to_the_pod_that_has_it_by_now() {
+    let world = World::prepared();
+    let (pod, other) = (Netns::fresh().unwrap(), Netns::fresh().unwrap());
+    let failing = wiring("c1", "web-0", ADDRESS, MARK, &pod);
+    let holding = wiring("c2", "web-1", ADDRESS, MARK, &other);
+    let mut held = String::new();
+    world.on_node(|| {
+        let taken_away = |step| {
+            if step != Step::MapDone {
+                return Ok(());
+            }
+            assert!(forget_address(IpAddr::from(ADDRESS))?);
+            held = add_pod(&holding)?.host_link;
+            Err(WireError::Socket(io::ErrorKind::Other.into()))
+        };
+        add(&failing, &mut { taken_away }).unwrap_err();
+    });
+    let (map, routes, links) = world.on_node(|| (ruleset(), ip("route show table 20000"), ip("link")));
+    assert!(map.contains("elements = { 10.0.1.7 : jump eni_2 }"), "{map}");
+    assert!(routes.starts_with(&format!("10.0.1.7 dev {held} ")) && links.matches(": eni").count() == 1, "{links}");
 }
 
 #[test]

@@ -88,10 +88,13 @@ fn knowledge() -> String {
 fn nobody_believes_what_a_pod_says_of_others_or_of_the_router() {
     let world = World::new();
     let netns = [(); 2].map(|()| Netns::fresh().unwrap());
+    // Nothing changes by itself meanwhile: nobody speaks but the pods, and no link's own address is looked for duplicates of.
+    world.in_fabric(|| ["f0", "f1"].map(|link| run("sysctl", &format!("-q -w net.ipv6.conf.{link}.disable_ipv6=1"))));
     world.on_node(|| {
-        // The link's own address is not looked for duplicates of, so that nothing changes by itself meanwhile.
         for link in ["eth0", "eth1"] {
             run("sysctl", &format!("-q -w net.ipv6.conf.{link}.addr_gen_mode=1"));
+            ip(&format!("-6 address flush dev {link}"));
+            ip(&format!("-6 neighbour flush dev {link}"));
         }
         ip(&format!("address add {NODE}/64 dev eth0 nodad"));
         ip(&format!("address add {ALSO_NODE}/64 dev eth0 nodad"));

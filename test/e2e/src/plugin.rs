@@ -23,8 +23,12 @@ pub enum Verb {
     Add,
     /// Detach.
     Del,
+    /// Compare with what ADD reported, which the configuration has as `prevResult`.
+    Check,
     /// End all attachments but those that the configuration lists; the sandbox counts for nothing.
     Gc,
+    /// Tell whether an ADD could be served; the sandbox counts for nothing.
+    Status,
 }
 
 /// A pod's sandbox and who the pod is.
@@ -75,7 +79,7 @@ pub struct CniFailure {
 pub struct PluginRun {
     /// From exec to exit.
     pub took: Duration,
-    /// Its result: JSON for ADD, null for a DEL that prints nothing.
+    /// Its result: JSON for ADD, null for a verb that prints nothing.
     pub result: Result<Value, CniFailure>,
 }
 
@@ -129,7 +133,9 @@ impl Worker {
         let verb = match verb {
             Verb::Add => "ADD",
             Verb::Del => "DEL",
+            Verb::Check => "CHECK",
             Verb::Gc => "GC",
+            Verb::Status => "STATUS",
         };
         let arguments = format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID=uid-{}",

@@ -6,7 +6,7 @@ mod tests;
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path};
 
 use eni_proto::{
-    EniMark, PodAddresses, PodKey,
+    EniMark, LinkAlias, PodAddresses, PodKey,
     numbers::{POD_GATEWAY, POD_GATEWAY_V6, TABLE_MAIN, TABLE_PODS},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -180,7 +180,9 @@ fn inside(expected: &ExpectedPod<'_>, seen: &Seen, link: u32, found: &mut Vec<Di
             found.push(Difference::new(format!("neighbour {gateway} on {interface}"), mac, list(&held)));
         }
     }
-    let table = if expected.default_route { TABLE_MAIN } else { plan::own_table(link) };
+    // Who made a pod that was taken over reported no way out of it.
+    let in_main = expected.default_route || label(seen).is_some_and(|label| label.adopted_mac.is_some());
+    let table = if in_main { TABLE_MAIN } else { plan::own_table(link) };
     for step in plan::routes(link, expected.addresses, table) {
         match step {
             Op::Add(Object::Route(route)) if !seen.inner_routes.contains(&route) => {
@@ -202,8 +204,7 @@ fn around(expected: &ExpectedPod<'_>, seen: &Seen, outer: &Link, found: &mut Vec
         let indexes: Vec<_> = leads_to.iter().map(|index| format!("over index {index}")).collect();
         found.push(Difference::new(format!("route to {address} in table {TABLE_PODS}"), wanted, list(&indexes)));
     }
-    let label: Option<eni_proto::LinkAlias> = outer.alias.parse().ok();
-    let Some(wanted) = expected.eni_mark.or(label.map(|label| label.eni_mark)) else { return };
+    let Some(wanted) = expected.eni_mark.or(label(seen).map(|label| label.eni_mark)) else { return };
     let wanted = Some(wanted).filter(|mark| !mark.is_primary());
     let text = |mark: Option<EniMark>| mark.map_or("none".to_owned(), eni_chain);
     for address in expected.addresses.of_vpc() {
@@ -213,6 +214,11 @@ fn around(expected: &ExpectedPod<'_>, seen: &Seen, outer: &Link, found: &mut Vec
             found.push(Difference::new(format!("map element of {address}"), text(wanted), held));
         }
     }
+}
+
+/// What the host's end says of itself.
+fn label(seen: &Seen) -> Option<LinkAlias> {
+    seen.outer.as_ref()?.alias.parse().ok()
 }
 
 fn list(things: &[impl ToString]) -> String {

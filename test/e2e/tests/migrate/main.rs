@@ -13,3 +13,4 @@ mod round;
 #[path = "../stage/mod.rs"]
 mod stage;
 mod traffic;
+mod verbs;

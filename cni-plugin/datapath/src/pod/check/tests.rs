@@ -107,6 +107,25 @@ fn a_pod_of_the_primary_interface_has_no_element() {
 }
 
 #[test]
+fn of_a_pod_that_was_taken_over_nobody_reported_the_way_out() {
+    let key = key();
+    let adopted = ExpectedPod { default_route: false, ..expected(&key) };
+    let mut seen = well();
+    let outer = seen.outer.as_mut().unwrap();
+    outer.alias = LinkAlias {
+        key: key.clone(),
+        addresses: ADDRESS.into(),
+        eni_mark: MARK,
+        adopted_mac: Some([4; 6]),
+        name: None,
+    }
+    .to_string();
+    assert_eq!(differences(&adopted, &seen), []);
+    seen.inner_routes.clear();
+    assert_eq!(differences(&adopted, &seen).len(), 2, "it is looked for all the same");
+}
+
+#[test]
 fn an_interface_that_is_not_the_first_has_its_routes_in_a_table_of_its_own() {
     let key = key();
     let second = ExpectedPod { default_route: false, ..expected(&key) };

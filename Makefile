@@ -50,14 +50,14 @@ terraform: setup setup-ship ## The Terraform modules: format, docs, tests, polic
 	$(SAY) "the Terraform modules (about 4 minutes)"
 	@test/ship/terraform.sh $(if $(WRITE),--write) $(if $(wildcard $(DEMO)),--demo $(DEMO) --ipamd $(IPAMD) --plugin $(PLUGIN))
 
-release: setup-ship ## Static programs, image, chart, bill of materials, checksums, signature in target/dist. VERIFY=1 builds twice.
-	$(SAY) "building the release (the first time: about 20 minutes on 2 cores)"
-	@test/ship/release.sh $(if $(VERIFY),--verify) $(PROGRAMS)
+release: setup-ship ## Static programs, image, chart, bill of materials, checksums, signature in target/dist. ARM64=1: for arm64 too. VERIFY=1 builds twice.
+	$(SAY) "building the release (the first time: about 20 minutes on 2 cores$(if $(ARM64), for each architecture))"
+	@test/ship/release.sh $(if $(VERIFY),--verify) $(if $(ARM64),--arm64) $(PROGRAMS)
 
 setup-ship:
 	@test/ship/setup.sh
 
-bench: setup plugin ## Measures against the floor; writes target/bench/report.json and forward.svg. IPAMD=target/dist/ipamd: the daemon as shipped.
+bench: setup plugin ## Measures against the floor; writes target/bench/report.json and forward.svg. IPAMD=target/dist/amd64/ipamd: the daemon as shipped.
 	$(SAY) "building the daemon for speed (the first time: about 20 minutes on 2 cores)"
 	cargo build --release -p e2e $(if $(IPAMD),,-p ipamd)
 	$(SAY) "benchmarks"

@@ -16,11 +16,15 @@ use sha2::{Digest, Sha256};
 use crate::{Trouble, tar::Archive};
 
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// An image in the making: one layer, one architecture (this machine's).
+/// An image in the making: one layer, for one architecture.
 #[derive(Debug, Default)]
 pub struct Image {
     name: String,
+    /// As OCI calls it: `amd64`, `arm64`.
+    architecture: String,
     layer: Archive,
     /// Paths that are in the layer.
     there: BTreeSet<String>,
@@ -29,10 +33,18 @@ pub struct Image {
 }
 
 impl Image {
-    /// An empty image. `name` has a host with a dot, or a runtime would look for it at a public registry.
+    /// An empty image for this machine's architecture. `name` has a host with a dot, or a runtime would look for it at a public registry.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), config: json!({}), ..Self::default() }
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        Self { name: name.to_owned(), architecture: architecture.to_owned(), config: json!({}), ..Self::default() }
+    }
+
+    /// Makes it one for another architecture, as `arm64`.
+    #[must_use]
+    pub fn architecture(mut self, architecture: &str) -> Self {
+        architecture.clone_into(&mut self.architecture);
+        self
     }
 
     /// Has the layer compressed, as a registry keeps it.
@@ -85,9 +97,16 @@ impl Image {
     /// # Errors
     /// [`Trouble::Os`] when it cannot be written, or gzip is not there.
     pub fn write(self, path: &Path) -> Result<usize, Trouble> {
+        let name = self.name.clone();
+        let parts = self.parts()?;
+        write(path, &name, parts.listed, parts.blobs)?;
+        Ok(parts.size)
+    }
+
+    fn parts(self) -> Result<Parts, Trouble> {
         let layer = self.layer.end();
         let config = json!({
-            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "architecture": self.architecture,
             "os": "linux",
             "config": self.config,
             "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
@@ -101,25 +120,53 @@ impl Image {
         };
         let manifest = json!({
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "mediaType": MANIFEST,
             "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
             "layers": [descriptor(&media_type, &layer)],
         });
         let manifest = manifest.to_string().into_bytes();
-        let mut listed = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
-        listed["annotations"] =
-            json!({ "io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": self.name });
-        let index = json!({ "schemaVersion": 2, "manifests": [listed] });
-
-        let mut archive = Archive::default();
-        archive.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
-        archive.file("index.json", 0o644, index.to_string().as_bytes());
-        for blob in [&layer, &config, &manifest] {
-            archive.file(&format!("blobs/{}", digest(blob).replace(':', "/")), 0o644, blob);
-        }
-        fs::write(path, archive.end()).map_err(Trouble::os(format!("write {}", path.display())))?;
-        Ok(layer.len())
+        let mut listed = descriptor(MANIFEST, &manifest);
+        listed["platform"] = json!({ "architecture": self.architecture, "os": "linux" });
+        Ok(Parts { size: layer.len(), listed, blobs: vec![layer, config, manifest] })
     }
+}
+
+/// An image as a registry keeps it.
+struct Parts {
+    /// Of the layer, in bytes.
+    size: usize,
+    /// How an index lists its manifest.
+    listed: Value,
+    blobs: Vec<Vec<u8>>,
+}
+
+/// Writes images of several architectures under the name of the first, of which a runtime takes the one for its machine.
+/// Returns the sizes of their layers.
+///
+/// # Errors
+/// As [`Image::write`].
+pub fn write_for_all(images: Vec<Image>, path: &Path) -> Result<Vec<usize>, Trouble> {
+    let name = images.first().map(|image| image.name.clone()).unwrap_or_default();
+    let parts = images.into_iter().map(Image::parts).collect::<Result<Vec<_>, _>>()?;
+    let sizes = parts.iter().map(|parts| parts.size).collect();
+    let (listed, blobs): (Vec<_>, Vec<_>) = parts.into_iter().map(|parts| (parts.listed, parts.blobs)).unzip();
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": listed }).to_string().into_bytes();
+    // An index of its own, because an archive has one entry for each name.
+    write(path, &name, descriptor(INDEX, &index), blobs.into_iter().flatten().chain([index]))?;
+    Ok(sizes)
+}
+
+/// Writes the archive of one image: `listed` describes it.
+fn write(path: &Path, name: &str, mut listed: Value, blobs: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Trouble> {
+    listed["annotations"] = json!({ "io.containerd.image.name": name, "org.opencontainers.image.ref.name": name });
+    let index = json!({ "schemaVersion": 2, "manifests": [listed] });
+    let mut archive = Archive::default();
+    archive.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
+    archive.file("index.json", 0o644, index.to_string().as_bytes());
+    for blob in blobs {
+        archive.file(&format!("blobs/{}", digest(&blob).replace(':', "/")), 0o644, &blob);
+    }
+    fs::write(path, archive.end()).map_err(Trouble::os(format!("write {}", path.display())))
 }
 
 /// Paths of the shared libraries that a program is linked with, the loader included. Source: glibc's ldd.
@@ -170,6 +217,31 @@ mod tests {
             fs::read(path).unwrap()
         };
         assert!(written("a") == written("b"));
+    }
+
+    #[test]
+    fn podman_finds_each_architecture_in_an_archive_of_several() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("both.tar");
+        let image = |architecture| {
+            let image = Image::new("example.test/x:1").architecture(architecture).compressed();
+            image.file("licenses/x", 0o644, architecture.as_bytes())
+        };
+        assert_eq!(write_for_all(vec![image("amd64"), image("arm64")], &path).unwrap().len(), 2);
+        let podman = |arguments: &[&str]| {
+            let mut command = Command::new("podman");
+            for (option, name) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+                command.arg(option).arg(directory.path().join(name));
+            }
+            command.args(["--storage-driver", "vfs", "--events-backend", "file"]).args(arguments);
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "podman {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        for architecture in ["amd64", "arm64"] {
+            let id = podman(&["pull", "--quiet", "--arch", architecture, &format!("oci-archive:{}", path.display())]);
+            assert_eq!(podman(&["image", "inspect", "--format", "{{.Architecture}}", &id]), architecture);
+        }
     }
 
     #[test]

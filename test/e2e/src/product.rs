@@ -6,7 +6,10 @@ use std::{fs, path::Path};
 
 use serde_json::json;
 
-use crate::{Binaries, Trouble, image::Image};
+use crate::{
+    Binaries, Trouble,
+    image::{Image, write_for_all},
+};
 
 /// Debian's bundle, which `ca-certificates` makes.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -54,14 +57,46 @@ pub fn image(binaries: &Binaries, about: &About) -> Result<Image, Trouble> {
         .with("Labels", labels))
 }
 
-/// Writes the image and checks its size.
+/// Says whether a program is for an architecture, as `arm64`.
 ///
 /// # Errors
-/// [`Trouble::Broken`] when the layer is above `most` bytes; then it is written all the same.
-pub fn write_within(image: Image, path: &Path, most: usize) -> Result<usize, Trouble> {
-    let size = image.compressed().write(path)?;
-    match size <= most {
-        true => Ok(size),
-        false => Err(Trouble::Broken(format!("the image has {size} bytes, more than {most}"))),
+/// [`Trouble::Broken`] when it is not.
+pub fn is_for(architecture: &str, program: &Path) -> Result<(), Trouble> {
+    let content = fs::read(program).map_err(Trouble::os(format!("read {}", program.display())))?;
+    // Source: System V ABI, "ELF Header", e_machine; EM_X86_64 and EM_AARCH64.
+    let found = match content.get(18..20) {
+        Some([62, 0]) => "amd64",
+        Some([183, 0]) => "arm64",
+        _ => "no architecture that we know",
+    };
+    match found == architecture {
+        true => Ok(()),
+        false => Err(Trouble::Broken(format!("{} is for {found}, not for {architecture}", program.display()))),
+    }
+}
+
+/// Writes the image for one or more architectures and checks its size for each. Returns the sizes.
+///
+/// # Errors
+/// [`Trouble::Broken`] when a layer is above `most` bytes; then it is written all the same.
+pub fn write_within(images: Vec<Image>, path: &Path, most: usize) -> Result<Vec<usize>, Trouble> {
+    let sizes = write_for_all(images.into_iter().map(Image::compressed).collect(), path)?;
+    match sizes.iter().find(|size| **size > most) {
+        None => Ok(sizes),
+        Some(size) => Err(Trouble::Broken(format!("the image has {size} bytes, more than {most}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_for_another_machine_is_refused_by_name() {
+        let own = std::env::current_exe().unwrap();
+        let (this, other) = if cfg!(target_arch = "aarch64") { ("arm64", "amd64") } else { ("amd64", "arm64") };
+        is_for(this, &own).unwrap();
+        let refusal = is_for(other, &own).unwrap_err().to_string();
+        assert!(refusal.ends_with(&format!("is for {this}, not for {other}")), "{refusal}");
     }
 }

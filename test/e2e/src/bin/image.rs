@@ -13,25 +13,20 @@ use e2e::{
 /// Writes the container image of eni-cni as an OCI archive.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Example: image --ipamd ipamd --plugin eni-cni --revision $(git rev-parse HEAD) --out eni-cni.tar"
+    after_help = "Example: image --platform amd64=dist/amd64 --platform arm64=dist/arm64 --revision $(git rev-parse HEAD) --out eni-cni.tar"
 )]
 struct Arguments {
-    /// The daemon, static.
-    #[arg(long)]
-    ipamd: PathBuf,
-    /// The plugin, static.
-    #[arg(long)]
-    plugin: PathBuf,
+    /// Architecture, and the folder of its static programs `ipamd` and `eni-cni` and their bill of materials
+    /// `materials.cdx.json`. May be given again: the image is for all of them.
+    #[arg(long = "platform", value_name = "ARCHITECTURE=FOLDER", required = true, value_parser = platform)]
+    platforms: Vec<(String, PathBuf)>,
     /// Name in the archive's index.
     #[arg(long, default_value = concat!("eni-cni.local/eni-cni:", env!("CARGO_PKG_VERSION")))]
     name: String,
     /// Commit of the sources.
     #[arg(long, default_value = "")]
     revision: String,
-    /// Bill of materials, as CycloneDX in JSON.
-    #[arg(long)]
-    materials: Option<PathBuf>,
-    /// Most bytes of the compressed layer.
+    /// Most bytes of a compressed layer.
     #[arg(long, default_value_t = 25 * 1000 * 1000)]
     most: usize,
     /// The archive.
@@ -53,15 +48,29 @@ fn main() -> ExitCode {
     }
 }
 
+fn platform(text: &str) -> Result<(String, PathBuf), String> {
+    let (architecture, folder) = text.split_once('=').ok_or("give it as ARCHITECTURE=FOLDER")?;
+    Ok((architecture.to_owned(), folder.into()))
+}
+
 fn write(arguments: Arguments) -> Result<String, Trouble> {
-    let binaries = Binaries::find(Some(arguments.ipamd), Some(arguments.plugin))?;
-    let read = |path: PathBuf| fs::read(&path).map_err(Trouble::os(format!("read {}", path.display())));
-    let about = About {
-        name: arguments.name,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        revision: arguments.revision,
-        materials: arguments.materials.map(read).transpose()?.unwrap_or_default(),
-    };
-    let size = product::write_within(product::image(&binaries, &about)?, &arguments.out, arguments.most)?;
-    Ok(format!("{}: {size} bytes compressed, at most {} are allowed", arguments.out.display(), arguments.most))
+    let mut images = Vec::new();
+    for (architecture, folder) in &arguments.platforms {
+        let binaries = Binaries::find(Some(folder.join("ipamd")), Some(folder.join("eni-cni")))?;
+        product::is_for(architecture, &binaries.ipamd)?;
+        product::is_for(architecture, &binaries.plugin)?;
+        let materials = folder.join("materials.cdx.json");
+        let about = About {
+            name: arguments.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: arguments.revision.clone(),
+            materials: fs::read(&materials).map_err(Trouble::os(format!("read {}", materials.display())))?,
+        };
+        images.push(product::image(&binaries, &about)?.architecture(architecture));
+    }
+    let sizes = product::write_within(images, &arguments.out, arguments.most)?;
+    let sizes: Vec<String> =
+        arguments.platforms.iter().zip(sizes).map(|((name, _), size)| format!("{name} {size} bytes")).collect();
+    let (path, sizes) = (arguments.out.display(), sizes.join(", "));
+    Ok(format!("{path}: {sizes} compressed, at most {} are allowed", arguments.most))
 }

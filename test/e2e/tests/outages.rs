@@ -20,8 +20,16 @@ mod stage;
 
 use stage::{PATIENCE, ready_cluster};
 
-const SETTINGS: [(&str, &str); 3] =
-    [("WARM_IP_TARGET", "10"), ("IP_COOLDOWN_PERIOD", "5"), ("IPAMD_METADATA_SECONDS", "1")];
+const SETTINGS: [(&str, &str); 4] = [
+    ("WARM_IP_TARGET", "10"),
+    ("IP_COOLDOWN_PERIOD", "5"),
+    ("IPAMD_METADATA_SECONDS", "1"),
+    // A pod waits for EC2's return, and then for the end of a pause.
+    ("ADD_WAIT_SECONDS", "180"),
+];
+
+/// Bound of a wait for what comes after several failures, between which there are pauses.
+const LONG_PATIENCE: Duration = Duration::from_secs(150);
 
 fn total(worker: &Worker) -> u64 {
     worker.ec2_calls().values().sum()
@@ -34,7 +42,7 @@ async fn until_it_has_tried(worker: &Worker, times: usize) {
         let failed = log.matches("EC2 change failed").count() + log.matches("EC2 did not describe").count();
         if failed >= times { Ok(()) } else { Err(format!("{failed} times")) }
     };
-    wait::until(PATIENCE, "vain calls of EC2", tried).await.unwrap();
+    wait::until(LONG_PATIENCE, "vain calls of EC2", tried).await.unwrap();
 }
 
 /// A node whose pool is full, and the weather between it and EC2.
@@ -50,7 +58,7 @@ async fn stormy_cluster() -> (Storm, Cluster) {
 }
 
 async fn until_free(worker: &Worker, free: u32) {
-    worker.until_ready(free, PATIENCE).await.unwrap();
+    worker.until_ready(free, LONG_PATIENCE).await.unwrap();
 }
 
 /// Ten pods come while EC2 is away, and the eleventh waits; `back` brings EC2 back. Returns how much was asked then.
@@ -70,8 +78,9 @@ async fn live_through(cluster: &Cluster, back: impl FnOnce()) -> u64 {
     assert!(run.address().is_some(), "{run:?}\n{}", worker.daemon_log());
     // Where EC2 complained of too many requests, what nobody waits for comes later.
     until_free(worker, 1).await;
+    let asked = total(worker) - before;
     flight::delete(cluster, &pods).await.unwrap();
-    total(worker) - before
+    asked
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +165,7 @@ async fn a_restarted_daemon_that_left_a_change_open_asks_ec2_at_once() {
         let open = observe::open_changes(worker).await.map_err(|trouble| trouble.chain())?;
         if open.is_empty() { Err("none is open") } else { Ok(()) }.map_err(str::to_owned)
     };
-    wait::until(PATIENCE, "a change whose outcome nobody knows", left_open).await.unwrap();
+    wait::until(LONG_PATIENCE, "a change whose outcome nobody knows", left_open).await.unwrap();
     worker.set("IPAMD_START_JITTER_SECONDS", "300");
     worker.kill_daemon().unwrap();
     storm.calm();

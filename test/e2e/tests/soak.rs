@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 /// How long after the storm everything may take to be in order, real delays of EC2 included.
 const CALM: Duration = Duration::from_secs(300);
 
+#[derive(Clone)]
 struct Soak {
     lasts: Duration,
     world: WorldConfig,
@@ -36,6 +37,8 @@ struct Soak {
     restart: Duration,
     /// Between two deeds of somebody else.
     meddle: Duration,
+    /// How late EC2 tells what is at most.
+    told_late: Duration,
 }
 
 fn soak() -> Soak {
@@ -46,6 +49,7 @@ fn soak() -> Soak {
             world: WorldConfig { delays: Delays::REAL, lags: Lags::REAL, ..WorldConfig::default() },
             restart: Duration::from_secs(20),
             meddle: Duration::from_secs(10),
+            told_late: Duration::from_secs(18),
         },
         None => Soak {
             lasts: Duration::from_secs(20),
@@ -55,6 +59,7 @@ fn soak() -> Soak {
             },
             restart: Duration::from_secs(5),
             meddle: Duration::from_secs(4),
+            told_late: Duration::from_secs(1),
         },
     }
 }
@@ -74,20 +79,28 @@ impl Dice {
     }
 }
 
-/// Ends and starts the daemon until told to stop: half of the time by `kill -9`, now and then with other settings.
-async fn restart_again_and_again(
-    worker: Arc<Worker>,
-    pause: Duration,
-    storm_is_over: Arc<AtomicBool>,
-    seed: u64,
-) -> u64 {
+/// How far the storm is.
+#[derive(Default)]
+struct Course {
+    /// Somebody else makes no new plans.
+    nobody_meddles: AtomicBool,
+    /// What they did last is what EC2 tells.
+    all_is_told: AtomicBool,
+    over: AtomicBool,
+}
+
+/// Ends and starts the daemon until the storm is over, half of the time by `kill -9`, now and then with other settings. At rest a
+/// daemon asks EC2 nothing, so only one that begins after somebody else's last deed is told can be expected to know of it: the
+/// last one does.
+async fn restart_again_and_again(worker: Arc<Worker>, pause: Duration, course: Arc<Course>, seed: u64) -> u64 {
     let mut dice = Dice(seed);
-    let mut restarts = 0;
+    let (mut restarts, mut knows_all) = (0, false);
     loop {
         tokio::time::sleep(dice.about(pause)).await;
-        if storm_is_over.load(Ordering::Relaxed) {
+        if knows_all && course.over.load(Ordering::Relaxed) {
             return restarts;
         }
+        let all_is_told = course.all_is_told.load(Ordering::Relaxed);
         match dice.below(2) {
             0 => worker.kill_daemon().unwrap(),
             _ => drop(worker.stop_daemon(PATIENCE).await.unwrap()),
@@ -96,16 +109,18 @@ async fn restart_again_and_again(
         worker.set("WARM_IP_TARGET", &(1 + dice.below(12)).to_string());
         worker.start_daemon().unwrap();
         restarts += 1;
+        knows_all = all_is_told;
     }
 }
 
-/// Somebody else at work on the same account. They stop before the restarts do: at rest a daemon asks EC2 nothing, so only
-/// one that begins after their last deed can be expected to know of it.
-async fn meddle(cluster: Arc<Cluster>, pause: Duration, nobody_meddles: Arc<AtomicBool>, seed: u64) -> u64 {
+/// Somebody else at work on the same account.
+async fn meddle(cluster: Arc<Cluster>, soak: &Soak, course: Arc<Course>, seed: u64) -> u64 {
     let (mut dice, mut meddler, mut deeds) = (Dice(seed), Meddler::new(seed), 0);
     loop {
-        tokio::time::sleep(dice.about(pause)).await;
-        if nobody_meddles.load(Ordering::Relaxed) {
+        tokio::time::sleep(dice.about(soak.meddle)).await;
+        if course.nobody_meddles.load(Ordering::Relaxed) {
+            tokio::time::sleep(soak.told_late).await;
+            course.all_is_told.store(true, Ordering::Relaxed);
             return deeds;
         }
         let deed = cluster.cloud.sim().unwrap().with(|world, now| meddler.act(world, now));
@@ -162,30 +177,30 @@ async fn stage(storm: &Storm, world: WorldConfig) -> Arc<Cluster> {
 
 /// Lets the storm rage for its time. Returns when all that stirred has ended.
 async fn rage(cluster: &Arc<Cluster>, storm: &Storm, crowds: &[Arc<Pods>], soak: &Soak) -> Arc<Stirred> {
-    let (stirred, over) = (Arc::new(Stirred::default()), Arc::new(AtomicBool::new(false)));
-    let (restart, pause) = (soak.restart, soak.meddle);
+    let (stirred, course) = (Arc::new(Stirred::default()), Arc::new(Course::default()));
+    let restart = soak.restart;
     let mut stirring = JoinSet::new();
     storm.rage(1);
     for ((worker, pods), seed) in cluster.workers.iter().zip(crowds).zip(1..) {
         let (worker, pods) = (Arc::clone(worker), Arc::clone(pods));
-        let (ended, over, stirred) = (Arc::clone(&over), Arc::clone(&over), Arc::clone(&stirred));
-        stirring.spawn(async move { pods.come_and_go(&ended).await });
+        let (ended, course, stirred) = (Arc::clone(&course), Arc::clone(&course), Arc::clone(&stirred));
+        stirring.spawn(async move { pods.come_and_go(&ended.over).await });
         stirring.spawn(async move {
-            let restarts = restart_again_and_again(worker, restart, over, seed).await;
+            let restarts = restart_again_and_again(worker, restart, course, seed).await;
             stirred.restarts.fetch_add(restarts, Ordering::Relaxed);
         });
     }
-    let left_alone = Arc::new(AtomicBool::new(false));
-    let (everywhere, ended, counted) = (Arc::clone(cluster), Arc::clone(&left_alone), Arc::clone(&stirred));
+    let (everywhere, plan, ended, counted) =
+        (Arc::clone(cluster), soak.clone(), Arc::clone(&course), Arc::clone(&stirred));
     stirring.spawn(async move {
-        counted.deeds.fetch_add(meddle(everywhere, pause, ended, 9).await, Ordering::Relaxed);
+        counted.deeds.fetch_add(meddle(everywhere, &plan, ended, 9).await, Ordering::Relaxed);
     });
-    // Two restarts are at most one and a half times `restart` apart.
+    // The last restarts are to fall into the storm as well, if the machine is quick.
     let without_meddling = restart * 2;
     tokio::time::sleep(soak.lasts.saturating_sub(without_meddling)).await;
-    left_alone.store(true, Ordering::Relaxed);
+    course.nobody_meddles.store(true, Ordering::Relaxed);
     tokio::time::sleep(without_meddling).await;
-    over.store(true, Ordering::Relaxed);
+    course.over.store(true, Ordering::Relaxed);
     storm.calm();
     stirring.join_all().await;
     stirred

@@ -20,8 +20,8 @@ use crate::{
     reconcile::{Handle, chain},
 };
 
-/// How long the agent may take for one pod.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the agent may take for one pod. Nobody waits for it, and a node that takes many pods apart is slow.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Most pods that wait to be told: more than a node has.
 const MOST_WAITING: usize = 4096;
 

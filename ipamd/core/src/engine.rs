@@ -9,6 +9,7 @@
 mod cloud;
 mod descriptions;
 mod disputes;
+mod failures;
 mod guard;
 mod leasing;
 mod looks;

@@ -1,5 +1,7 @@
 //! A node with two addresses, its database, and three pods whose sandboxes come and go.
 
+mod promises;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
@@ -10,7 +12,7 @@ use std::{
 };
 
 use eni_proto::{Pod, PodKey};
-use ipam_core::{Action, Command, CoolDown, Event, Lease, Limits, Moment, Policy, Ticket};
+use ipam_core::{Command, CoolDown, Event, Lease, Limits, Moment, Policy, Ticket};
 
 use crate::node::{Node, Record, eni};
 
@@ -290,15 +292,6 @@ impl World {
         answered
     }
 
-    /// I6: the only ENI is needed.
-    fn starts(&self, action: &Action) {
-        assert!(
-            !matches!(action, Action::Unassign { .. } | Action::Detach { .. } | Action::Delete { .. }),
-            "{action:?} while {:?}",
-            self.stored
-        );
-    }
-
     fn granted(&mut self, ticket: Ticket, lease: Lease) {
         assert!(self.waiting.contains_key(&ticket), "{} was not asked for", lease.key);
         // I5, on what is on record and what is about to be.
@@ -353,37 +346,6 @@ impl World {
                 }
             }
         }
-    }
-
-    fn check(&self) {
-        let addresses: Vec<_> = self.node.engine.leases().map(|lease| lease.addresses.v4().unwrap()).collect();
-        assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len(), "I1: {addresses:?}");
-        for (number, pod) in self.pods.iter().enumerate() {
-            let held = self.node.engine.lease(&self.key(number)).map(|lease| lease.addresses.v4().unwrap());
-            if let Some(heard) = pod.heard
-                && (pod.wanted && pod.alive)
-            {
-                assert_eq!(held, Some(heard), "pod {number} lives and lost its address");
-            }
-            // Only the present sandbox can have a lease: all before it were deleted.
-            for former in 0..pod.count.saturating_sub(1) {
-                assert!(self.node.engine.lease(&key(number, former)).is_none(), "a former sandbox holds a lease");
-            }
-        }
-    }
-
-    /// Every pod is deleted: no lease is left, on record neither, and after the cool-down both addresses are free again.
-    pub(crate) fn everything_ends(mut self) {
-        for pod in 0..SANDBOXES {
-            self.pass(Duration::from_millis(1));
-            self.take(Step::Del(pod));
-        }
-        self.pass(COOL_DOWN);
-        self.commit(self.writes.len());
-        self.tell(Event::Tick);
-        assert_eq!(self.node.engine.leases().count(), 0);
-        assert!(self.stored.is_empty() && self.waiting.is_empty(), "{:?} {:?}", self.stored, self.waiting);
-        assert_eq!(self.node.engine.status(self.now).free, u32::from(ADDRESSES));
     }
 
     fn key(&self, pod: usize) -> PodKey {

@@ -5,6 +5,10 @@
 
 #![forbid(unsafe_code)]
 
+// Tests inside share the small node of those outside, which name the crate.
+#[cfg(test)]
+extern crate self as ipam_core;
+
 pub mod command;
 pub mod engine;
 pub mod forecast;

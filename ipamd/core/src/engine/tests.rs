@@ -3,6 +3,8 @@
 mod believing;
 mod families;
 mod neighbours;
+#[path = "../../tests/node/mod.rs"]
+mod node;
 mod reporting;
 
 use std::{
@@ -12,56 +14,18 @@ use std::{
 
 use eni_proto::{RefusalCode, numbers};
 
+use node::eni;
+
 use super::*;
 use crate::{
     Done, Placement,
-    ports::{Amount, Attachment, Cidr4, Interface, InterfaceKind, RefusalClass, Scope},
+    ports::{Amount, Interface, RefusalClass, Scope},
 };
 
 const SECOND: u64 = 1000;
 
 fn at(seconds: u64) -> Moment {
     Moment::from_millis(seconds * SECOND)
-}
-
-fn node() -> NodeIdentity {
-    NodeIdentity {
-        instance: "i-1".parse().unwrap(),
-        instance_type: "m5.large".to_owned(),
-        region: "eu-central-1".to_owned(),
-        primary_mac: "02:00:00:00:00:01".parse().unwrap(),
-        primary_eni: "eni-1".parse().unwrap(),
-        subnet: "subnet-1".parse().unwrap(),
-        subnet_cidr: Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 16 },
-        zone: "eu-central-1a".to_owned(),
-        vpc: "vpc-1".parse().unwrap(),
-        vpc_cidrs: vec![Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 16 }],
-        security_groups: vec![],
-    }
-}
-
-/// An ENI at `device` with `count` secondary addresses 10.0.DEVICE.10 and following.
-fn eni(device: u8, count: u8) -> Interface {
-    Interface {
-        id: format!("eni-{}", device + 1).parse().unwrap(),
-        mac: format!("02:00:00:00:00:{:02x}", device + 1).parse().unwrap(),
-        subnet: "subnet-1".parse().unwrap(),
-        primary: Ipv4Addr::new(10, 0, device, 4),
-        secondary: (0..count).map(|n| Ipv4Addr::new(10, 0, device, 10 + n)).collect(),
-        prefixes: vec![],
-        prefixes6: vec![],
-        kind: InterfaceKind::Plain,
-        security_groups: vec![],
-        attachment: Some(Attachment {
-            id: format!("eni-attach-{}", device + 1).parse().unwrap(),
-            instance: "i-1".parse().unwrap(),
-            device_index: device,
-            card: 0,
-            attached: true,
-            delete_on_termination: true,
-        }),
-        tags: BTreeMap::from([(numbers::TAG_INSTANCE.to_owned(), "i-1".to_owned())]),
-    }
 }
 
 fn warm(addresses: u16) -> Policy {
@@ -74,7 +38,7 @@ fn engine(policy: Policy) -> Engine {
 
 fn start(policy: Policy) -> Start {
     Start {
-        node: node(),
+        node: node::identity(),
         policy,
         limits: Limits { max_enis: 3, addresses_per_eni: 10, ..Limits::default() },
         leases: vec![],

@@ -1,7 +1,10 @@
 //! What is not ours is left alone, what is ours follows the primary ENI, and no change waits for another ENI's.
 
 use super::*;
-use crate::{CustomNetwork, SecurityGroupId, ports::Subnet};
+use crate::{
+    CustomNetwork, SecurityGroupId,
+    ports::{Cidr4, InterfaceKind, Subnet},
+};
 
 fn group(name: &str) -> SecurityGroupId {
     format!("sg-{name}").parse().unwrap()

@@ -11,7 +11,7 @@ use eni_proto::{EniMark, VethPrefix};
 use world::{
     MARK, eni_plan,
     guarded::{Guarded, PATIENCE, settled},
-    host_plan, ip, ruleset, run, try_run, wiring,
+    host_plan, ip, ruleset, run, tables, try_run, wiring,
 };
 
 fn breakages(primary: &str, secondary: &str) -> Vec<String> {
@@ -108,7 +108,7 @@ fn whatever_somebody_breaks_is_as_before_soon_after() {
 #[test]
 fn the_last_gate_is_nobody_elses_to_open_and_outlives_the_guard() {
     let node = Guarded::new();
-    let gate = || run("nft", "list table ip eni_cni_stay");
+    let gate = || tables("list table ip eni_cni_stay");
     let world = &node.world;
     world.on_node(|| {
         let right = gate();

@@ -147,7 +147,13 @@ pub fn ip_json(arguments: &str) -> Value {
 
 /// All that `nft` sees, without handles, which count up.
 pub fn ruleset() -> String {
-    run("nft", "list ruleset")
+    tables("list ruleset")
+}
+
+/// What `nft` lists, without the name of a table's owner, which is now that of one thread of ours, now that of another.
+pub fn tables(list: &str) -> String {
+    let listed = run("nft", list);
+    listed.lines().map(|line| line.split(" # progname ").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
 pub fn run(program: &str, arguments: &str) -> String {

@@ -15,25 +15,20 @@ mod remove;
 mod tests;
 
 use std::{
-    collections::BTreeSet,
     io,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd},
     path::PathBuf,
 };
 
-use eni_proto::{
-    Pod, PodKey, PodNetwork,
-    numbers::{TABLE_MAIN, TABLE_PODS},
-};
+use eni_proto::{Pod, PodKey, PodNetwork, numbers::TABLE_MAIN};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::{
-    Family, MacAddress, Netns, NetnsError, NftError, ObserveError, Refusal,
+    MacAddress, Netns, NetnsError, NftError, ObserveError, Refusal,
     apply::{Already, ApplyError, apply_on},
     nft::Nft,
-    observe,
     ops::{Object, Op},
     pod::{plan::Conflict, remove::remove_link},
     route::{self, Link, VethPair},
@@ -50,7 +45,10 @@ pub use branch::{
     prepare_branches,
 };
 pub use check::{Difference, ExpectedEnd, ExpectedPod, check_pod};
-pub use remove::{EndedLink, del_pod, delete_ended, end_pod, find_pod, further_pods, is_replaced, remove_ended};
+pub use remove::{
+    EndedLink, del_pod, delete_ended, end_pod, find_pod, forget_address, forget_addresses, further_pods, is_replaced,
+    remove_ended,
+};
 
 /// Links with less have no IPv6 and none of its settings. Source: `IPV6_MIN_MTU`.
 const MIN_MTU_V6: u16 = 1280;
@@ -177,38 +175,6 @@ type Checkpoint<'a> = &'a mut dyn FnMut(Step) -> Result<(), WireError>;
 /// [`WireError`]; nothing of this ADD is left then.
 pub fn add_pod(wiring: &PodWiring) -> Result<Wired, WireError> {
     add(wiring, &mut |_| Ok(()))
-}
-
-/// Takes an address out of the pods' map and table, whoever it led to. Returns whether it was in one of them.
-///
-/// For the daemon, when it releases an address: the pod's own DEL may have found no link any more. Repeatable.
-///
-/// # Errors
-/// [`WireError`].
-pub fn forget_address(address: impl Into<IpAddr>) -> Result<bool, WireError> {
-    forget_addresses(&BTreeSet::from([address.into()])).map(|known| known > 0)
-}
-
-/// As [`forget_address`] for many, in little more time than one takes. Returns how many were in the map or the table.
-///
-/// # Errors
-/// [`WireError`].
-pub fn forget_addresses(addresses: &BTreeSet<IpAddr>) -> Result<usize, WireError> {
-    let mut known = Nft::with_kept(|nft| nft.remove_pods(addresses))?;
-    let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
-    let families: BTreeSet<Family> = addresses.iter().map(|address| Family::of(*address)).collect();
-    let mut stale = Vec::new();
-    for family in families {
-        for route in observe::routes(&mut socket, family, Some(TABLE_PODS))? {
-            let address = route.destination.network();
-            if route.destination.is_host() && addresses.contains(&address) {
-                known.insert(address);
-                stale.push(Op::Remove(Object::Route(route)));
-            }
-        }
-    }
-    apply_on(&mut socket, &stale, Already::Fine).map_err(refused_op)?;
-    Ok(known.len())
 }
 
 fn add(wiring: &PodWiring, checkpoint: Checkpoint<'_>) -> Result<Wired, WireError> {

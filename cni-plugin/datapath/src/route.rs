@@ -1,81 +1,40 @@
 //! Our values as rtnetlink messages, and back ([`read`]).
 
+mod link;
 mod read;
 
-use std::{net::IpAddr, os::fd::RawFd};
+use std::net::IpAddr;
 
 use eni_proto::numbers::ROUTE_PROTOCOL;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope},
-    link::{InfoData, InfoKind, InfoVeth, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
     neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 
 use crate::{
-    Cidr, Family, MacAddress,
-    attributes::{self, Attributes},
-    ops::{Address, Ipv4Setting, Neighbour, Object, Op, Route, Rule, Setting},
+    Cidr, Family,
+    ops::{Address, Neighbour, Object, Op, Route, Rule},
     pod::{BranchRule, Selector},
     socket::Message,
 };
 
+pub(crate) use link::{
+    Link, VethPair, adopt_link, all_links, claim_link, create_veth, create_vlan, delete_group, delete_link, end_link,
+    get_link, label_link, rename_link,
+};
 pub(crate) use read::{
     AnyRule, ends_here, read_address, read_any_route, read_any_rule, read_foreign_route, read_link, read_neighbour,
     read_route, read_rule,
 };
 
-// Source: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
-const IFLA_INET_CONF: u16 = 1;
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const ADDR_GEN_MODE_NONE: u8 = 1;
+// Source: linux/rtnetlink.h.
 const RT_TABLE_COMPAT: u8 = 252;
 /// The table of a network's own addresses.
 pub(crate) const TABLE_LOCAL: u32 = 255;
-
-/// A veth pair before it exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct VethPair {
-    pub(crate) host_name: String,
-    pub(crate) host_mac: MacAddress,
-    /// Says by which ENI the pod's packets leave, for as long as the link lives.
-    pub(crate) host_group: u32,
-    pub(crate) pod_name: String,
-    pub(crate) pod_mac: MacAddress,
-    pub(crate) mtu: u16,
-}
-
-/// A link as the kernel describes it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Link {
-    pub(crate) index: u32,
-    pub(crate) name: String,
-    pub(crate) up: bool,
-    pub(crate) mac: Option<MacAddress>,
-    pub(crate) mtu: u32,
-    pub(crate) group: u32,
-    /// Index of the other end of a pair, in the other end's namespace.
-    pub(crate) peer: Option<u32>,
-    /// Empty: none.
-    pub(crate) alias: String,
-    /// As `veth`. Empty: hardware.
-    pub(crate) kind: String,
-    /// Settings by number, as one array.
-    pub(crate) ipv4: Vec<u8>,
-}
-
-impl Link {
-    /// Value of one of the link's IPv4 settings; 0 when the kernel did not say.
-    pub(crate) fn ipv4(&self, setting: Ipv4Setting) -> u32 {
-        let at = (usize::from(setting as u16) - 1) * 4;
-        self.ipv4.get(at..).and_then(attributes::as_ne32).unwrap_or(0)
-    }
-}
 
 pub(crate) fn encode(message: &RouteNetlinkMessage, flags: u16) -> Message {
     let mut payload = vec![0; NetlinkSerializable::buffer_len(message)];
@@ -96,7 +55,7 @@ pub(crate) fn op_message(op: Op) -> Message {
     match op {
         Op::Add(object) => encode(&object_message(object, true), NLM_F_CREATE | NLM_F_EXCL),
         Op::Remove(object) => encode(&object_message(object, false), 0),
-        Op::Set { link, to, from: _ } => encode(&RouteNetlinkMessage::SetLink(setting_message(link, to)), 0),
+        Op::Set { link, to, from: _ } => encode(&RouteNetlinkMessage::SetLink(link::setting(link, to)), 0),
     }
 }
 
@@ -113,14 +72,6 @@ fn object_message(object: Object, add: bool) -> RouteNetlinkMessage {
     }
 }
 
-/// Gives a link another name; works while the link is up since Linux 6.2.
-pub(crate) fn rename_link(index: u32, name: &str) -> Message {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    encode(&RouteNetlinkMessage::SetLink(message), 0)
-}
-
 /// Asks by which route a packet to this address would go.
 pub(crate) fn way_to(address: IpAddr) -> Message {
     let mut message = RouteMessage::default();
@@ -128,55 +79,6 @@ pub(crate) fn way_to(address: IpAddr) -> Message {
     message.header.destination_prefix_length = Cidr::host(address).prefix();
     message.attributes.push(RouteAttribute::Destination(address.into()));
     encode(&RouteNetlinkMessage::GetRoute(message), 0)
-}
-
-/// Creates both ends where they belong: the host end here and up, the pod end in the namespace of `pod_netns`.
-///
-/// The echo of the created link tells both indexes. The pod end can't be up at once: the kernel opens it before the pair is
-/// joined (ENOTCONN).
-pub(crate) fn create_veth(pair: &VethPair, pod_netns: RawFd) -> Message {
-    let end = |name: &str, mac: MacAddress| {
-        let mut message = LinkMessage::default();
-        message.attributes = vec![
-            LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::Mtu(pair.mtu.into()),
-            LinkAttribute::Address(mac.0.to_vec()),
-        ];
-        message
-    };
-    let mut peer = end(&pair.pod_name, pair.pod_mac);
-    peer.attributes.push(LinkAttribute::NetNsFd(pod_netns));
-    let mut host = end(&pair.host_name, pair.host_mac);
-    host.header.flags = LinkFlags::Up;
-    host.header.change_mask = LinkFlags::Up;
-    host.attributes.push(LinkAttribute::Group(pair.host_group));
-    host.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-    ]));
-    encode(&RouteNetlinkMessage::NewLink(host), NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO)
-}
-
-/// Creates a branch ENI's link on that of its trunk, with the branch's hardware address, which EC2 checks.
-pub(crate) fn create_vlan(name: &str, vlan: u16, mac: MacAddress, trunk: u32) -> Message {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::Address(mac.0.to_vec()),
-        LinkAttribute::Link(trunk),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Vlan),
-            LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(vlan)])),
-        ]),
-    ];
-    encode(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
-}
-
-/// Writes the alias of the link of this name, which may not be there before the message that creates it.
-pub(crate) fn label_link(name: &str, alias: &str) -> Message {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::IfAlias(alias.to_owned())];
-    encode(&RouteNetlinkMessage::SetLink(message), 0)
 }
 
 pub(crate) fn add_branch_rule(rule: &BranchRule) -> Message {
@@ -207,49 +109,6 @@ fn branch_rule(rule: &BranchRule) -> RuleMessage {
     message
 }
 
-/// Writes a pod link's alias and drops packets from it whose source is not the pod's (`rp_filter`).
-///
-/// Without link-local address (`no_ipv6`, only where the kernel has IPv6) the host neither announces itself to the pod nor joins groups for it.
-pub(crate) fn claim_link(link: u32, alias: &str, no_ipv6: bool) -> Message {
-    let mut families = ipv4_conf(Ipv4Setting::ReversePath, 1);
-    if no_ipv6 {
-        let none = Attributes::new().bytes(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
-        families = families.nested(AF_INET6, none);
-    }
-    let mut message = LinkMessage::default();
-    message.header.index = link;
-    message.attributes =
-        vec![LinkAttribute::IfAlias(alias.to_owned()), LinkAttribute::AfSpecUnknown(families.into_bytes())];
-    encode(&RouteNetlinkMessage::SetLink(message), 0)
-}
-
-pub(crate) fn delete_link(link: u32) -> Message {
-    let mut message = LinkMessage::default();
-    message.header.index = link;
-    encode(&RouteNetlinkMessage::DelLink(message), 0)
-}
-
-/// Writes a link's alias and puts it into a group.
-pub(crate) fn end_link(link: u32, alias: &str, group: u32) -> Message {
-    let mut message = LinkMessage::default();
-    message.header.index = link;
-    message.attributes = vec![LinkAttribute::IfAlias(alias.to_owned()), LinkAttribute::Group(group)];
-    encode(&RouteNetlinkMessage::SetLink(message), 0)
-}
-
-/// Says whose a pod's link is and by which ENI its packets leave, and checks their source; of a link that somebody else made.
-pub(crate) fn adopt_link(link: u32, alias: &str, group: u32, reverse_path: u32) -> Message {
-    let families = ipv4_conf(Ipv4Setting::ReversePath, reverse_path);
-    let mut message = LinkMessage::default();
-    message.header.index = link;
-    message.attributes = vec![
-        LinkAttribute::IfAlias(alias.to_owned()),
-        LinkAttribute::Group(group),
-        LinkAttribute::AfSpecUnknown(families.into_bytes()),
-    ];
-    encode(&RouteNetlinkMessage::SetLink(message), 0)
-}
-
 /// Makes somebody's route be there, or takes the place of ours to the same destination; or removes it.
 pub(crate) fn others_route(route: Route, protocol: u8, add: bool) -> Message {
     let mut message = route_message(route);
@@ -275,19 +134,6 @@ pub(crate) fn others_rule(rule: &AnyRule, add: bool) -> Message {
     }
 }
 
-/// Deletes all links of a group at once: the kernel waits once for all of them and not once for each.
-pub(crate) fn delete_group(group: u32) -> Message {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::Group(group)];
-    encode(&RouteNetlinkMessage::DelLink(message), 0)
-}
-
-pub(crate) fn get_link(name: &str) -> Message {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-    encode(&RouteNetlinkMessage::GetLink(message), 0)
-}
-
 const fn code(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
@@ -299,13 +145,6 @@ const fn code(family: Family) -> AddressFamily {
 pub(crate) fn dump_request(message: &RouteNetlinkMessage) -> (u16, Vec<u8>) {
     let Message { kind, payload, flags: _ } = encode(message, 0);
     (kind, payload)
-}
-
-/// Counters are left out: they are half of the work.
-pub(crate) fn all_links() -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
-    RouteNetlinkMessage::GetLink(message)
 }
 
 pub(crate) fn all_addresses(family: Family) -> RouteNetlinkMessage {
@@ -341,30 +180,6 @@ pub(crate) fn all_neighbours(family: Family) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = code(family);
     RouteNetlinkMessage::GetNeighbour(message)
-}
-
-fn setting_message(link: u32, setting: Setting) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = link;
-    match setting {
-        Setting::Up(up) => {
-            message.header.change_mask = LinkFlags::Up;
-            message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
-        }
-        Setting::Mtu(bytes) => message.attributes.push(LinkAttribute::Mtu(bytes)),
-        Setting::Mac(mac) => message.attributes.push(LinkAttribute::Address(mac.0.to_vec())),
-        Setting::Group(number) => message.attributes.push(LinkAttribute::Group(number)),
-        Setting::Ipv4(setting, value) => {
-            let families = ipv4_conf(setting, value);
-            message.attributes.push(LinkAttribute::AfSpecUnknown(families.into_bytes()));
-        }
-    }
-    message
-}
-
-fn ipv4_conf(setting: Ipv4Setting, value: u32) -> Attributes {
-    let settings = Attributes::new().ne32(setting as u16, value);
-    Attributes::new().nested(AF_INET, Attributes::new().nested(IFLA_INET_CONF, settings))
 }
 
 fn address_message(Address { link, address }: Address) -> AddressMessage {

@@ -19,7 +19,7 @@ use crate::{
     socket::Message,
 };
 
-pub(super) const SUBSYSTEM: u16 = 10;
+const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 pub(super) const NEW_TABLE: u16 = 0;
@@ -215,17 +215,17 @@ pub(super) fn framed(changes: impl Iterator<Item = Message>, generation: Option<
 /// Kind and payload of the request for all elements of a set.
 pub(crate) fn elements_request(family: Family, table: &str, set: &str) -> (u16, Vec<u8>) {
     let name = Attributes::new().text(1, table).text(2, set);
-    (SUBSYSTEM << 8 | GET_ELEMENT, header(code(family), 0, name))
+    list(GET_ELEMENT, family, name)
 }
 
 /// Kind and payload of the request for all rules of a table.
 pub(super) fn rules_request(family: Family, table: &str) -> (u16, Vec<u8>) {
-    (SUBSYSTEM << 8 | GET_RULE, header(code(family), 0, Attributes::new().text(1, table)))
+    list(GET_RULE, family, Attributes::new().text(1, table))
 }
 
 /// Kind and payload of the request for the rules of one chain.
 pub(super) fn chain_rules_request(family: Family, table: &str, chain: &str) -> (u16, Vec<u8>) {
-    (SUBSYSTEM << 8 | GET_RULE, header(code(family), 0, Attributes::new().text(1, table).text(2, chain)))
+    list(GET_RULE, family, Attributes::new().text(1, table).text(2, chain))
 }
 
 /// Whether a rule that the kernel tells of has these expressions. It may tell more of each than it was told.
@@ -237,13 +237,11 @@ pub(super) fn has_expressions(family: Family, rule: &[u8], expressions: &[Expres
 }
 
 pub(super) fn chain_request(family: Family, table: &str, chain: &str) -> Message {
-    let payload = header(code(family), 0, Attributes::new().text(1, table).text(3, chain));
-    Message { kind: SUBSYSTEM << 8 | GET_CHAIN, flags: NLM_F_ACK, payload }
+    single(GET_CHAIN, 0, code(family), Attributes::new().text(1, table).text(3, chain))
 }
 
 pub(crate) fn table_request(family: Family, table: &str) -> Message {
-    let payload = header(code(family), 0, Attributes::new().text(1, table));
-    Message { kind: SUBSYSTEM << 8 | GET_TABLE, flags: NLM_F_ACK, payload }
+    single(GET_TABLE, 0, code(family), Attributes::new().text(1, table))
 }
 
 /// Whether the table that the kernel tells of belongs to a socket.
@@ -253,8 +251,7 @@ pub(super) fn is_owned(payload: &[u8]) -> bool {
 }
 
 pub(crate) fn generation_request() -> Message {
-    let payload = header(FAMILY_ANY, 0, Attributes::new());
-    Message { kind: SUBSYSTEM << 8 | GET_GENERATION, flags: NLM_F_ACK, payload }
+    single(GET_GENERATION, 0, FAMILY_ANY, Attributes::new())
 }
 
 /// Reads the number that grows with every transaction in the namespace.
@@ -282,7 +279,7 @@ fn read_element(element: &[u8]) -> Option<(IpAddr, EniMark)> {
     Some((address, mark))
 }
 
-pub(super) fn header(family: u8, resource: u16, attributes: Attributes) -> Vec<u8> {
+fn header(family: u8, resource: u16, attributes: Attributes) -> Vec<u8> {
     let [high, low] = resource.to_be_bytes();
     let mut payload = vec![family, 0, high, low];
     payload.extend(attributes.into_bytes());
@@ -323,7 +320,17 @@ fn message(family: Family, name: &str, change: &Change) -> Message {
             (DEL_ELEMENT, 0, table(1).text(2, NFT_POD_MAP).nested(3, list))
         }
     };
-    Message { kind: SUBSYSTEM << 8 | kind, flags: flags | NLM_F_ACK, payload: header(code(family), 0, attributes) }
+    single(kind, flags, code(family), attributes)
+}
+
+/// A message that the kernel answers by itself.
+pub(super) fn single(kind: u16, flags: u16, family: u8, attributes: Attributes) -> Message {
+    Message { kind: SUBSYSTEM << 8 | kind, flags: flags | NLM_F_ACK, payload: header(family, 0, attributes) }
+}
+
+/// Kind and payload of a request for all things of a kind.
+pub(super) fn list(kind: u16, family: Family, attributes: Attributes) -> (u16, Vec<u8>) {
+    (SUBSYSTEM << 8 | kind, header(code(family), 0, attributes))
 }
 
 fn set(family: Family, name: &str, flags: u32) -> Attributes {

@@ -1,13 +1,11 @@
 //! Tables of others, as far as they are of one maker: read, taken away and put back, without understanding what their rules do.
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use nix::errno::Errno;
 
 use super::{
     Nft, NftError,
-    encode::{
-        self, DEL_CHAIN, DEL_RULE, DEL_TABLE, GET_CHAIN, NEW_CHAIN, NEW_RULE, NEW_TABLE, SUBSYSTEM, code, header,
-    },
+    encode::{self, DEL_CHAIN, DEL_RULE, DEL_TABLE, GET_CHAIN, NEW_CHAIN, NEW_RULE, NEW_TABLE, code},
 };
 use crate::{
     Family,
@@ -60,7 +58,8 @@ pub(crate) enum Edit<'a> {
 impl Nft {
     /// Returns all IPv4 chains of everybody.
     pub(crate) fn others_chains(&mut self) -> Result<Vec<Chain>, NftError> {
-        let reply = self.0.dump(SUBSYSTEM << 8 | GET_CHAIN, &header(code(Family::V4), 0, Attributes::new()))?;
+        let (kind, payload) = encode::list(GET_CHAIN, Family::V4, Attributes::new());
+        let reply = self.0.dump(kind, &payload)?;
         told("chains", reply.result)?;
         Ok(reply.data.iter().filter_map(|(_, payload)| read_chain(payload)).collect())
     }
@@ -146,5 +145,5 @@ fn message(edit: &Edit<'_>) -> Message {
         }
         Edit::RemoveRule(it) => (DEL_RULE, 0, rule(it).bytes(RULE_HANDLE, &it.handle)),
     };
-    Message { kind: SUBSYSTEM << 8 | kind, flags: flags | NLM_F_ACK, payload: header(code(Family::V4), 0, attributes) }
+    encode::single(kind, flags, code(Family::V4), attributes)
 }

@@ -1,6 +1,6 @@
 //! Takes a pod's interface back. Whose a link is, its alias says; its name is only where to look first.
 
-use std::path::Path;
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use eni_proto::{
     LinkAlias, Pod, PodKey, VethPrefix, host_link_name,
@@ -9,9 +9,10 @@ use eni_proto::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
-use super::{WireError, inside, look, open_inside, plan, plan::Owner, refused};
+use super::{WireError, inside, look, open_inside, plan, plan::Owner, refused, refused_op};
 use crate::{
     Cidr, Family, Netns, NftError,
+    apply::{Already, apply_on},
     nft::Nft,
     observe::{self, PodLink},
     ops::{Object, Op},
@@ -48,7 +49,7 @@ pub fn del_pod(
 #[must_use = "somebody has to delete it"]
 pub struct EndedLink(Link);
 
-/// Cuts a pod off and leaves the slow work to another: the map element to [`forget_address`](crate::forget_address), the link to
+/// Cuts a pod off and leaves the slow work to another: the map element to [`forget_address`], the link to
 /// [`delete_ended`], or both to [`remove_ended`]. Returns the link that is left, if any.
 ///
 /// For a pod whose namespace is about to go. Quick: the kernel takes 10 ms and more for forgetting an element and for deleting a link,
@@ -92,6 +93,38 @@ pub fn delete_ended() -> Result<(), WireError> {
         Err(source) if source.errno != Errno::ENODEV => Err(refused("delete the links of ended pods", source)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Takes an address out of the pods' map and table, whoever it led to. Returns whether it was in one of them.
+///
+/// For the daemon, when it releases an address: the pod's own DEL may have found no link any more. Repeatable.
+///
+/// # Errors
+/// [`WireError`].
+pub fn forget_address(address: impl Into<IpAddr>) -> Result<bool, WireError> {
+    forget_addresses(&BTreeSet::from([address.into()])).map(|known| known > 0)
+}
+
+/// As [`forget_address`] for many, in little more time than one takes. Returns how many were in the map or the table.
+///
+/// # Errors
+/// [`WireError`].
+pub fn forget_addresses(addresses: &BTreeSet<IpAddr>) -> Result<usize, WireError> {
+    let mut known = Nft::with_kept(|nft| nft.remove_pods(addresses))?;
+    let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
+    let families: BTreeSet<Family> = addresses.iter().map(|address| Family::of(*address)).collect();
+    let mut stale = Vec::new();
+    for family in families {
+        for route in observe::routes(&mut socket, family, Some(TABLE_PODS))? {
+            let address = route.destination.network();
+            if route.destination.is_host() && addresses.contains(&address) {
+                known.insert(address);
+                stale.push(Op::Remove(Object::Route(route)));
+            }
+        }
+    }
+    apply_on(&mut socket, &stale, Already::Fine).map_err(refused_op)?;
+    Ok(known.len())
 }
 
 /// Returns the keys of the interfaces that came with that of `key` and are still there, in the order in which they were made.

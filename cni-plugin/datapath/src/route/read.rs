@@ -14,7 +14,7 @@ use netlink_packet_route::{
     rule::RuleAttribute,
 };
 
-use super::{AF_INET, IFLA_INET_CONF, Link};
+use super::link::{AF_INET, IFLA_INET_CONF, Link};
 use crate::{
     Cidr, Family, MacAddress, attributes,
     ops::{Address, Neighbour, Route, Rule},

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the programs for arm64 under qemu-user and holds what they say against what those for x86-64 say.
 
-  emulated.py AMD64 ARM64     folders with ipamd and eni-cni
+  emulated.py AMD64 ARM64     folders with ipamd and eni-cni, or with one of them: then nothing is asked beside the daemon
 
 What needs a kernel of its own cannot run there. The daemon can, up to the point where it waits for the metadata service: with its database, its socket
 and its answers to the plugin. It gets a folder of its own, opens no port, and the metadata service is a port of loopback that nobody has.
@@ -70,7 +70,7 @@ class Machine:
                 if serving.poll() is not None or time.monotonic() > until:
                     sys.exit(f"{self.programs}: the daemon does not wait for the metadata service:\n{text}")
                 time.sleep(0.05)
-            said = [self.say(*asked) for asked in BESIDE]
+            said = [self.say(*question) for question in BESIDE]
             serving.send_signal(signal.SIGTERM)
             return [*said, f"exit code {serving.wait(PATIENCE)}\n"]
         finally:
@@ -78,15 +78,17 @@ class Machine:
 
 
 def main():
+    there = {program for program in ("ipamd", "eni-cni") if pathlib.Path(sys.argv[1], program).exists()}
+    alone = [question for question in ALONE if question[0] in there]
+    asked = [*alone, *BESIDE, ("ipamd", ["serve"], "", {})] if len(there) == 2 else alone
     said = []
     with tempfile.TemporaryDirectory() as folder:
         for emulator, programs in [([], sys.argv[1]), (["qemu-aarch64-static"], sys.argv[2])]:
             node = pathlib.Path(folder) / "node"
             node.mkdir()
             machine = Machine(emulator, pathlib.Path(programs).resolve(), node)
-            said.append([machine.say(*asked) for asked in ALONE] + machine.daemon())
+            said.append([machine.say(*question) for question in alone] + (machine.daemon() if len(there) == 2 else []))
             node.rename(f"{folder}/{len(said)}")
-    asked = [*ALONE, *BESIDE, ("ipamd", ["serve"], "", {})]
     differ = False
     for (program, arguments, _, variables), native, emulated in zip(asked, *said, strict=True):
         if native != emulated:

@@ -4,7 +4,7 @@
 #   release.sh [--verify] [--arm64] [PROGRAM...]
 #       --verify: builds the programs again from HEAD in another folder; the bytes have to be the same
 #       --arm64:  for arm64 as well, by Debian's cross compiler; the programs have to give under qemu-user what those for x86-64 give
-#       PROGRAM:  ipamd, eni-cni; default both. Image, chart and what runs under qemu-user need both.
+#       PROGRAM:  ipamd, eni-cni; default both. Image and chart need both.
 # RELEASE_KEY names the Ed25519 key in PEM that signs; without it one is made in target/release-key.pem.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -64,8 +64,8 @@ for platform in "${platforms[@]}"; do
     parts+=(--platform "$platform=$dist/$platform")
 done
 [ -z "$verify" ] || echo "release: a second build gave the same bytes: ${programs[*]} for ${platforms[*]}"
+[ ${#platforms[@]} = 1 ] || python3 "$here/emulated.py" "$dist/amd64" "$dist/arm64"
 if [ ${#programs[@]} = 2 ]; then
-    [ ${#platforms[@]} = 1 ] || python3 "$here/emulated.py" "$dist/amd64" "$dist/arm64"
     cargo run --quiet --package e2e --bin image -- "${parts[@]}" --revision "$(git rev-parse HEAD)" --out "$dist/eni-cni-image.tar"
     "$root/target/venv-ship/bin/python" -c 'import sys, helm_python; helm_python.package(sys.argv[1], destination=sys.argv[2])' charts/eni-cni "$dist"
 fi

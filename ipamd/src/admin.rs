@@ -26,8 +26,8 @@ use tokio::{
 };
 
 use crate::{
+    handle::Stage,
     metrics,
-    server::Stage,
     settings::{Place, Settings},
     view::View,
 };

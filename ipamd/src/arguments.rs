@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::ExitCode
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    complain, history, migrate,
+    errors::complain,
+    migrate,
     settings::{self, Mistakes, Settings, sources::Sources},
+    tenure,
 };
 
 /// Keeps VPC addresses ready on this node and answers the CNI plugin.
@@ -124,7 +126,7 @@ pub(crate) enum Verb {
         #[command(flatten)]
         places: Places,
         #[command(flatten)]
-        question: history::Question,
+        question: tenure::Question,
         /// For people, or one JSON object a line.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,

@@ -16,8 +16,7 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     arguments::{Form, Look},
-    complain,
-    reconcile::chain,
+    errors::{chain, complain},
     table,
 };
 use tables::Paper;

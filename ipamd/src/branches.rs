@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    handle::{Handle, Stopped},
     kube::{KubeNode, api::ApiError},
-    reconcile::{Handle, Stopped},
     settings::{Settings, parse_cidr},
 };
 
@@ -177,7 +177,7 @@ fn reply(
 fn refusal(pod: &Pod, why: &NoBranch) -> Refusal {
     Refusal {
         code: RefusalCode::NoBranch,
-        message: format!("pod {pod} gets no address: with ENABLE_POD_ENI its branch ENI has to be known, and {}", crate::reconcile::chain(why)),
+        message: format!("pod {pod} gets no address: with ENABLE_POD_ENI its branch ENI has to be known, and {}", crate::errors::chain(why)),
         advice: "Nothing was given. Kubernetes will try again; if this lasts, look at the pod's events and at the VPC resource controller."
             .to_owned(),
         try_again: true,

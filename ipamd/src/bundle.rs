@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::{
-    ask, complain,
+    ask,
+    errors::complain,
     settings::{Place, Settings, sources::Sources},
 };
 

@@ -4,7 +4,7 @@ use eni_proto::{Pod, PodKey, Refusal, RefusalCode};
 use ipam_core::{Lease, Moment};
 use tokio::task::JoinSet;
 
-use crate::reconcile::{AddAnswer, Handle, Stopped};
+use crate::handle::{AddAnswer, Handle, Stopped};
 
 /// What an ADD asks for.
 #[derive(Debug, Clone)]

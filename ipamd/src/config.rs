@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     arguments::{self, Places},
-    complain,
+    errors::complain,
     settings::{
         Mistakes, Settings, reference,
         sources::{Source, Sources},

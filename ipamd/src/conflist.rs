@@ -15,10 +15,7 @@ use std::{
 use eni_proto::{numbers, policy};
 use serde_json::{Value, json};
 
-use crate::{
-    reconcile::{Handle, chain},
-    settings::Settings,
-};
+use crate::{errors::chain, handle::Handle, settings::Settings};
 
 /// Name of the file. Runtimes take the first in alphabetical order.
 pub(crate) const FILE: &str = "10-eni-cni.conflist";

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use tokio::sync::mpsc;
 
-use crate::reconcile::chain;
+use crate::errors::chain;
 
 /// Pods often end together.
 const GATHERING: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
-use crate::{host::HostNet, reconcile::chain};
+use crate::{errors::chain, host::HostNet};
 
 /// Pods often end together; then so do their interfaces. Most namespaces are gone by then, and their interfaces with them.
 const GATHERING: Duration = Duration::from_millis(50);

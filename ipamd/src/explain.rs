@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     clock::rfc3339,
-    complain,
+    errors::complain,
     inspect::{self, Sources, Wiring},
     settings::Settings,
     table,

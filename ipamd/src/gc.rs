@@ -6,9 +6,9 @@ use eni_proto::{PodKey, Refusal};
 use ipam_core::Moment;
 
 use crate::{
-    history::Ended,
+    handle::{Handle, Stopped},
     policy_agent,
-    reconcile::{Handle, Stopped},
+    tenure::Ended,
 };
 
 /// Releases the leases of `network` that are not `valid` and were neither given nor asked for again since `begun`.

@@ -11,7 +11,7 @@ use ipam_core::{
     ports::{Imds, Interface, Scope},
 };
 
-use crate::{metadata::Descriptions, migrate, reconcile::chain, settings::Settings, store};
+use crate::{errors::chain, metadata::Descriptions, migrate, settings::Settings, store};
 
 /// What one source says, or why it says nothing.
 pub(crate) type Word<T> = Result<T, String>;

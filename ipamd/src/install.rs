@@ -8,12 +8,14 @@ use std::{
 
 use eni_proto::numbers;
 
-use crate::{conflist, migrate, settings::Settings};
+use crate::{
+    conflist,
+    incumbent::{AWS_CNI, running},
+    settings::Settings,
+};
 
 /// Name under which the plugin that was there before is kept, until the next installation.
 const PREVIOUS: &str = "eni-cni.previous";
-/// CNI configuration of the AWS CNI.
-pub(crate) const AWS_CNI: &str = "10-aws.conflist";
 
 /// Why something was not installed or removed. What was there before is there still.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +86,7 @@ pub(crate) fn install(source: &Path, settings: &Settings) -> Result<String, Inst
     if let Some(file) = other {
         return Err(InstallError::OtherCni { file: file.display().to_string() });
     }
-    if let Some(sign) = migrate::running(&settings.incumbent) {
+    if let Some(sign) = running(&settings.incumbent) {
         return Err(InstallError::OtherRuns { sign });
     }
     let program = fs::read(source).map_err(|error| program_error(source, error))?;

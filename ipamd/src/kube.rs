@@ -23,20 +23,13 @@ use api::{Api, ApiError};
 use decide::{About, EniConfigNames, Happened, Wanted};
 use eni_proto::{Pod, PodKey};
 use events::Events;
-use ipam_core::{Policy, retry};
+use ipam_core::{Lease, Policy, engine::EngineStatus, retry};
 use objects::Node;
 pub(crate) use objects::is_name;
 use place::Place;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch as seen};
 use wanted::Network;
-
-use crate::{
-    reconcile::{Handle, chain},
-    server::Stage,
-    settings::Settings,
-    store::Store,
-};
 
 /// News that nobody has taken yet, at most; more is dropped.
 const NEWS_WAITING: usize = 1024;
@@ -160,16 +153,17 @@ pub(crate) struct Kube {
 
 /// Begins to follow our Node, and completes the policy with what Kubernetes wants; `known` is what an earlier run knew of that.
 pub(crate) async fn begin(
-    settings: &Settings,
+    settings: Option<&KubeSettings>,
+    policy: Policy,
     known: Wanted,
-    stage: &seen::Sender<Stage>,
+    waiting: impl Fn(String),
 ) -> (Option<Kube>, Newsroom, Policy) {
-    let (kube, newsroom) = start(settings.kube.as_ref());
-    let Some(mut kube) = kube else { return (None, newsroom, settings.policy.clone()) };
+    let (kube, newsroom) = start(settings);
+    let Some(mut kube) = kube else { return (None, newsroom, policy) };
     kube.known = known.clone();
-    let wanted = kube.wanted(known, stage).await;
+    let wanted = kube.wanted(known, waiting).await;
     kube.begun_with = wanted.clone();
-    let policy = wanted.complete(settings.policy.clone(), kube.settings.eni_config.is_some());
+    let policy = wanted.complete(policy, kube.settings.eni_config.is_some());
     (Some(kube), newsroom, policy)
 }
 
@@ -215,7 +209,7 @@ impl Kube {
 
     /// Returns what Kubernetes wants: at once what an earlier run knew, where that is enough. Without it a node with custom
     /// networking waits for its `ENIConfig`, and says so: in the node's own subnet its pods would be in the wrong place.
-    async fn wanted(&mut self, before: Wanted, stage: &seen::Sender<Stage>) -> Wanted {
+    async fn wanted(&mut self, before: Wanted, waiting: impl Fn(String)) -> Wanted {
         if self.settings.eni_config.is_none() || before.network.is_some() {
             return before;
         }
@@ -226,7 +220,7 @@ impl Kube {
                 Err(why) => {
                     let reason = format!("IPAM-331 custom networking waits for this node's ENIConfig: {why}");
                     tracing::warn!(reason, "the start waits");
-                    stage.send_replace(Stage::Starting(reason));
+                    waiting(reason);
                 }
             }
             if self.network.changed().await.is_err() {
@@ -236,22 +230,26 @@ impl Kube {
         }
     }
 
-    /// Tells Kubernetes how the pool stands, for as long as the daemon runs. Returns what Kubernetes wants, now and later.
-    pub(crate) fn serve(self, handle: Handle, store: Store) -> seen::Receiver<Wanted> {
+    /// Tells Kubernetes how the pool stands, for as long as the daemon runs, and lets `remember` keep what it wants. Returns what it
+    /// wants, now and later.
+    pub(crate) fn serve<S, L, R>(
+        self,
+        pool: impl Fn() -> S + Send + 'static,
+        leases: L,
+        remember: impl Fn(Wanted) -> R + Send + Sync + 'static,
+    ) -> seen::Receiver<Wanted>
+    where
+        S: Future<Output = Option<EngineStatus>> + Send + 'static,
+        L: Future<Output = Vec<Lease>> + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
         let Self { node, settings, nodes, network, news, known, begun_with } = self;
         let events = Events::start(node.clone());
-        let status = handle.clone();
-        let pool = move || {
-            let status = status.clone();
-            async move { status.status().await.ok() }
-        };
         tokio::spawn(tell::follow(node.clone(), nodes.clone(), pool, events.clone()));
         let notes = settings.annotate.then(|| mpsc::channel(NEWS_WAITING)).unzip();
         if let Some(notes) = notes.1 {
-            let handle = handle.clone();
             tokio::spawn(async move {
-                let leases = handle.leases().await.unwrap_or_default();
-                let leases = leases.into_iter().map(|lease| (lease.key, lease.pod, lease.addresses.to_string()));
+                let leases = leases.await.into_iter().map(|lease| (lease.key, lease.pod, lease.addresses.to_string()));
                 annotate::follow(node, leases.collect(), notes).await;
             });
         }
@@ -259,12 +257,7 @@ impl Kube {
         let (wish, wanted) = seen::channel(begun_with);
         tokio::spawn(keep_policy(nodes, network, known, move |wanted: Wanted| {
             wish.send_replace(wanted.clone());
-            let store = store.clone();
-            async move {
-                if let Err(error) = store.remember_wanted(&wanted).await {
-                    tracing::error!(error = %chain(&error), "what Kubernetes wants could not be stored");
-                }
-            }
+            remember(wanted)
         }));
         wanted
     }

@@ -4,7 +4,7 @@
 use ipam_core::Policy;
 use tokio::sync::watch;
 
-use crate::{kube::decide::Wanted, reconcile::Handle};
+use crate::{handle::Handle, kube::decide::Wanted};
 
 /// Where the policy comes from.
 #[derive(Debug)]

@@ -14,11 +14,14 @@ mod conflist;
 mod connections;
 mod doctor;
 mod ended;
+mod errors;
 mod explain;
 mod folders;
 mod gc;
+mod handle;
 mod history;
 mod host;
+mod incumbent;
 mod inspect;
 mod install;
 mod journal;
@@ -36,10 +39,12 @@ mod reports;
 mod sandboxes;
 mod server;
 mod settings;
+mod socket;
 mod start;
 mod status;
 mod store;
 mod table;
+mod tenure;
 mod view;
 mod waits;
 
@@ -48,6 +53,7 @@ use std::process::ExitCode;
 use arguments::{Arguments, ConfigVerb, Look, MigrateArguments, Output, Places, Verb};
 use ask::Subject;
 use clap::{CommandFactory, Parser};
+use errors::{chain, complain};
 use logging::LogPlan;
 use settings::Settings;
 
@@ -136,7 +142,7 @@ async fn serve(places: &Places) -> ExitCode {
     match Box::pin(start::serve(settings, policy)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&reconcile::chain(&error));
+            complain(&chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -166,15 +172,8 @@ fn with_settings(command: impl FnOnce(&Settings) -> Result<Vec<String>, install:
             ExitCode::SUCCESS
         }
         Err(error) => {
-            complain(&reconcile::chain(&error));
+            complain(&chain(&error));
             ExitCode::FAILURE
         }
     }
-}
-
-/// Says on stderr why nothing was done.
-#[allow(clippy::print_stderr, reason = "the program's last words go where people look")]
-fn complain(text: &str) {
-    let lines: Vec<String> = text.lines().map(table::printable).collect();
-    eprintln!("ipamd: {}", lines.join("\n"));
 }

@@ -12,10 +12,7 @@ use ipam_core::{
     ports::{Cidr4, Ec2, Ec2Error, Ec2Result, Imds, Interface, NodeIdentity, Scope},
 };
 
-use crate::{
-    clock,
-    reconcile::{Handle, chain},
-};
+use crate::{clock, errors::chain, handle::Handle};
 
 /// What is new must be there a moment later too: half a list of security groups would cut pods off.
 const SECOND_LOOK: Duration = Duration::from_secs(2);

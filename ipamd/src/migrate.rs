@@ -23,9 +23,12 @@ use std::{
 use eni_datapath::{ObserveError, incumbent::TakeOverError};
 use ipam_core::ports::ImdsError;
 
-pub(crate) use self::facts::running;
 use crate::{
-    complain, host::KernelError, reconcile::chain, settings::Settings, start::StartError, store::StoreError, table,
+    errors::{SystemError, chain, complain},
+    host::KernelError,
+    settings::Settings,
+    store::{PlaceError, StoreError},
+    table,
 };
 
 /// What is asked.
@@ -57,9 +60,12 @@ impl Surroundings {
 /// Why nothing, or not everything, was done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MigrateError {
-    /// The daemon runs, or the database cannot be used.
+    /// The daemon runs, or the place of the database cannot be used.
     #[error(transparent)]
-    Start(#[from] StartError),
+    Place(#[from] PlaceError),
+    /// The system does not say which boot this is.
+    #[error(transparent)]
+    System(#[from] SystemError),
     /// The database refused.
     #[error(transparent)]
     Store(#[from] StoreError),

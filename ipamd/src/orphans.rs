@@ -19,14 +19,7 @@ use eni_proto::{PodKey, VethPrefix};
 use ipam_core::{Lease, Moment};
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{
-    clock,
-    folders::Folders,
-    history::Ended,
-    host::HostNet,
-    policy_agent,
-    reconcile::{Handle, chain},
-};
+use crate::{clock, errors::chain, folders::Folders, handle::Handle, host::HostNet, policy_agent, tenure::Ended};
 
 /// How often everything is looked at, although nobody told of a change.
 const BACKSTOP: Duration = Duration::from_secs(60);

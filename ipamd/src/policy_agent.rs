@@ -3,10 +3,7 @@
 
 mod gone;
 
-use std::{
-    net::{IpAddr, Ipv6Addr, UdpSocket},
-    path::PathBuf,
-};
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 
 use eni_proto::policy::{
     AGENT_SOCKET, CONFIG_SOCKET, ConfigReply, ConfigRequest, Mode,
@@ -16,22 +13,10 @@ pub(crate) use gone::gone;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, transport::server::Server};
 
-use crate::{
-    reconcile::{Handle, chain},
-    server,
-};
+use crate::{errors::chain, handle::Handle, settings::PolicyAgent, socket};
 
 /// An address of the internet, to ask the kernel as whom the node goes there; nothing is sent to it.
 const FAR_AWAY: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1);
-
-/// How network policies are put into effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PolicyAgent {
-    /// `NETWORK_POLICY_ENFORCING_MODE`: what a pod may do until its policies are in place.
-    pub(crate) mode: Mode,
-    /// `IPAMD_POLICY_AGENT_DIR`: folder of the agent's socket and of ours for it.
-    pub(crate) folder: PathBuf,
-}
 
 /// Answers the agent, and tells it of pods, for as long as the daemon runs. `several_cards`: pods may have an interface on each network card.
 ///
@@ -39,7 +24,7 @@ pub(crate) struct PolicyAgent {
 pub(crate) async fn serve(agent: PolicyAgent, several_cards: bool, handle: Handle) {
     tokio::spawn(gone::follow(agent.folder.join(AGENT_SOCKET), handle.clone()));
     let socket = agent.folder.join(CONFIG_SOCKET);
-    let listener = match server::listen(&socket) {
+    let listener = match socket::listen(&socket) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(error = %chain(&error), "the network-policy agent cannot ask for its configuration, and will not start");
@@ -48,7 +33,7 @@ pub(crate) async fn serve(agent: PolicyAgent, several_cards: bool, handle: Handl
     };
     tracing::info!(socket = %socket.display(), mode = agent.mode.as_str(), "the network-policy agent is told of pods");
     let service = Service { mode: agent.mode, several_cards, handle };
-    let service = ConfigServerBackendServer::with_interceptor(service, server::check_peer);
+    let service = ConfigServerBackendServer::with_interceptor(service, socket::check_peer);
     let served = Server::builder().add_service(service).serve_with_incoming(UnixListenerStream::new(listener)).await;
     if let Err(error) = served {
         tracing::error!(error = %chain(&error), "the network-policy agent gets no answers any more");

@@ -9,10 +9,7 @@ use eni_proto::PodKey;
 use ipam_core::Moment;
 use tokio::task::JoinSet;
 
-use crate::{
-    folders::Folders,
-    reconcile::{Handle, chain},
-};
+use crate::{errors::chain, folders::Folders, handle::Handle};
 
 /// How often notes are looked for although nobody told of one: in case something was missed, or a release failed.
 const BACKSTOP: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -21,27 +21,12 @@ use nix::errno::Errno;
 use tokio::net::UnixStream;
 use tonic::{Request, transport::Endpoint};
 
-use crate::{
-    clock,
-    history::Ended,
-    host::HostNet,
-    policy_agent,
-    reconcile::{Handle, chain},
-};
+use crate::{clock, errors::chain, handle::Handle, host::HostNet, policy_agent, settings::Runtime, tenure::Ended};
 
 /// Longest time between two questions.
 const LONGEST_PERIOD: Duration = Duration::from_secs(60);
 /// How long the runtime may take to answer.
 const CALL_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How the runtime is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Runtime {
-    /// `CRI_SOCKET`.
-    pub(crate) socket: PathBuf,
-    /// `UNLISTED_SANDBOX_SECONDS`: for how long a sandbox must be unlisted.
-    pub(crate) patience: Duration,
-}
 
 /// Device and inode of a network namespace: the same for every path that leads to it.
 type Namespace = (u64, u64);

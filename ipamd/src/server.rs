@@ -1,6 +1,6 @@
 //! The gRPC service on the Unix socket: checks each request, hands it to the loop, turns the answer into the wire's words.
 
-use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use eni_proto::{PodKey, PodNetwork, Refusal, RefusalCode, wire};
 use ipam_core::{Lease, Moment};
@@ -9,61 +9,22 @@ use tokio::{
     sync::{Notify, watch},
 };
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::{
-    Request, Response, Status,
-    transport::server::{Server, UdsConnectInfo},
-};
+use tonic::{Request, Response, Status, transport::server::Server};
 use wire::ipam_server::{Ipam, IpamServer};
 
 use crate::{
     admin::documents,
     branches,
     cards::{self, Wish},
-    clock, gc, logging, metrics,
-    reconcile::{Handle, Stopped},
+    clock, gc,
+    handle::{Handle, Stage, Stopped},
+    logging, metrics,
     settings::Settings,
+    socket::check_peer,
 };
 
 /// Longest wait that a caller may ask for: the runtime gives up before that.
 const LONGEST_WAIT: Duration = Duration::from_secs(240);
-
-/// How far the start has come.
-#[derive(Clone)]
-pub(crate) enum Stage {
-    /// Cannot serve yet; says what it waits for.
-    Starting(String),
-    /// Serving.
-    Serving(Handle),
-}
-
-/// Why the socket could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "IPAM-302 the socket {path} cannot be opened; check that its folder can be written and that the path has at most 106 bytes"
-)]
-pub(crate) struct SocketError {
-    path: String,
-    source: std::io::Error,
-}
-
-/// Opens the socket for root and our own user only, in one step for whoever looks at the path: it takes the place of the
-/// socket of an earlier daemon, of which the lock on the database, which the caller holds, shows that it is dead.
-pub(crate) fn listen(path: &Path) -> Result<UnixListener, SocketError> {
-    let failed = |source| SocketError { path: path.display().to_string(), source };
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push("~");
-    match std::fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        Ok(()) | Err(_) => {}
-    }
-    let listener = UnixListener::bind(&unfinished).map_err(failed)?;
-    std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    std::fs::rename(&unfinished, path).map_err(failed)?;
-    Ok(listener)
-}
 
 /// Serves until the future `stop` resolves; calls under way are finished first.
 ///
@@ -78,19 +39,6 @@ pub(crate) async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let service = IpamServer::with_interceptor(Service { settings, stage, hurry, links_left }, check_peer);
     Server::builder().add_service(service).serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await
-}
-
-/// Lets only root and our own user in.
-#[allow(clippy::result_large_err, reason = "the signature is tonic's")]
-pub(crate) fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
-    let uid = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred).map(|peer| peer.uid());
-    let own = nix::unistd::geteuid().as_raw();
-    match uid {
-        Some(uid) if uid == 0 || uid == own => Ok(request),
-        _ => Err(Status::permission_denied(format!(
-            "IPAM-303 only uid 0 and uid {own} may use this socket; you are {uid:?}"
-        ))),
-    }
 }
 
 struct Service {

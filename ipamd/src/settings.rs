@@ -5,6 +5,7 @@
 mod cloud;
 mod ignored;
 mod kubernetes;
+mod others;
 mod reader;
 pub(crate) mod reference;
 pub(crate) mod reload;
@@ -25,7 +26,8 @@ use ipam_core::{Policy, ports::Cidr4};
 use reader::Reader;
 use sources::Sources;
 
-use crate::{kube::KubeSettings, logging::LogPlan, policy_agent::PolicyAgent, sandboxes::Runtime};
+pub(crate) use self::others::{PolicyAgent, Runtime};
+use crate::{kube::KubeSettings, logging::LogPlan};
 
 /// What the daemon runs with. Built only by [`Settings::read`], so it is always consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,8 +8,6 @@ mod node;
 mod recover;
 
 use std::{
-    fs::File,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -19,10 +17,6 @@ use ipam_core::{
     Moment, Policy,
     engine::{self, Engine},
 };
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
@@ -31,26 +25,26 @@ use tokio::{
 use self::recover::{Recovered, Sources};
 use crate::{
     admin, branches, clock, conflist, connections, ended,
+    errors::{SystemError, chain},
+    handle::{Handle, Stage},
     host::HostNet,
-    kube, live,
+    kube::{self, Kube, Newsroom, decide::Wanted},
+    live,
     metadata::{self, Descriptions},
     metrics::{self, METRICS, ec2::Counted},
     migrate, orphans, policy_agent,
-    reconcile::{self, Outside, chain},
-    released, reports, sandboxes,
-    server::{self, SocketError, Stage},
+    reconcile::{self, Outside},
+    released, reports, sandboxes, server,
     settings::{HistoryBounds, Settings},
-    store::{Recorded, Store, StoreError},
-    waits::{self, Waits},
+    socket::{self, SocketError},
+    store::{PlaceError, Recorded, Store, StoreError, boot_id, lock, set_aside},
+    waits,
 };
 
 /// How long calls under way may take after a signal to stop. A DEL takes milliseconds, but an ADD may wait for an address.
 const CALM_END: Duration = Duration::from_millis(200);
 /// How long after that the process may live on.
 const HURRIED_END: Duration = Duration::from_secs(2);
-/// How long a former daemon may take to end: longer than the two above.
-const LOCK_PATIENCE: Duration = Duration::from_secs(4);
-const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// The database is rid of what is over this long after something ended or began to rest, or longer where it rests longer.
 const HOUSEKEEPING_PAUSE: Duration = Duration::from_secs(30);
 /// So often at least: the history ages by itself.
@@ -59,22 +53,9 @@ const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(3600);
 /// Why the daemon could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    /// Another daemon uses the same database.
-    #[error("IPAM-310 another ipamd uses the database {path}; stop it first, or give this one a database of its own")]
-    Locked {
-        /// Path of the database.
-        path: String,
-    },
-    /// The lock file cannot be made.
-    #[error(
-        "IPAM-304 the folder of the database {path} cannot be used; check that it exists on a local disk and can be written"
-    )]
-    Folder {
-        /// Path of the database.
-        path: String,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    /// The place of the database cannot be used.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -85,13 +66,8 @@ pub(crate) enum StartError {
     #[error("IPAM-302 the gRPC server on the socket ended")]
     Server(#[source] tonic::transport::Error),
     /// The system refused something that every start needs.
-    #[error("IPAM-311 the system refused {what}")]
-    System {
-        /// What was asked.
-        what: &'static str,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] SystemError),
 }
 
 /// Runs the daemon until it is told to stop. `policies` is what the settings say of the pool, now and later.
@@ -103,7 +79,7 @@ pub(crate) async fn serve(settings: Settings, policies: watch::Receiver<Policy>)
     let boot_id = boot_id()?;
     let database = format!("the database {}", settings.database.display());
     let (store, recorded) = waits::during(database, open_store(&settings, &boot_id)).await?;
-    let listener = server::listen(&settings.socket)?;
+    let listener = socket::listen(&settings.socket)?;
     tracing::info!(socket = %settings.socket.display(), leases = recorded.leases.len(), "listening");
     let (stage, stages) = watch::channel(Stage::Starting("the start has just begun".to_owned()));
     let (hurry, hurries) = watch::channel(false);
@@ -131,7 +107,7 @@ pub(crate) async fn serve(settings: Settings, policies: watch::Receiver<Policy>)
 
 /// Resolves when a signal asks for the end; a moment later, who still waits is told to `hurry`.
 fn told_to_stop(hurry: watch::Sender<bool>) -> Result<impl Future<Output = ()>, StartError> {
-    let listen = |kind, what| signal(kind).map_err(|source| StartError::System { what, source });
+    let listen = |kind, what| signal(kind).map_err(|source| SystemError { what, source });
     let mut terminate = listen(SignalKind::terminate(), "SIGTERM")?;
     let mut interrupt = listen(SignalKind::interrupt(), "SIGINT")?;
     Ok(async move {
@@ -152,44 +128,6 @@ async fn out_of_patience(mut hurries: watch::Receiver<bool>) {
     tracing::warn!("some calls did not end; stopping all the same");
 }
 
-/// Takes the lock that belongs to the database; it is held until the value is dropped or the process ends.
-///
-/// A daemon that is just ending is waited for.
-pub(crate) async fn lock(database: &Path) -> Result<Flock<File>, StartError> {
-    let path = database.display().to_string();
-    let failed = |source| StartError::Folder { path: path.clone(), source };
-    if let Some(folder) = database.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let mut file = File::options().create(true).append(true).open(beside(database, ".lock")).map_err(failed)?;
-    let _waits = Waits::begin(format!("another ipamd to let go of {path}"));
-    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((back, Errno::EWOULDBLOCK)) if tokio::time::Instant::now() < deadline => file = back,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(StartError::Locked { path }),
-            Err((_, errno)) => return Err(failed(errno.into())),
-        }
-        tokio::time::sleep(LOCK_RETRY).await;
-    }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// Which boot of the machine this is.
-pub(crate) fn boot_id() -> Result<String, StartError> {
-    Ok(read_system("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
-}
-
-fn read_system(path: &'static str) -> Result<String, StartError> {
-    std::fs::read_to_string(path).map_err(|source| StartError::System { what: path, source })
-}
-
 /// Opens the database. One that is damaged or too new is set aside, never erased, and its leases are read back from the kernel.
 async fn open_store(settings: &Settings, boot_id: &str) -> Result<(Store, Recorded), StartError> {
     let now = clock::now();
@@ -204,21 +142,6 @@ async fn open_store(settings: &Settings, boot_id: &str) -> Result<(Store, Record
     let aside = set_aside(&settings.database)?;
     tracing::error!(error = %chain(&error), kept_as = %aside.display(), "database set aside; leases are read back from the kernel and EC2");
     Ok(Store::open(&settings.database, boot_id, now, cool_until).await?)
-}
-
-/// Renames the database and its two companions, so that somebody can look at them later.
-pub(crate) fn set_aside(database: &Path) -> Result<PathBuf, StartError> {
-    let suffix = format!(".aside-{}", clock::now().as_millis());
-    for companion in ["", "-wal", "-shm"] {
-        let from = beside(database, companion);
-        match std::fs::rename(&from, beside(&beside(database, &suffix), companion)) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StartError::Folder { path: from.display().to_string(), source });
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-    Ok(beside(database, &suffix))
 }
 
 /// Finds out who this node is and what the kernel holds, and starts the loop.
@@ -236,7 +159,7 @@ async fn begin(
     let limits = node::limits(&*ec2, &node, settings.policy.access, (&store, &known), stage).await;
     tracing::info!(instance = %node.instance, instance_type = node.instance_type, max_enis = limits.max_enis, addresses_per_eni = limits.addresses_per_eni, "node identified");
     let host = waits::during("the kernel", kernel(&settings)).await?;
-    let (kube, newsroom, policy) = kube::begin(&settings, std::mem::take(&mut known.wanted), stage).await;
+    let (kube, newsroom, policy) = kubernetes(&settings, std::mem::take(&mut known.wanted), stage).await;
     let enis = Descriptions { access: policy.access, ec2: &*ec2, imds: &imds, node: &node };
     let sources = Sources { settings: &settings, host: &host, enis, store: &store, stage, newsroom: &newsroom };
     let Recovered { leases, cooling } = sources.recover(recorded, &known.interfaces).await;
@@ -267,11 +190,11 @@ async fn begin(
         granted,
         released,
         newsroom,
-        kube: kube.as_ref().map(kube::Kube::node),
+        kube: kube.as_ref().map(Kube::node),
     };
     let handle = reconcile::start(Engine::new(start, clock::now()), outside, known);
     settle_in(told, &handle, host.clone());
-    let wanted = kube.map(|kube| kube.serve(handle.clone(), store.clone()));
+    let wanted = kube.map(|kube| tell_kubernetes(kube, &handle, &store));
     tokio::spawn(live::follow(live::Sources { settings: policies, wanted, with_eni_config }, policy, handle.clone()));
     released::honour(&released_dir, &handle).await;
     tokio::spawn(ended::follow(host.clone(), links_left));
@@ -288,10 +211,38 @@ async fn begin(
     Ok(())
 }
 
+/// Begins to follow our Node; says in `stage` what that waits for.
+async fn kubernetes(
+    settings: &Settings,
+    known: Wanted,
+    stage: &watch::Sender<Stage>,
+) -> (Option<Kube>, Newsroom, Policy) {
+    let waiting = |reason| drop(stage.send_replace(Stage::Starting(reason)));
+    kube::begin(settings.kube.as_ref(), settings.policy.clone(), known, waiting).await
+}
+
+/// Tells Kubernetes of the pool from now on, and keeps what it wants for the next start.
+fn tell_kubernetes(kube: Kube, handle: &Handle, store: &Store) -> watch::Receiver<Wanted> {
+    let (pool, leases, store) = (handle.clone(), handle.clone(), store.clone());
+    let pool = move || {
+        let pool = pool.clone();
+        async move { pool.status().await.ok() }
+    };
+    let remember = move |wanted: Wanted| {
+        let stored = store.remember_wanted(&wanted);
+        async move {
+            if let Err(error) = stored.await {
+                tracing::error!(error = %chain(&error), "what Kubernetes wants could not be stored");
+            }
+        }
+    };
+    kube.serve(pool, async move { leases.leases().await.unwrap_or_default() }, remember)
+}
+
 /// Starts the kernel's thread, and makes the node ready for pods on branch ENIs, or as it was before.
 async fn kernel(settings: &Settings) -> Result<HostNet, StartError> {
     let host = HostNet::start(&settings.veth_prefix)
-        .map_err(|source| StartError::System { what: "what keeps the network", source })?;
+        .map_err(|source| SystemError { what: "what keeps the network", source })?;
     if let Err(error) = host.prepare_branches(settings.branches).await {
         tracing::error!(error = %chain(&error), "the node could not be made ready for pods on branch ENIs");
     }
@@ -308,7 +259,7 @@ fn counted(ec2: AwsEc2) -> Counted<AwsEc2> {
 }
 
 /// Once the node can serve, the runtime may use it, and what others have left goes.
-fn settle_in(settings: Settings, handle: &reconcile::Handle, host: HostNet) {
+fn settle_in(settings: Settings, handle: &Handle, host: HostNet) {
     if settings.branches.is_some() {
         tokio::spawn(branches::sweep(host));
     }

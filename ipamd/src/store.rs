@@ -7,32 +7,38 @@
 mod cloud;
 mod forms;
 mod history;
+mod leases;
+mod place;
+mod read;
 mod schema;
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use eni_proto::{EniMark, Pod, PodAddresses, PodKey};
+use eni_proto::PodKey;
 use ipam_core::{
     Action, CoolDown, IntentId, Lease, Limits, Moment, SubnetId,
     ports::{Cidr4, Interface, NodeIdentity},
 };
 use sqlx::{
-    ConnectOptions, Connection, Row, SqliteConnection,
+    ConnectOptions, SqliteConnection,
     migrate::MigrateError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use self::{cloud::CloudWrite, forms::Form};
-pub(crate) use self::{cloud::KnownCloud, history::tenures};
-use crate::{history::Ended, kube::decide::Wanted, waits::Waits};
+use self::{cloud::CloudWrite, forms::Form, leases::LeaseWrite};
+pub(crate) use self::{
+    cloud::KnownCloud,
+    history::tenures,
+    place::{PlaceError, boot_id, lock, set_aside},
+    read::leases,
+};
+use crate::{kube::decide::Wanted, tenure::Ended};
 
 /// How long one writer waits for the other before SQLite gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long after a write the write-ahead log is moved into the database. Until then it only grows: 4 KiB for each commit.
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(20);
-/// Most lease writes in one commit: bounds the wait of the first.
-const COMMIT_LIMIT: usize = 256;
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,15 +106,6 @@ pub(crate) struct Store {
 
 type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
 
-#[derive(Debug)]
-enum LeaseWrite {
-    Put(Box<Lease>),
-    Release { key: PodKey, cooling: Vec<CoolDown>, at: Moment, why: Ended },
-    Cool(CoolDown),
-    ForgetCooled { now: Moment },
-    Prune { oldest: Moment, most_rows: u32 },
-}
-
 impl Store {
     /// Opens or creates the database and returns it with what it holds.
     ///
@@ -128,8 +125,8 @@ impl Store {
         schema::migrate(&mut durable, path).await?;
         let damaged = |source: sqlx::Error| StoreError::Damaged { path: path.display().to_string(), source };
         schema::quick_check(&mut durable).await.map_err(damaged)?;
-        let same_boot = begin_boot(&mut durable, boot_id, now, cool_until).await.map_err(damaged)?;
-        let recorded = read_all(&mut durable, same_boot).await.map_err(damaged)?;
+        let same_boot = read::begin_boot(&mut durable, boot_id, now, cool_until).await.map_err(damaged)?;
+        let recorded = read::read_all(&mut durable, same_boot).await.map_err(damaged)?;
         let mut leases = connect(path, SqliteSynchronous::Normal).await?;
         sqlx::query("PRAGMA wal_autocheckpoint = 0").execute(&mut leases).await.map_err(damaged)?;
         let (lease_sender, lease_receiver) = mpsc::unbounded_channel();
@@ -137,7 +134,7 @@ impl Store {
         let (written, aging) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         // What an earlier run left.
         aging.notify_one();
-        tokio::spawn(write_leases(leases, lease_receiver, Arc::clone(&written)));
+        tokio::spawn(leases::write_all(leases, lease_receiver, Arc::clone(&written)));
         tokio::spawn(cloud::write_all(durable, cloud_receiver, written));
         Ok((Self { leases: lease_sender, cloud: cloud_sender, aging }, recorded))
     }
@@ -288,99 +285,6 @@ fn is_damage(error: &sqlx::Error) -> bool {
     matches!(primary, Some(11 | 26))
 }
 
-/// Voids the leases of an earlier boot; when they really ended nobody knows, certainly before `now`. Returns whether this is
-/// still the same boot.
-async fn begin_boot(
-    connection: &mut SqliteConnection,
-    boot_id: &str,
-    now: Moment,
-    cool_until: Moment,
-) -> Result<bool, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
-    let before: Option<String> =
-        sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'").fetch_optional(&mut *transaction).await?;
-    let same = before.as_deref() == Some(boot_id);
-    if !same {
-        let all = "INSERT OR REPLACE INTO cooling (address, until_ms) \
-                   SELECT address, ?1 FROM leases UNION ALL SELECT ipv6, ?1 FROM leases WHERE ipv6 <> ''";
-        sqlx::query(all).bind(millis(cool_until)).execute(&mut *transaction).await?;
-        history::keep(&mut transaction, None, now, Ended::Reboot).await?;
-        sqlx::query("DELETE FROM leases").execute(&mut *transaction).await?;
-        // The instance may have another type.
-        sqlx::query("DELETE FROM facts WHERE name = 'limits'").execute(&mut *transaction).await?;
-        sqlx::query("INSERT OR REPLACE INTO facts (name, value) VALUES ('boot_id', ?)")
-            .bind(boot_id)
-            .execute(&mut *transaction)
-            .await?;
-    }
-    transaction.commit().await?;
-    Ok(same)
-}
-
-/// Returns the leases of the database at `path`. Reads only; a daemon may use it at the same time.
-///
-/// # Errors
-/// [`StoreError::Open`] when there is no database, [`StoreError::Damaged`] when its leases cannot be read.
-pub(crate) async fn leases(path: &Path) -> Result<Vec<Lease>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM leases ORDER BY address").fetch_all(&mut open_to_read(path).await?).await;
-    let damaged = |source| StoreError::Damaged { path: path.display().to_string(), source };
-    rows.map_err(damaged)?.iter().map(read_lease).collect::<Result<_, _>>().map_err(damaged)
-}
-
-async fn open_to_read(path: &Path) -> Result<SqliteConnection, StoreError> {
-    let name = || path.display().to_string();
-    let connected = SqliteConnectOptions::new().filename(path).read_only(true).connect().await;
-    connected.map_err(|source| match is_damage(&source) {
-        true => StoreError::Damaged { path: name(), source },
-        false => StoreError::Open { path: name(), source },
-    })
-}
-
-async fn read_all(connection: &mut SqliteConnection, same_boot: bool) -> Result<Recorded, sqlx::Error> {
-    let leases = sqlx::query("SELECT * FROM leases ORDER BY address").fetch_all(&mut *connection).await?;
-    let cooling = sqlx::query("SELECT address, until_ms FROM cooling").fetch_all(&mut *connection).await?;
-    Ok(Recorded {
-        same_boot,
-        leases: leases.iter().map(read_lease).collect::<Result<_, _>>()?,
-        cooling: cooling.iter().map(read_cooling).collect::<Result<_, _>>()?,
-        cloud: cloud::read(connection).await?,
-    })
-}
-
-fn read_lease(row: &SqliteRow) -> Result<Lease, sqlx::Error> {
-    let text = |column| row.try_get::<&str, _>(column);
-    let mark = u32::try_from(row.try_get::<i64, _>("eni_mark")?).ok().and_then(EniMark::new);
-    Ok(Lease {
-        key: PodKey::new(text("network")?, text("container_id")?, text("interface")?).map_err(decode)?,
-        pod: Pod { namespace: text("namespace")?.into(), name: text("pod")?.into(), uid: text("uid")?.into() },
-        netns: text("netns")?.into(),
-        addresses: addresses(text("address")?, text("ipv6")?)?,
-        eni: text("eni")?.parse().map_err(decode)?,
-        eni_mark: mark.ok_or_else(|| sqlx::Error::Protocol("eni_mark is outside 0..=0x7f".to_owned()))?,
-        since: moment(row.try_get("since_ms")?),
-    })
-}
-
-/// `address` is of either family; `ipv6` is empty unless the pod has both.
-fn addresses(address: &str, ipv6: &str) -> Result<PodAddresses, sqlx::Error> {
-    match (address.parse().map_err(decode)?, ipv6) {
-        (IpAddr::V4(ipv4), "") => Ok(ipv4.into()),
-        (IpAddr::V4(ipv4), ipv6) => Ok(PodAddresses::Dual(ipv4, ipv6.parse().map_err(decode)?)),
-        (IpAddr::V6(ipv6), _) => Ok(ipv6.into()),
-    }
-}
-
-fn read_cooling(row: &SqliteRow) -> Result<CoolDown, sqlx::Error> {
-    Ok(CoolDown {
-        address: row.try_get::<&str, _>("address")?.parse().map_err(decode)?,
-        until: moment(row.try_get("until_ms")?),
-    })
-}
-
-fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::Decode(Box::new(error))
-}
-
 /// SQLite has no unsigned integers; a moment fits for the next 292 million years.
 fn millis(moment: Moment) -> i64 {
     i64::try_from(moment.as_millis()).unwrap_or(i64::MAX)
@@ -388,104 +292,6 @@ fn millis(moment: Moment) -> i64 {
 
 fn moment(millis: i64) -> Moment {
     Moment::from_millis(u64::try_from(millis).unwrap_or(0))
-}
-
-/// Writes leases, as many as have arrived in one commit, and acknowledges each after the commit.
-async fn write_leases(
-    mut connection: SqliteConnection,
-    mut queue: mpsc::UnboundedReceiver<(LeaseWrite, Acknowledge)>,
-    written: Arc<Notify>,
-) {
-    let mut batch = Vec::new();
-    while queue.recv_many(&mut batch, COMMIT_LIMIT).await > 0 {
-        let _waits = Waits::begin("the database, to write leases");
-        let (writes, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        match commit_leases(&mut connection, &writes).await {
-            Ok(()) => waiting.into_iter().for_each(|caller| drop(caller.send(Ok(())))),
-            // One bad write fails the commit of all, so each gets a second try of its own.
-            Err(_) => {
-                for (write, caller) in writes.into_iter().zip(waiting) {
-                    let outcome = commit_leases(&mut connection, &[write]).await;
-                    drop(caller.send(outcome.map_err(StoreError::Write)));
-                }
-            }
-        }
-        written.notify_one();
-    }
-}
-
-async fn commit_leases(connection: &mut SqliteConnection, writes: &[LeaseWrite]) -> Result<(), sqlx::Error> {
-    if let [alone @ LeaseWrite::Put(_)] = writes {
-        // One statement is a transaction by itself, and saves two ways to SQLite's thread and back on the path of an ADD.
-        return write_lease(connection, alone).await;
-    }
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    for write in writes {
-        write_lease(&mut transaction, write).await?;
-    }
-    transaction.commit().await
-}
-
-async fn write_lease(connection: &mut SqliteConnection, write: &LeaseWrite) -> Result<(), sqlx::Error> {
-    match write {
-        LeaseWrite::Put(lease) => {
-            // The key may be there already (same key, same answer); another key's address must not be (I1).
-            sqlx::query(
-                "INSERT INTO leases \
-                 (network, container_id, interface, namespace, pod, uid, netns, address, ipv6, eni, eni_mark, since_ms) \
-                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?) \
-                 ON CONFLICT (network, container_id, interface) DO UPDATE SET address = excluded.address, \
-                 ipv6 = excluded.ipv6, \
-                 eni = excluded.eni, eni_mark = excluded.eni_mark, netns = excluded.netns",
-            )
-            .bind(lease.key.network())
-            .bind(lease.key.container_id())
-            .bind(lease.key.interface())
-            .bind(&lease.pod.namespace)
-            .bind(&lease.pod.name)
-            .bind(&lease.pod.uid)
-            .bind(&lease.netns)
-            .bind(lease.addresses.all().next().map(|address| address.to_string()))
-            .bind(lease.addresses.all().nth(1).map_or_else(String::new, |address| address.to_string()))
-            .bind(lease.eni.as_str())
-            .bind(i64::from(lease.eni_mark.value()))
-            .bind(millis(lease.since))
-            .execute(connection)
-            .await?;
-        }
-        LeaseWrite::Release { key, cooling, at, why } => release(connection, key, cooling, *at, *why).await?,
-        LeaseWrite::Cool(cooling) => cool(connection, cooling).await?,
-        LeaseWrite::ForgetCooled { now } => {
-            sqlx::query("DELETE FROM cooling WHERE until_ms <= ?").bind(millis(*now)).execute(connection).await?;
-        }
-        LeaseWrite::Prune { oldest, most_rows } => history::prune(connection, *oldest, *most_rows).await?,
-    }
-    Ok(())
-}
-
-async fn release(
-    connection: &mut SqliteConnection,
-    key: &PodKey,
-    cooling: &[CoolDown],
-    at: Moment,
-    why: Ended,
-) -> Result<(), sqlx::Error> {
-    history::keep(connection, Some(key), at, why).await?;
-    sqlx::query("DELETE FROM leases WHERE network = ? AND container_id = ? AND interface = ?")
-        .bind(key.network())
-        .bind(key.container_id())
-        .bind(key.interface())
-        .execute(&mut *connection)
-        .await?;
-    for one in cooling {
-        cool(&mut *connection, one).await?;
-    }
-    Ok(())
-}
-
-async fn cool(connection: &mut SqliteConnection, cooling: &CoolDown) -> Result<(), sqlx::Error> {
-    let insert = sqlx::query("INSERT OR REPLACE INTO cooling (address, until_ms) VALUES (?, ?)");
-    insert.bind(cooling.address.to_string()).bind(millis(cooling.until)).execute(connection).await.map(drop)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use ipam_core::engine::WaitingFor;
 use serde_json::json;
 
 use super::Shared;
-use crate::{server::Stage, view::View};
+use crate::{handle::Stage, view::View};
 
 /// A condition of being ready.
 #[derive(Debug, Clone, PartialEq, Eq)]

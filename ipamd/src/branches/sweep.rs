@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{host::HostNet, reconcile::chain};
+use crate::{errors::chain, host::HostNet};
 
 /// How often is looked. The kernel side of such a pod does no harm; only the next pod with its VLAN cares, and that one clears it away.
 const PERIOD: Duration = Duration::from_secs(60);

@@ -25,7 +25,7 @@ use rustls::{
 use serde_json::Value;
 
 use super::place::Place;
-use crate::reconcile::chain;
+use crate::errors::chain;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a server may take for a whole answer.

@@ -141,12 +141,13 @@ async fn a_token_that_was_renewed_is_used() {
 #[tokio::test]
 async fn a_node_with_custom_networking_waits_for_its_eni_config_and_says_so() {
     let (sim, settings, _account) = stage().await;
-    let (stage, stages) = seen::channel(Stage::Starting(String::new()));
+    let (reason, reasons) = seen::channel(String::new());
     let mut kube = kube(&settings);
-    let waiting = tokio::spawn(async move { (kube.wanted(Wanted::default(), &stage).await, kube, stage) });
+    let waiting =
+        tokio::spawn(async move { (kube.wanted(Wanted::default(), |why| drop(reason.send_replace(why))).await, kube) });
     let says = |part: &'static str| {
-        let stages = stages.clone();
-        move || matches!(&*stages.borrow(), Stage::Starting(what) if what.contains(part))
+        let reasons = reasons.clone();
+        move || reasons.borrow().contains(part)
     };
     until("the reason", says("IPAM-331")).await;
     sim.put(NODE, node(&json!({"k8s/eniConfig": "zone-a"}), &json!([])));
@@ -154,7 +155,7 @@ async fn a_node_with_custom_networking_waits_for_its_eni_config_and_says_so() {
     sim.put(&format!("{ENI_CONFIGS}/zone-a"), json!({"spec": {"subnet": 7}}));
     until("what is wrong", says("spec.subnet is 7")).await;
     sim.put(&format!("{ENI_CONFIGS}/zone-a"), json!({"spec": {"subnet": "subnet-7", "securityGroups": ["sg-1"]}}));
-    let (wanted, kube, _stage) = waiting.await.unwrap();
+    let (wanted, kube) = waiting.await.unwrap();
     let network = wanted.network.unwrap();
     assert_eq!((network.subnet.as_str(), wanted.max_pods), ("subnet-7", Some(58)));
     // Another name, another network; the one that nobody names any more is not asked for.
@@ -170,8 +171,7 @@ async fn what_an_earlier_run_knew_is_enough_without_an_api_server() {
     sim.mood(Mood::Hangs);
     let network = ipam_core::CustomNetwork { subnet: "subnet-7".parse().unwrap(), security_groups: vec![] };
     let before = Wanted { max_pods: Some(58), network: Some(network) };
-    let (stage, _) = seen::channel(Stage::Starting(String::new()));
-    let wanted = tokio::time::timeout(Duration::from_secs(5), kube(&settings).wanted(before.clone(), &stage)).await;
+    let wanted = tokio::time::timeout(Duration::from_secs(5), kube(&settings).wanted(before.clone(), drop)).await;
     assert_eq!(wanted.unwrap(), before);
 }
 
@@ -339,8 +339,7 @@ async fn a_server_that_denies_is_left_alone_for_long_and_what_an_earlier_run_kne
     let mut kube = kube(&settings);
     let network = ipam_core::CustomNetwork { subnet: "subnet-7".parse().unwrap(), security_groups: vec![] };
     let known = Wanted { max_pods: Some(29), network: Some(network) };
-    let (stage, _stages) = seen::channel(Stage::Starting(String::new()));
-    assert_eq!(kube.wanted(known.clone(), &stage).await, known);
+    assert_eq!(kube.wanted(known.clone(), drop).await, known);
     until("the question", || !sim.asked().is_empty()).await;
     // One that is not denied is asked again within half a second; this one within a minute.
     let mut pace = watch::Pace::new(0);

@@ -11,7 +11,7 @@ use super::{
     METRICS, ec2, open, process,
     text::{Kind, Page},
 };
-use crate::{history::Ended, view::View};
+use crate::{tenure::Ended, view::View};
 
 const PHASES: [&str; 5] = ["queue", "lease", "wiring", "policy", "plugin"];
 

@@ -8,7 +8,7 @@ use ipam_core::Lease;
 use super::{
     MigrateError, Surroundings,
     checkpoint::{self, Found},
-    facts::{Node, running},
+    facts::Node,
     files,
     import::taken,
     judge::Obstacle,
@@ -17,10 +17,11 @@ use super::{
     report::Report,
 };
 use crate::{
-    conflist, install,
+    conflist,
+    incumbent::running,
+    install,
     settings::Settings,
-    start::{boot_id, lock, set_aside},
-    store,
+    store::{self, boot_id, lock, set_aside},
 };
 
 /// Gives the node back: all that the incumbent needs is in place before anything of ours goes.

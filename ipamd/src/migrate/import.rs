@@ -15,10 +15,9 @@ use super::{
 };
 use crate::{
     clock, conflist,
-    install::AWS_CNI,
+    incumbent::AWS_CNI,
     settings::Settings,
-    start::{boot_id, lock},
-    store::{self, Store},
+    store::{self, Store, boot_id, lock},
 };
 
 /// Says what is there, what can be taken over and what not. Changes nothing.

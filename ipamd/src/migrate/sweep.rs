@@ -2,11 +2,8 @@
 
 use eni_datapath::incumbent::{self, Incumbent};
 
-use super::{facts::running, legacy::Legacy};
-use crate::{
-    reconcile::{Handle, chain},
-    settings::Settings,
-};
+use super::legacy::Legacy;
+use crate::{errors::chain, handle::Handle, incumbent::running, settings::Settings};
 
 /// Waits until the node serves, so that ours is in place, and sweeps once.
 pub(crate) async fn once(settings: Settings, handle: Handle) {

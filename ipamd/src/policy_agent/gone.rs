@@ -15,10 +15,7 @@ use ipam_core::Lease;
 use tokio::{sync::mpsc, time::timeout};
 use tonic::{Code, Status, transport::Endpoint};
 
-use crate::{
-    metrics::METRICS,
-    reconcile::{Handle, chain},
-};
+use crate::{errors::chain, handle::Handle, metrics::METRICS};
 
 /// How long the agent may take for one pod. Nobody waits for it, and a node that takes many pods apart is slow.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -12,8 +12,8 @@ use ipam_core::{
 
 use tokio::task::JoinSet;
 
-use super::{Open, Outside, Reconciler, chain};
-use crate::{clock, kube::News, metadata::Descriptions, store::KnownCloud};
+use super::{Open, Outside, Reconciler};
+use crate::{clock, errors::chain, kube::News, metadata::Descriptions, store::KnownCloud};
 
 /// This node's part of a time over which all nodes are to be spread.
 pub(super) fn part_of(time: Duration, instance: &InstanceId) -> Duration {

@@ -8,7 +8,8 @@ use ipam_core::{
     retry::{Backoff, seed},
 };
 
-use super::{Outside, Reconciler, chain};
+use super::{Outside, Reconciler};
+use crate::errors::chain;
 
 impl<E: Ec2> Reconciler<E> {
     /// Prepares the kernel for an ENI; goes on trying until it succeeds or the ENI is given up.

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use crate::{
     clock,
-    reconcile::chain,
-    server::Stage,
+    errors::chain,
+    handle::Stage,
     store::{KnownCloud, Recorded, Store},
     waits::Waits,
 };

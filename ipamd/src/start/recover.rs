@@ -16,13 +16,12 @@ use tokio::sync::watch;
 use super::node::Waiting;
 use crate::{
     clock,
+    errors::chain,
+    handle::Stage,
     host::{HostNet, KernelPod, KernelState},
     kube::{News, Newsroom},
     metadata::Descriptions,
-    orphans,
-    reconcile::chain,
-    released,
-    server::Stage,
+    orphans, released,
     settings::Settings,
     store::{Recorded, Store},
     waits::Waits,

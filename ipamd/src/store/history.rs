@@ -7,7 +7,7 @@ use ipam_core::Moment;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{StoreError, millis, moment};
-use crate::history::{Ended, Question, Tenure};
+use crate::tenure::{Ended, Question, Tenure};
 
 /// The parts of a lease that the history keeps.
 macro_rules! columns {
@@ -74,7 +74,7 @@ pub(super) async fn prune(
 /// # Errors
 /// [`StoreError::Open`] when there is no database, [`StoreError::Damaged`] when it has no history that can be read.
 pub(crate) async fn tenures(path: &Path, question: &Question) -> Result<Vec<Tenure>, StoreError> {
-    let mut connection = super::open_to_read(path).await?;
+    let mut connection = super::read::open_to_read(path).await?;
     let address = question.ip.map(|address| address.to_string());
     let (namespace, pod) = question.pod.clone().unzip();
     let rows = sqlx::query(TENURES)

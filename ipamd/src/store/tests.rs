@@ -1,12 +1,12 @@
+use eni_proto::{EniMark, Pod, PodAddresses};
 use ipam_core::ports::{Attachment, Cidr4, InterfaceKind};
-
 use sqlx::{
-    SqlSafeStr,
+    Connection, SqlSafeStr,
     migrate::{Migration, MigrationType, Migrator},
 };
 
 use super::{schema::MIGRATIONS, *};
-use crate::history::{Question, Span};
+use crate::tenure::{Question, Span};
 
 const NOW: Moment = Moment::from_millis(30_000);
 

@@ -1,0 +1,106 @@
+//! Reads what the database holds.
+
+use std::{net::IpAddr, path::Path};
+
+use eni_proto::{EniMark, Pod, PodAddresses, PodKey};
+use ipam_core::{CoolDown, Lease, Moment};
+use sqlx::{
+    ConnectOptions, Connection, Row, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteRow},
+};
+
+use super::{Recorded, StoreError, cloud, history, is_damage, millis, moment};
+use crate::tenure::Ended;
+
+/// Voids the leases of an earlier boot; when they really ended nobody knows, certainly before `now`. Returns whether this is
+/// still the same boot.
+pub(super) async fn begin_boot(
+    connection: &mut SqliteConnection,
+    boot_id: &str,
+    now: Moment,
+    cool_until: Moment,
+) -> Result<bool, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let before: Option<String> =
+        sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'").fetch_optional(&mut *transaction).await?;
+    let same = before.as_deref() == Some(boot_id);
+    if !same {
+        let all = "INSERT OR REPLACE INTO cooling (address, until_ms) \
+                   SELECT address, ?1 FROM leases UNION ALL SELECT ipv6, ?1 FROM leases WHERE ipv6 <> ''";
+        sqlx::query(all).bind(millis(cool_until)).execute(&mut *transaction).await?;
+        history::keep(&mut transaction, None, now, Ended::Reboot).await?;
+        sqlx::query("DELETE FROM leases").execute(&mut *transaction).await?;
+        // The instance may have another type.
+        sqlx::query("DELETE FROM facts WHERE name = 'limits'").execute(&mut *transaction).await?;
+        sqlx::query("INSERT OR REPLACE INTO facts (name, value) VALUES ('boot_id', ?)")
+            .bind(boot_id)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    Ok(same)
+}
+
+/// Returns the leases of the database at `path`. Reads only; a daemon may use it at the same time.
+///
+/// # Errors
+/// [`StoreError::Open`] when there is no database, [`StoreError::Damaged`] when its leases cannot be read.
+pub(crate) async fn leases(path: &Path) -> Result<Vec<Lease>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM leases ORDER BY address").fetch_all(&mut open_to_read(path).await?).await;
+    let damaged = |source| StoreError::Damaged { path: path.display().to_string(), source };
+    rows.map_err(damaged)?.iter().map(read_lease).collect::<Result<_, _>>().map_err(damaged)
+}
+
+pub(super) async fn open_to_read(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let name = || path.display().to_string();
+    let connected = SqliteConnectOptions::new().filename(path).read_only(true).connect().await;
+    connected.map_err(|source| match is_damage(&source) {
+        true => StoreError::Damaged { path: name(), source },
+        false => StoreError::Open { path: name(), source },
+    })
+}
+
+pub(super) async fn read_all(connection: &mut SqliteConnection, same_boot: bool) -> Result<Recorded, sqlx::Error> {
+    let leases = sqlx::query("SELECT * FROM leases ORDER BY address").fetch_all(&mut *connection).await?;
+    let cooling = sqlx::query("SELECT address, until_ms FROM cooling").fetch_all(&mut *connection).await?;
+    Ok(Recorded {
+        same_boot,
+        leases: leases.iter().map(read_lease).collect::<Result<_, _>>()?,
+        cooling: cooling.iter().map(read_cooling).collect::<Result<_, _>>()?,
+        cloud: cloud::read(connection).await?,
+    })
+}
+
+fn read_lease(row: &SqliteRow) -> Result<Lease, sqlx::Error> {
+    let text = |column| row.try_get::<&str, _>(column);
+    let mark = u32::try_from(row.try_get::<i64, _>("eni_mark")?).ok().and_then(EniMark::new);
+    Ok(Lease {
+        key: PodKey::new(text("network")?, text("container_id")?, text("interface")?).map_err(decode)?,
+        pod: Pod { namespace: text("namespace")?.into(), name: text("pod")?.into(), uid: text("uid")?.into() },
+        netns: text("netns")?.into(),
+        addresses: addresses(text("address")?, text("ipv6")?)?,
+        eni: text("eni")?.parse().map_err(decode)?,
+        eni_mark: mark.ok_or_else(|| sqlx::Error::Protocol("eni_mark is outside 0..=0x7f".to_owned()))?,
+        since: moment(row.try_get("since_ms")?),
+    })
+}
+
+/// `address` is of either family; `ipv6` is empty unless the pod has both.
+fn addresses(address: &str, ipv6: &str) -> Result<PodAddresses, sqlx::Error> {
+    match (address.parse().map_err(decode)?, ipv6) {
+        (IpAddr::V4(ipv4), "") => Ok(ipv4.into()),
+        (IpAddr::V4(ipv4), ipv6) => Ok(PodAddresses::Dual(ipv4, ipv6.parse().map_err(decode)?)),
+        (IpAddr::V6(ipv6), _) => Ok(ipv6.into()),
+    }
+}
+
+fn read_cooling(row: &SqliteRow) -> Result<CoolDown, sqlx::Error> {
+    Ok(CoolDown {
+        address: row.try_get::<&str, _>("address")?.parse().map_err(decode)?,
+        until: moment(row.try_get("until_ms")?),
+    })
+}
+
+fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}

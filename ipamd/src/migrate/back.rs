@@ -65,8 +65,7 @@ pub(super) async fn back(settings: &Settings, surroundings: &Surroundings) -> Re
     for file in install::files(settings) {
         remove_file(&file)?;
     }
-    if settings.database.exists() {
-        let aside = set_aside(&settings.database)?;
+    if let Some(aside) = set_aside(&settings.database)? {
         things.push(format!("set the database aside as {}", aside.display()));
     }
     Record::remove(&settings.database).map_err(files("removing the record of the import"))?;

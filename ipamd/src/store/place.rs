@@ -76,17 +76,38 @@ fn read_system(path: &'static str) -> Result<String, SystemError> {
     std::fs::read_to_string(path).map_err(|source| SystemError { what: path, source })
 }
 
-/// Renames the database and its two companions, so that somebody can look at them later.
-pub(crate) fn set_aside(database: &Path) -> Result<PathBuf, PlaceError> {
+/// Renames the database and its two companions, so that somebody can look at them later; also what somebody who was killed in that
+/// has left of them. Returns the new name; nothing when nothing was there.
+pub(crate) fn set_aside(database: &Path) -> Result<Option<PathBuf>, PlaceError> {
     let suffix = format!(".aside-{}", clock::now().as_millis());
+    let mut found = false;
     for companion in ["", "-wal", "-shm"] {
         let from = beside(database, companion);
         match std::fs::rename(&from, beside(&beside(database, &suffix), companion)) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(PlaceError::Folder { path: from.display().to_string(), source });
             }
-            Ok(()) | Err(_) => {}
+            moved => found |= moved.is_ok(),
         }
     }
-    Ok(beside(database, &suffix))
+    Ok(found.then(|| beside(database, &suffix)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_is_complete_also_after_somebody_was_killed_in_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("ipamd.db");
+        assert_eq!(set_aside(&database).unwrap(), None);
+        for left in [["", "-wal"], ["-wal", "-shm"]] {
+            left.iter().for_each(|companion| std::fs::write(beside(&database, companion), "").unwrap());
+            let aside = set_aside(&database).unwrap().unwrap();
+            for companion in left {
+                assert!(!beside(&database, companion).exists() && beside(&aside, companion).exists());
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The CNI configuration that the container runtime reads: what it says, and when it appears.
 //!
 //! The kubelet calls a node ready as soon as the file is there. So it is written last, once an ADD could be served, and in one
-//! step: a runtime that looks at the folder meanwhile sees the former file or the new one, never a part. A daemon that ends
+//! step: a runtime that looks at the folder meanwhile, or after a power loss, sees the former file or the new one, never a part. A daemon that ends
 //! leaves it where it is, because its successor will serve the ADDs that come meanwhile.
 
 use std::{
@@ -70,7 +70,7 @@ pub(crate) async fn publish(folder: PathBuf, settings: Settings, handle: Handle)
         tracing::warn!(file = %folder.join(&other).display(), "IPAM-321 another CNI configuration goes before ours and the runtime will use that one: right for a meta-plugin as Multus, wrong for anything else");
     }
     loop {
-        match show(&folder.join(FILE), text.as_bytes(), 0o644) {
+        match replace(&folder.join(FILE), text.as_bytes(), 0o644) {
             Ok(()) => break,
             Err(error) => {
                 tracing::error!(folder = %folder.display(), error = %chain(&error), "IPAM-322 the CNI configuration could not be written; the node stays not ready");
@@ -121,20 +121,6 @@ pub(crate) fn replace_after(
         let _ = fs::remove_file(&new);
     }
     written
-}
-
-/// As [`replace`], but who looks sees the file before it is durable: for one that every start writes anew, and that a runtime waits for.
-fn show(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let new = beside(path);
-    let shown = write_new(&new, contents, mode).and_then(|file| fs::rename(&new, path).map(|()| file));
-    match shown {
-        Ok(file) => file.sync_all().and_then(|()| sync_folder(path)),
-        Err(error) => {
-            // Not there when it could not be made.
-            let _ = fs::remove_file(&new);
-            Err(error)
-        }
-    }
 }
 
 /// Hidden and without an ending of ours, so that no runtime takes it for a configuration or a plugin.
@@ -193,14 +179,13 @@ mod tests {
     fn a_file_is_replaced_as_a_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
-        for (put, text) in [(replace as fn(&Path, &[u8], u32) -> _, "one"), (show, "two")] {
-            put(&path, text.as_bytes(), 0o644).unwrap();
+        for text in ["one", "two"] {
+            replace(&path, text.as_bytes(), 0o644).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
         }
         fs::create_dir(folder.path().join(format!(".{FILE}.new"))).unwrap();
         assert!(replace(&path, b"three", 0o644).is_err(), "its first step is not possible");
-        assert!(show(&path, b"three", 0o644).is_err(), "nor here");
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
     }
 

@@ -10,7 +10,7 @@ use eni_datapath::{EniError, Guard, Kind, Outcome, Repair, observe_pods, prepare
 use eni_proto::VethPrefix;
 use world::{
     MAC1, World, eni_plan,
-    guarded::{Guarded, PATIENCE, settled},
+    guarded::{Guarded, PATIENCE, settled, until_gate_is_free},
     host_plan, ip, path, ruleset,
 };
 
@@ -43,6 +43,7 @@ fn a_link_that_somebody_renamed_while_no_guard_looked_gets_its_own_name_back() {
     let Guarded { guard, pods, world, repairs, _netns } = Guarded::new();
     let right = world.on_node(settled);
     drop(guard);
+    world.on_node(until_gate_is_free);
     let links = world.on_node(|| observe_pods(&VethPrefix::default()).unwrap().links);
     world.on_node(|| {
         // One looks like a pod's still, the other like nobody's.

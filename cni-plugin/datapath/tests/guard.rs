@@ -10,7 +10,7 @@ use eni_datapath::{Guard, Netns, Outcome, add_pod, del_pod, observe_pods};
 use eni_proto::{EniMark, VethPrefix};
 use world::{
     MARK, eni_plan,
-    guarded::{Guarded, PATIENCE, settled},
+    guarded::{Guarded, PATIENCE, settled, until_gate_is_free},
     host_plan, ip, ruleset, run, tables, try_run, wiring,
 };
 
@@ -118,6 +118,7 @@ fn the_last_gate_is_nobody_elses_to_open_and_outlives_the_guard() {
             assert_eq!(gate(), right, "{line}");
         }
         drop(node.guard);
+        until_gate_is_free();
         assert!(gate().contains("oifname \"eth0\""));
         // Another life of the daemon takes it over; without any daemon it goes with the rest.
         let guard = Guard::start(&VethPrefix::default(), |_| {}).unwrap();

@@ -85,6 +85,14 @@ impl Guarded {
     }
 }
 
+/// Waits until nobody owns the last gate: a program that another test is about to start holds our sockets for a moment.
+pub fn until_gate_is_free() {
+    let deadline = Instant::now() + PATIENCE;
+    while super::tables("list table ip eni_cni_stay").contains("flags owner") {
+        assert!(Instant::now() < deadline, "the last gate is still owned");
+    }
+}
+
 /// The node's state; in which order the kernel tells it does not matter.
 pub fn settled() -> String {
     let mut lines: Vec<String> = snapshot().lines().map(str::to_owned).collect();

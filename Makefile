@@ -90,7 +90,7 @@ checklist: ## The CNI contract rule by rule: which tests hold it, and their resu
 	@cni-plugin/checklist.sh
 
 FUZZ_EXECUTIONS ?= 20000
-fuzz: plugin ## Long fuzzing of what plugin and daemon read, and kill -9 before each system call of the plugin.
+fuzz: plugin ## Long fuzzing of what plugin and daemon read, and kill -9 before each system call of the plugin and of a migration.
 	$(SAY) "$(FUZZ_EXECUTIONS) requests to the plugin that nobody should send"
 	FUZZ_EXECUTIONS=$(FUZZ_EXECUTIONS) FUZZ_READS=$$(($(FUZZ_EXECUTIONS) * 100)) cargo test -p eni-cni -- --nocapture whatever_the_input no_input_makes
 	cargo build -p ipamd
@@ -98,6 +98,8 @@ fuzz: plugin ## Long fuzzing of what plugin and daemon read, and kill -9 before 
 	FUZZ_EXECUTIONS=$$(($(FUZZ_EXECUTIONS) * 10)) E2E_PLUGIN=$(abspath $(PLUGIN)) cargo test -p e2e --test grpc -- --nocapture
 	$(SAY) "kill -9 before every system call of ADD, DEL and GC"
 	EVERY_SYSCALL=1 cargo test -p eni-cni --test kill -- --nocapture
+	$(SAY) "kill -9 before every system call of a migration there and back (about an hour)"
+	EVERY_SYSCALL=1 E2E_PLUGIN=$(abspath $(PLUGIN)) cargo test -p e2e --test migrate -- --nocapture any_of_its
 
 size: plugin
 	cargo build --release -p ipamd

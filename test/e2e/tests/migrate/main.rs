@@ -12,5 +12,7 @@ mod refused;
 mod round;
 #[path = "../stage/mod.rs"]
 mod stage;
+#[path = "../steps/mod.rs"]
+mod steps;
 mod traffic;
 mod verbs;

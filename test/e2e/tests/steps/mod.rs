@@ -1,5 +1,7 @@
-//! Kills a running daemon before a chosen one of its system calls. It knows nothing of it: all its threads are traced, so no step
-//! can be forgotten, and production code pays nothing.
+//! Kills a running daemon or command before a chosen one of its system calls. It knows nothing of it: all its threads are traced, so
+//! no step can be forgotten, and production code pays nothing.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{collections::BTreeSet, sync::mpsc, thread, time::Duration};
 
@@ -33,12 +35,23 @@ pub(crate) struct Watch {
 impl Watch {
     /// Kills the daemon before its step `nth`, counted from 0 and from now. Returns when all its threads are watched.
     pub(crate) async fn begin(pid: u32, nth: usize) -> Self {
+        Self::seize(pid, nth, false).await
+    }
+
+    /// The same for a command, which ends by itself: then it was not killed.
+    pub(crate) async fn command(pid: u32, nth: usize) -> Option<Step> {
+        let watch = Self::seize(pid, nth, true).await;
+        let (_over, killed) = (watch.over, watch.killed);
+        killed.await.expect("the command is watched to the end")
+    }
+
+    async fn seize(pid: u32, nth: usize, may_end: bool) -> Self {
         let (over, until_over) = mpsc::channel();
         let (tell, killed) = oneshot::channel();
         let (ready, begun) = oneshot::channel();
         // Only the thread that traces may ask, and what it traces goes free when it ends.
         thread::spawn(move || {
-            let mut tracer = Tracer::seize(Pid::from_raw(i32::try_from(pid).unwrap()));
+            let mut tracer = Tracer::seize(Pid::from_raw(i32::try_from(pid).unwrap()), may_end);
             let _ = ready.send(());
             let _ = tell.send(tracer.run(nth, &until_over));
         });
@@ -56,11 +69,12 @@ impl Watch {
 struct Tracer {
     leader: Pid,
     threads: BTreeSet<Pid>,
+    may_end: bool,
 }
 
 impl Tracer {
-    fn seize(leader: Pid) -> Self {
-        let mut tracer = Self { leader, threads: BTreeSet::new() };
+    fn seize(leader: Pid, may_end: bool) -> Self {
+        let mut tracer = Self { leader, threads: BTreeSet::new(), may_end };
         // A thread that comes while we look is either listed the next time or made by one that is traced already.
         while tracer.seize_new() {}
         tracer
@@ -71,7 +85,7 @@ impl Tracer {
         let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let known = self.threads.len();
         for thread in names.map(|name| Pid::from_raw(name.parse().unwrap())).collect::<Vec<_>>() {
-            let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE;
+            let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_TRACEEXIT;
             if self.threads.insert(thread) {
                 match ptrace::seize(thread, options) {
                     Ok(()) => ptrace::interrupt(thread).unwrap(),
@@ -99,6 +113,12 @@ impl Tracer {
                         steps += 1;
                     }
                     go_on(thread, None);
+                }
+                // Let go by our end it ends, and its parent hears how.
+                WaitStatus::PtraceEvent(thread, _, libc::PTRACE_EVENT_EXIT)
+                    if thread == self.leader && self.may_end =>
+                {
+                    return None;
                 }
                 WaitStatus::PtraceEvent(thread, ..) => go_on(thread, None),
                 WaitStatus::Stopped(thread, signal) => go_on(thread, Some(signal)),

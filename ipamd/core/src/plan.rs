@@ -69,7 +69,7 @@ pub struct Plan {
     pub urgent: bool,
     /// For so long needs are gathered, so that a burst of them costs one call.
     pub gather_for: Duration,
-    /// Whether the subnets must be described before an ENI can be made or filled.
+    /// Whether the subnets must be described before an ENI can be made.
     pub needs_subnets: bool,
     /// Whether there is more than wanted, so that something could be given back.
     pub surplus: bool,

@@ -78,12 +78,6 @@ impl Subnets {
         self.known.iter()
     }
 
-    /// Whether EC2 has never been asked: then nobody knows whether the subnet of an ENI is closed for pods.
-    #[must_use]
-    pub const fn are_unknown(&self) -> bool {
-        self.fresh_until.is_none()
-    }
-
     /// Whether EC2 should be asked before an ENI is made.
     #[must_use]
     pub fn is_stale(&self, now: Moment) -> bool {

@@ -22,7 +22,6 @@ impl Planner<'_> {
     }
 
     pub(super) fn grow(&self, short: usize, plan: &mut Plan) {
-        let may_be_closed = self.q.policy.placement == Placement::Discover && self.q.subnets.are_unknown();
         let mut missing = short;
         let mut enis: Vec<_> = self.usable().collect();
         enis.sort_by_key(|eni| eni.device_index());
@@ -33,9 +32,6 @@ impl Planner<'_> {
             let subnet = &eni.interface.subnet;
             if missing == 0 || room == 0 {
                 continue;
-            }
-            if may_be_closed {
-                return Self::ask_for_subnets(plan);
             }
             if self.q.subnets.is_full(subnet, self.q.now) {
                 full_subnets.push(subnet.clone());
@@ -101,7 +97,8 @@ impl Planner<'_> {
             return;
         }
         if matches!(self.q.policy.placement, Placement::Discover) && self.q.subnets.is_stale(self.q.now) {
-            Self::ask_for_subnets(plan);
+            plan.needs_subnets = true;
+            plan.waiting.push("EC2 is asked for the subnets".to_owned());
             return;
         }
         let candidates = self.q.subnets.candidates(self.q.node, self.q.policy);
@@ -120,11 +117,6 @@ impl Planner<'_> {
             missing = missing.saturating_sub(amount.addresses());
             slots -= 1;
         }
-    }
-
-    fn ask_for_subnets(plan: &mut Plan) {
-        plan.needs_subnets = true;
-        plan.waiting.push("EC2 is asked for the subnets".to_owned());
     }
 
     /// Security groups of a new ENI.

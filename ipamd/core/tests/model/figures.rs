@@ -48,6 +48,9 @@ fn a_node_with_prefixes_fills_up_with_three_calls() {
     let world = filled(prefixes(), Duration::ZERO);
     println!("prefixes, burst: {:?}", world.calls);
     assert!(total(&world.calls) <= 3, "{:?}", world.calls);
+    // Where subnets are discovered none has to be as long as the node's own interface has room.
+    let discover = filled(Policy { placement: Placement::Discover, ..prefixes() }, Duration::ZERO);
+    assert!(total(&discover.calls) <= 3, "{:?}", discover.calls);
     let slow = filled(prefixes(), Duration::from_secs(1));
     println!("prefixes, one pod a second: {:?}", slow.calls);
     assert!(total(&slow.calls) <= 1 + PODS.div_ceil(16), "one for each prefix at most: {:?}", slow.calls);

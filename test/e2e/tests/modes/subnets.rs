@@ -31,20 +31,20 @@ async fn new_interfaces_live_in_the_tagged_subnet_with_most_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_nodes_own_subnet_carries_no_pods_where_it_is_closed() {
+async fn once_the_subnets_are_known_a_closed_one_carries_no_new_pods() {
     let cluster = cluster(1, &[("WARM_IP_TARGET", "20")]).await;
     let own = cluster.network.subnet.to_string();
     let tags = [(ROLE.to_owned(), "0".to_owned())].into();
     sim(&cluster).arrange(&CreateTags { resources: vec![own], tags }).unwrap();
     let other = make_subnet(&cluster, "10.0.8.0/24", &[(ROLE, "1")]);
     worker(&cluster).start_daemon().unwrap();
+    // More than the primary ENI carries, so that another subnet is looked for.
     let in_other = |enis: &[Eni]| enis.iter().skip(1).map(|eni| eni.secondary.len()).sum::<usize>() >= 20;
     until_enis(&cluster, "twenty addresses in the other subnet", in_other).await;
     worker(&cluster).until_ready(20, PATIENCE).await.unwrap();
 
     let pods = add_pods(&cluster, 5).await;
     assert!(addresses(&pods).iter().all(|address| other.cidr.contains(*address)), "{pods:?}");
-    assert!(enis(&cluster)[0].secondary.is_empty(), "{:?}", enis(&cluster));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,7 @@
 //! What is not ours is left alone, what is ours follows the primary ENI, and no change waits for another ENI's.
 
 use super::*;
-use crate::{
-    CustomNetwork, SecurityGroupId,
-    ports::{Cidr4, InterfaceKind, Subnet},
-};
+use crate::{CustomNetwork, SecurityGroupId, ports::InterfaceKind};
 
 fn group(name: &str) -> SecurityGroupId {
     format!("sg-{name}").parse().unwrap()
@@ -99,48 +96,4 @@ fn a_change_of_one_interface_does_not_hold_up_those_of_others() {
     let makes = |(_, action): &(IntentId, Action)| matches!(action, Action::Create { .. });
     assert!(begun.iter().any(fills), "{begun:?}");
     assert!(begun.iter().any(makes), "{begun:?}");
-}
-
-fn described_subnet(name: &str, role: &str) -> Subnet {
-    Subnet {
-        id: name.parse().unwrap(),
-        cidr: Cidr4 { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 16 },
-        available_addresses: 1000,
-        tags: BTreeMap::from([(crate::subnets::TAG_ROLE.to_owned(), role.to_owned())]),
-    }
-}
-
-/// A node that has just begun, and whose primary ENI has room.
-fn discovering() -> Engine {
-    let mut engine = engine(Policy { placement: Placement::Discover, ..warm(3) });
-    engine.handle(at(0), Event::Tick);
-    engine.handle(at(0), Event::Kernel { asked_at: at(0), holds: Ok(BTreeSet::new()) });
-    let seen = Event::Observed { asked_at: at(0), scope: Scope::Attached, interfaces: vec![eni(0, 0)] };
-    let mut commands = engine.handle(at(0), seen);
-    commands.extend(engine.handle(at(1), Event::HostReady { eni: eni(0, 0).id }));
-    commands.extend(engine.handle(at(2), Event::Tick));
-    let questions = commands.iter().filter(|command| **command == Command::DescribeSubnets);
-    assert_eq!((questions.count(), started(&commands)), (1, vec![]), "the subnets are asked for first, and once");
-    engine
-}
-
-/// What the node asks EC2 for after this answer about the subnets.
-fn asked_after(outcome: Result<Vec<Subnet>, Ec2Error>) -> Vec<Action> {
-    let mut engine = discovering();
-    let mut commands = engine.handle(at(3), Event::Subnets { outcome });
-    while let Some(due) = engine.next_wake().filter(|due| *due <= at(4)) {
-        commands.extend(engine.handle(due, Event::Tick));
-    }
-    started(&commands).into_iter().map(|(_, action)| action).collect()
-}
-
-#[test]
-fn the_nodes_own_subnet_is_not_used_while_nobody_knows_whether_it_is_closed() {
-    let own = || vec![Action::Assign { eni: eni(0, 0).id, amount: Amount::Addresses(3) }];
-    let open = vec![described_subnet("subnet-1", "1")];
-    assert_eq!(asked_after(Ok(open)), own());
-    assert_eq!(asked_after(Err(refusal(RefusalClass::NotAllowed))), own(), "then it has to do");
-    let closed = vec![described_subnet("subnet-1", "0"), described_subnet("subnet-2", "1")];
-    let [Action::Create { subnet, .. }] = &asked_after(Ok(closed))[..] else { panic!("another subnet is not used") };
-    assert_eq!(subnet.as_str(), "subnet-2");
 }

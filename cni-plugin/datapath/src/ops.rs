@@ -54,6 +54,28 @@ pub struct Rule {
     pub table: u32,
 }
 
+/// Which packets a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Selector {
+    /// All.
+    All,
+    /// Those that came in by the link of this name.
+    Incoming(String),
+    /// Those to this address.
+    To(IpAddr),
+}
+
+/// A policy rule `SELECTOR lookup TABLE`, of pods on branch ENIs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BranchRule {
+    pub(crate) family: Family,
+    pub(crate) priority: u32,
+    pub(crate) selector: Selector,
+    pub(crate) table: u32,
+    /// Whether it is stamped as ours. The rules of the table `local` are the kernel's, and nobody's to take away.
+    pub(crate) ours: bool,
+}
+
 /// One property of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setting {
@@ -120,6 +142,17 @@ impl Op {
             Self::Add(object) => Self::Remove(object),
             Self::Remove(object) => Self::Add(object),
             Self::Set { link, from, to } => Self::Set { link, from: to, to: from },
+        }
+    }
+}
+
+impl fmt::Display for BranchRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { priority, table, .. } = self;
+        match &self.selector {
+            Selector::All => write!(f, "rule {priority}: from all lookup {table}"),
+            Selector::Incoming(link) => write!(f, "rule {priority}: iif {link} lookup {table}"),
+            Selector::To(address) => write!(f, "rule {priority}: to {address} lookup {table}"),
         }
     }
 }

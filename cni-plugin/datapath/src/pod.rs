@@ -36,7 +36,6 @@ use crate::{
     sysctl,
 };
 
-pub(crate) use branch::plan::{BranchRule, Selector};
 pub(crate) use plan::{ended_alias, host_mac, pod_neighbour};
 
 pub use branch::{

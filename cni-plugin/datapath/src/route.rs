@@ -17,8 +17,7 @@ use netlink_packet_route::{
 
 use crate::{
     Cidr, Family,
-    ops::{Address, Neighbour, Object, Op, Route, Rule},
-    pod::{BranchRule, Selector},
+    ops::{Address, BranchRule, Neighbour, Object, Op, Route, Rule, Selector},
     socket::Message,
 };
 

@@ -16,7 +16,7 @@ use eni_proto::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
-use plan::{BranchLabel, BranchRule};
+use plan::BranchLabel;
 
 use super::{
     Difference, PodWiring, WireError, Wired, activate, create, inside, look, open_inside, plan as pod_plan, refused,
@@ -26,7 +26,7 @@ use crate::{
     Family, MacAddress, Netns,
     apply::{Already, apply_on},
     observe,
-    ops::{Object, Op},
+    ops::{BranchRule, Object, Op},
     route::{self, Link},
     socket::NetlinkSocket,
     sysctl,

@@ -11,14 +11,14 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     delete, label_of, look,
-    plan::{BranchLabel, BranchRule, Selector, vlan_name},
+    plan::{BranchLabel, vlan_name},
     remove_rule, take_away,
 };
 use crate::{
     Family, ObserveError, WireError,
     apply::{Already, apply_on},
     observe,
-    ops::{Object, Op},
+    ops::{BranchRule, Object, Op, Selector},
     pod::refused_op,
     route::Link,
     socket::NetlinkSocket,

@@ -12,7 +12,7 @@ use eni_proto::{
 
 use crate::{
     Cidr, Family,
-    ops::{Ipv4Setting, Object, Op, Route, Rule, Setting},
+    ops::{BranchRule, Ipv4Setting, Object, Op, Route, Rule, Selector, Setting},
     pod::{PodWiring, plan},
 };
 
@@ -30,39 +30,6 @@ pub(super) fn host_name(enforcing: Enforcing, prefix: &VethPrefix, key: &PodKey,
     match enforcing {
         Enforcing::Standard => usual,
         Enforcing::Strict => format!("{STRICT_PREFIX}{}", usual.trim_start_matches(prefix.as_str())),
-    }
-}
-
-/// Which packets a rule is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Selector {
-    /// All.
-    All,
-    /// Those that came in by the link of this name.
-    Incoming(String),
-    /// Those to this address.
-    To(IpAddr),
-}
-
-/// A policy rule `SELECTOR lookup TABLE`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BranchRule {
-    pub(crate) family: Family,
-    pub(crate) priority: u32,
-    pub(crate) selector: Selector,
-    pub(crate) table: u32,
-    /// Whether it is stamped as ours. The rules of the table `local` are the kernel's, and nobody's to take away.
-    pub(crate) ours: bool,
-}
-
-impl fmt::Display for BranchRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { priority, table, .. } = self;
-        match &self.selector {
-            Selector::All => write!(f, "rule {priority}: from all lookup {table}"),
-            Selector::Incoming(link) => write!(f, "rule {priority}: iif {link} lookup {table}"),
-            Selector::To(address) => write!(f, "rule {priority}: to {address} lookup {table}"),
-        }
     }
 }
 

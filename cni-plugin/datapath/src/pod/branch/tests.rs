@@ -5,9 +5,9 @@ use std::slice;
 use super::{
     super::tests::world::{self, MAC1, World, ip, snapshot, try_run},
     orphans::{end_branch_pod, settled_branch_pods, sweep_branches},
-    plan::Selector,
     *,
 };
+use crate::ops::Selector;
 use eni_proto::{EniMark, PodAddresses};
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
 use netlink_packet_route::{

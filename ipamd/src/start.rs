@@ -140,7 +140,7 @@ async fn open_store(settings: &Settings, boot_id: &str) -> Result<(Store, Record
         return Err(error.into());
     }
     let aside = set_aside(&settings.database)?;
-    tracing::error!(error = %chain(&error), kept_as = ?aside, "database set aside; leases are read back from the kernel and EC2");
+    tracing::error!(error = %chain(&error), kept_as = aside.map(|path| tracing::field::display(path.display().to_string())), "database set aside; leases are read back from the kernel and EC2");
     Ok(Store::open(&settings.database, boot_id, now, cool_until).await?)
 }
 

@@ -125,7 +125,7 @@ impl Store {
         schema::migrate(&mut durable, path).await?;
         let damaged = |source: sqlx::Error| StoreError::Damaged { path: path.display().to_string(), source };
         schema::quick_check(&mut durable).await.map_err(damaged)?;
-        let same_boot = read::begin_boot(&mut durable, boot_id, now, cool_until).await.map_err(damaged)?;
+        let same_boot = leases::begin_boot(&mut durable, boot_id, now, cool_until).await.map_err(damaged)?;
         let recorded = read::read_all(&mut durable, same_boot).await.map_err(damaged)?;
         let mut leases = connect(path, SqliteSynchronous::Normal).await?;
         sqlx::query("PRAGMA wal_autocheckpoint = 0").execute(&mut leases).await.map_err(damaged)?;

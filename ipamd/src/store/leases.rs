@@ -1,4 +1,4 @@
-//! Writes leases: those that arrive together share one commit.
+//! Writes leases: those that arrive together share one commit, and those of an earlier boot are void.
 
 use std::sync::Arc;
 
@@ -20,6 +20,35 @@ pub(super) enum LeaseWrite {
     Cool(CoolDown),
     ForgetCooled { now: Moment },
     Prune { oldest: Moment, most_rows: u32 },
+}
+
+/// Voids the leases of an earlier boot; when they really ended nobody knows, certainly before `now`. Returns whether this is
+/// still the same boot.
+pub(super) async fn begin_boot(
+    connection: &mut SqliteConnection,
+    boot_id: &str,
+    now: Moment,
+    cool_until: Moment,
+) -> Result<bool, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let before: Option<String> =
+        sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'").fetch_optional(&mut *transaction).await?;
+    let same = before.as_deref() == Some(boot_id);
+    if !same {
+        let all = "INSERT OR REPLACE INTO cooling (address, until_ms) \
+                   SELECT address, ?1 FROM leases UNION ALL SELECT ipv6, ?1 FROM leases WHERE ipv6 <> ''";
+        sqlx::query(all).bind(millis(cool_until)).execute(&mut *transaction).await?;
+        history::keep(&mut transaction, None, now, Ended::Reboot).await?;
+        sqlx::query("DELETE FROM leases").execute(&mut *transaction).await?;
+        // The instance may have another type.
+        sqlx::query("DELETE FROM facts WHERE name = 'limits'").execute(&mut *transaction).await?;
+        sqlx::query("INSERT OR REPLACE INTO facts (name, value) VALUES ('boot_id', ?)")
+            .bind(boot_id)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    Ok(same)
 }
 
 /// Writes leases, as many as have arrived in one commit, and acknowledges each after the commit.

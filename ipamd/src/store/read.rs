@@ -3,43 +3,13 @@
 use std::{net::IpAddr, path::Path};
 
 use eni_proto::{EniMark, Pod, PodAddresses, PodKey};
-use ipam_core::{CoolDown, Lease, Moment};
+use ipam_core::{CoolDown, Lease};
 use sqlx::{
-    ConnectOptions, Connection, Row, SqliteConnection,
+    ConnectOptions, Row, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
 
-use super::{Recorded, StoreError, cloud, history, is_damage, millis, moment};
-use crate::tenure::Ended;
-
-/// Voids the leases of an earlier boot; when they really ended nobody knows, certainly before `now`. Returns whether this is
-/// still the same boot.
-pub(super) async fn begin_boot(
-    connection: &mut SqliteConnection,
-    boot_id: &str,
-    now: Moment,
-    cool_until: Moment,
-) -> Result<bool, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
-    let before: Option<String> =
-        sqlx::query_scalar("SELECT value FROM facts WHERE name = 'boot_id'").fetch_optional(&mut *transaction).await?;
-    let same = before.as_deref() == Some(boot_id);
-    if !same {
-        let all = "INSERT OR REPLACE INTO cooling (address, until_ms) \
-                   SELECT address, ?1 FROM leases UNION ALL SELECT ipv6, ?1 FROM leases WHERE ipv6 <> ''";
-        sqlx::query(all).bind(millis(cool_until)).execute(&mut *transaction).await?;
-        history::keep(&mut transaction, None, now, Ended::Reboot).await?;
-        sqlx::query("DELETE FROM leases").execute(&mut *transaction).await?;
-        // The instance may have another type.
-        sqlx::query("DELETE FROM facts WHERE name = 'limits'").execute(&mut *transaction).await?;
-        sqlx::query("INSERT OR REPLACE INTO facts (name, value) VALUES ('boot_id', ?)")
-            .bind(boot_id)
-            .execute(&mut *transaction)
-            .await?;
-    }
-    transaction.commit().await?;
-    Ok(same)
-}
+use super::{Recorded, StoreError, cloud, is_damage, moment};
 
 /// Returns the leases of the database at `path`. Reads only; a daemon may use it at the same time.
 ///

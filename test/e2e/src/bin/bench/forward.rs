@@ -3,8 +3,15 @@
 //!
 //! Each state has a node of its own, and they are measured in turn, so that the machine's moods meet all alike. One pod is
 //! wired for real; of the others the node has what forwarding looks at: the route in the pods' table and the map element.
+//!
+//! All of it, the peer too, runs on one core. With two, the scheduler decides for each pair of sockets whether an answer wakes another core,
+//! which takes longer than the way itself and says nothing of pods.
 
 use e2e::Trouble;
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 use simulate::plot::{Curve, Panel};
 
 use crate::{
@@ -28,10 +35,10 @@ pub(crate) enum Layout {
 
 /// What is measured of each course.
 const FIGURES: [Figure; 4] = [
-    Figure { name: "rtt", unit: "us", good: Good::Low, title: "round trip, us (median)", paired: false },
-    Figure { name: "ns", unit: "ns", good: Good::Low, title: "one packet, ns of CPU (median)", paired: true },
-    Figure { name: "tcp", unit: "Gbit/s", good: Good::High, title: "one TCP stream, Gbit/s (best)", paired: true },
-    Figure { name: "conn", unit: "1/s", good: Good::High, title: "new TCP connections a second (best)", paired: true },
+    Figure { name: "rtt", unit: "us", good: Good::Low, title: "round trip, us", paired: false },
+    Figure { name: "ns", unit: "ns", good: Good::Low, title: "one packet, ns of CPU", paired: true },
+    Figure { name: "tcp", unit: "Gbit/s", good: Good::High, title: "one TCP stream, Gbit/s", paired: true },
+    Figure { name: "conn", unit: "1/s", good: Good::High, title: "new TCP connections a second", paired: true },
 ];
 
 struct Figure {
@@ -69,6 +76,29 @@ struct Course {
 
 /// Measures `rounds` of each state in turn.
 pub(crate) fn measure(rounds: usize) -> Result<(Vec<Row>, Vec<Panel>), Trouble> {
+    let on_one_core = || {
+        stay_on_one_core()?;
+        compare(rounds)
+    };
+    // A thread of its own, because what it starts inherits its core.
+    let measured = std::thread::scope(|scope| scope.spawn(on_one_core).join());
+    measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Keeps this thread, and those that it starts from now on, on the last core that it may use.
+fn stay_on_one_core() -> Result<(), Trouble> {
+    let this = Pid::from_raw(0);
+    let stay = || {
+        let allowed = sched_getaffinity(this)?;
+        let last = (0..CpuSet::count()).rev().find(|core| allowed.is_set(*core) == Ok(true));
+        let mut one = CpuSet::new();
+        one.set(last.ok_or(nix::Error::ENODEV)?)?;
+        sched_setaffinity(this, &one)
+    };
+    stay().map_err(|error| Trouble::os("stay on one core")(error.into()))
+}
+
+fn compare(rounds: usize) -> Result<(Vec<Row>, Vec<Panel>), Trouble> {
     println!("a forwarded packet: {rounds} rounds with {STATES:?} pods, beside the usual layout and the host itself");
     let layouts = [Layout::Ours, Layout::Rules].into_iter().flat_map(|layout| STATES.map(|pods| (layout, pods)));
     let stages: Vec<Stage> = layouts.map(|(layout, pods)| Stage::build(layout, pods)).collect::<Result<_, _>>()?;
@@ -139,9 +169,7 @@ fn rows(courses: &[Course]) -> Vec<Row> {
 
 fn panel(courses: &[Course], figure: usize) -> Panel {
     let curve = |(colour, (line, _, name)): (usize, (Line, &str, &str))| {
-        // Other work on the machine only ever takes from a throughput.
-        let share = if FIGURES[figure].good == Good::High { 1.0 } else { 0.5 };
-        let typical = |course: &Course| course.samples[figure].percentile(share).unwrap_or(f64::NAN);
+        let typical = |course: &Course| course.samples[figure].percentile(0.5).unwrap_or(f64::NAN);
         let pods = |pods: usize| u32::try_from(pods).map_or(f64::NAN, f64::from);
         let mut points: Vec<(f64, f64)> = of(courses, line).map(|(count, it)| (pods(count), typical(it))).collect();
         if let ([(_, value)], Some(last)) = (&points[..], STATES.last()) {
@@ -150,7 +178,7 @@ fn panel(courses: &[Course], figure: usize) -> Panel {
         Curve { name: name.to_owned(), colour, dashed: line == Line::Host, points }
     };
     Panel {
-        title: FIGURES[figure].title.to_owned(),
+        title: format!("{} (median)", FIGURES[figure].title),
         x: "pods on the node".to_owned(),
         legend: String::new(),
         curves: LINES.into_iter().enumerate().map(curve).collect(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use eni_datapath::{NetnsError, WireError};
+pub(crate) use eni_proto::chain;
 use eni_proto::{Pod, PodKey};
 use serde_json::json;
 
@@ -164,10 +165,4 @@ pub(crate) fn netns(error: &NetnsError) -> CniError {
         format!("IPAM-103 CNI_NETNS is not usable: {}", chain(error)),
         "Nothing was changed. The runtime has to name the network namespace of a sandbox that runs.",
     )
-}
-
-/// An error and all its sources in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let texts: Vec<_> = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-    texts.join(": ")
 }

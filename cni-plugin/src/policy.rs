@@ -12,16 +12,12 @@ use std::{
 
 use eni_proto::{
     Pod,
-    policy::{DeleteRequest, EnforceRequest, Mode, Outcome, Reply, np_backend_client::NpBackendClient},
+    policy::{self, EnforceRequest, Mode, Outcome, Trouble},
 };
 use tokio::time::{sleep, timeout};
-use tonic::{
-    Code, Response, Status,
-    transport::{Channel, Endpoint},
-};
 
 use crate::{
-    error::{CniError, chain, no_policy},
+    error::{CniError, no_policy},
     report,
     request::PolicyAgent,
 };
@@ -34,9 +30,6 @@ const WHILE_SHUT: Duration = Duration::from_secs(10);
 const AT_THE_END: Duration = Duration::from_secs(1);
 /// Pause before an agent that is away is looked for again.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// A call that did not end well, and why.
-type Trouble = (Outcome, String);
 
 /// Has the agent put its filters onto the pod's interfaces, which are there already.
 ///
@@ -55,8 +48,7 @@ pub(crate) async fn enforce(agent: &PolicyAgent, pod: &Pod, interfaces: usize) -
     };
     let patient = async {
         loop {
-            let outcome = ask(async { connect(agent).await?.enforce_np_to_pod(request.clone()).await }).await;
-            match outcome {
+            match policy::enforce(&agent.socket, request.clone()).await {
                 Err((Outcome::Away, _)) if agent.mode == Mode::Strict => sleep(PAUSE).await,
                 outcome => return outcome,
             }
@@ -70,10 +62,8 @@ pub(crate) async fn enforce(agent: &PolicyAgent, pod: &Pod, interfaces: usize) -
 
 /// Has the agent forget the pod, whose interfaces are gone. What it does not hear it finds out by itself.
 pub(crate) async fn forget(agent: &PolicyAgent, pod: &Pod) {
-    let request = DeleteRequest { pod_name: pod.name.clone(), pod_namespace: pod.namespace.clone() };
-    let asked = ask(async { connect(agent).await?.delete_pod_np(request).await });
     // Nothing is left that it could protect.
-    let _ = told(agent, AT_THE_END, asked).await;
+    let _ = told(agent, AT_THE_END, policy::forget(&agent.socket, pod)).await;
 }
 
 /// Waits for the outcome, not longer than `limit`, and has it reported.
@@ -91,20 +81,4 @@ async fn told(
     };
     report::policy(outcome, &trouble, begun.elapsed());
     if outcome == Outcome::Done { Ok(()) } else { Err(trouble) }
-}
-
-async fn ask(asked: impl Future<Output = Result<Response<Reply>, Status>>) -> Result<(), Trouble> {
-    match asked.await {
-        Ok(reply) if reply.get_ref().success => Ok(()),
-        Ok(_) => Err((Outcome::Refused, "it says that it did not succeed".to_owned())),
-        Err(status) if status.code() == Code::Unavailable => Err((Outcome::Away, status.message().to_owned())),
-        Err(status) => Err((Outcome::Refused, status.message().to_owned())),
-    }
-}
-
-async fn connect(agent: &PolicyAgent) -> Result<NpBackendClient<Channel>, Status> {
-    let endpoint = Endpoint::try_from(format!("unix:{}", agent.socket));
-    let endpoint = endpoint.map_err(|error| Status::invalid_argument(chain(&error)))?;
-    let channel = endpoint.connect().await.map_err(|error| Status::unavailable(chain(&error)))?;
-    Ok(NpBackendClient::new(channel))
 }

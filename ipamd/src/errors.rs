@@ -1,18 +1,8 @@
 //! Errors in words for people, and the one that every part may meet.
 
-use crate::table::printable;
+pub(crate) use eni_proto::chain;
 
-/// An error and all its sources in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
+use crate::table::printable;
 
 /// Says on stderr why nothing was done.
 #[allow(clippy::print_stderr, reason = "the program's last words go where people look")]

@@ -1,7 +1,7 @@
 //! What the CNI plugin, the daemon and the kernel side agree on: keys, names, numbers and the gRPC messages.
 //!
 //! Everything here is a value that is right once it exists: text from outside becomes one of these types or an
-//! error that says what is wrong with it. There is no I/O.
+//! error that says what is wrong with it. There is no I/O but the questions to the network-policy agent, behind a feature.
 
 #![forbid(unsafe_code)]
 
@@ -29,6 +29,7 @@ macro_rules! generated {
 
 mod addresses;
 mod branch;
+mod chain;
 #[cfg(feature = "cri")]
 pub mod cri;
 mod key;
@@ -44,6 +45,7 @@ pub mod wire;
 
 pub use addresses::{PodAddresses, is_for_egress};
 pub use branch::{BranchEni, Enforcing, InvalidBranch};
+pub use chain::chain;
 pub use key::{InvalidKey, Pod, PodKey};
 pub use link::{InvalidAlias, LinkAlias, LinkName, VethPrefix, host_link_name};
 pub use network::{EniMark, InvalidNetwork, PodNetwork};

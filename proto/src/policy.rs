@@ -1,5 +1,11 @@
 //! The contract with the network-policy agent of amazon-vpc-cni-k8s, and what our two programs agree on beside it.
 
+#[cfg(feature = "agent")]
+mod ask;
+
+#[cfg(feature = "agent")]
+pub use ask::{Trouble, enforce, forget};
+
 generated!("rpc");
 
 /// The agent's socket, in the folder that it shares with the CNI.

@@ -1,21 +1,16 @@
 //! Tells the agent of pods that ended without a DEL: by GC, or because their sandbox was lost. Nobody waits for it, and what the agent does
 //! not hear it finds out by itself.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::OnceLock, time::Duration};
 
 use eni_proto::{
     Pod,
-    policy::{DeleteRequest, Outcome, np_backend_client::NpBackendClient},
+    policy::{Outcome, forget},
 };
 use ipam_core::Lease;
 use tokio::{sync::mpsc, time::timeout};
-use tonic::{Code, Status, transport::Endpoint};
 
-use crate::{errors::chain, handle::Handle, metrics::METRICS};
+use crate::{handle::Handle, metrics::METRICS};
 
 /// How long the agent may take for one pod. Nobody waits for it, and a node that takes many pods apart is slow.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,6 +34,7 @@ pub(crate) fn gone(lease: &Lease) {
 
 /// Tells the agent at `socket` of pods that are gone, for as long as the daemon runs.
 pub(super) async fn follow(socket: PathBuf, handle: Handle) {
+    let socket = socket.display().to_string();
     let (sender, mut waiting) = mpsc::channel(MOST_WAITING);
     // Set once: a process starts once.
     let _ = GONE.set(sender);
@@ -58,20 +54,5 @@ pub(super) async fn follow(socket: PathBuf, handle: Handle) {
             }
         };
         METRICS.policy_calls("GC").add(outcome.as_str());
-    }
-}
-
-async fn forget(socket: &Path, pod: &Pod) -> Result<(), (Outcome, String)> {
-    let endpoint = Endpoint::try_from(format!("unix:{}", socket.display()));
-    let endpoint = endpoint.map_err(|error| (Outcome::Away, chain(&error)))?;
-    let channel = endpoint.connect().await.map_err(|error| (Outcome::Away, chain(&error)))?;
-    let request = DeleteRequest { pod_name: pod.name.clone(), pod_namespace: pod.namespace.clone() };
-    let refused = |status: Status| match status.code() == Code::Unavailable {
-        true => (Outcome::Away, status.message().to_owned()),
-        false => (Outcome::Refused, status.message().to_owned()),
-    };
-    match NpBackendClient::new(channel).delete_pod_np(request).await.map_err(refused)?.into_inner().success {
-        true => Ok(()),
-        false => Err((Outcome::Refused, "it says that it did not succeed".to_owned())),
     }
 }

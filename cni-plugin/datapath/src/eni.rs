@@ -95,11 +95,7 @@ pub(crate) fn prepare(plan: &EniPlan) -> Result<Link, EniError> {
     let state = observe_host(&mut socket)?;
     let link = state.link_of(plan.mac).ok_or(EniError::LinkMissing { mac: plan.mac })?;
     let steps = steps(plan, link, &state);
-    if plan.ipv6 && !plan.mark.is_primary() {
-        // Without a link-local address of its own nobody asks for the router, and the link that comes up now would get one a second
-        // later: the kernel would first look whether somebody else has it.
-        sysctl::write_if_present(&format!("ipv6/conf/{}/accept_dad", link.name), 0)?;
-    }
+    ensure_settings(plan, &link.name)?;
     apply_on(&mut socket, &steps, Already::Fine)?;
     if !plan.mark.is_primary() {
         let families = families(plan.ipv6);
@@ -115,6 +111,9 @@ pub(crate) fn as_planned(plan: &EniPlan) -> Result<Option<Link>, EniError> {
     let Some(link) = state.link_of(plan.mac).filter(|link| steps(plan, link, &state).is_empty()) else {
         return Ok(None);
     };
+    if settings(plan, &link.name).iter().any(differs) {
+        return Ok(None);
+    }
     let mut nft = Nft::open()?;
     let chains = if plan.mark.is_primary() { &[] } else { families(plan.ipv6) };
     for family in chains {
@@ -156,8 +155,9 @@ pub(crate) fn steps(plan: &EniPlan, link: &Link, state: &HostState) -> Vec<Op> {
         return steps;
     }
     let table = eni_table(plan.card, plan.device_index);
-    let wanted: Vec<Address> = own(plan).map(|address| Address { link: link.index, address }).collect();
-    let on_link = |(found, ours): &&(Address, bool)| *ours && found.link == link.index && !wanted.contains(found);
+    let wanted: Vec<Address> = own(plan).map(|address| own_address(link.index, address)).collect();
+    let is_own = |found: &Address| wanted.iter().any(|wanted| wanted.address == found.address);
+    let on_link = |(found, ours): &&(Address, bool)| *ours && found.link == link.index && !is_own(found);
     steps.extend(state.addresses.iter().filter(on_link).map(|(found, _)| Op::Remove(Object::Address(*found))));
     let missing = |address: &&Address| !state.addresses.iter().any(|(found, _)| found == *address);
     steps.extend(wanted.iter().filter(missing).map(|address| Op::Add(Object::Address(*address))));
@@ -172,6 +172,37 @@ pub(crate) fn steps(plan: &EniPlan, link: &Link, state: &HostState) -> Vec<Op> {
 /// The ENI's own addresses.
 fn own(plan: &EniPlan) -> impl Iterator<Item = IpAddr> {
     [Some(plan.primary.into()), plan.primary_v6.map(IpAddr::V6)].into_iter().flatten()
+}
+
+/// The ENI's /80 holds its own IPv6 address and its pods', and the kernel takes as a source the address that is nearest to the
+/// destination: what the node itself sends to such a pod would be this ENI's and no longer the node's, as which others know it.
+/// A deprecated address is taken only where no other may be.
+const fn own_address(link: u32, address: IpAddr) -> Address {
+    Address { link, address, deprecated: address.is_ipv6() }
+}
+
+/// Settings of a secondary ENI's link, as under /proc/sys/net; where a link has no IPv6 they are not there.
+///
+/// Without a link-local address of its own nobody asks for the router, and the link that comes up now would get one a second later: the
+/// kernel would first look whether somebody else has it (`accept_dad`). What the node translates on its way out by this ENI has to have
+/// this ENI's address, deprecated or not (`use_oif_addrs_only`): the VPC drops others.
+pub(crate) fn settings(plan: &EniPlan, link: &str) -> Vec<(String, u32)> {
+    if !plan.ipv6 || plan.mark.is_primary() {
+        return Vec::new();
+    }
+    [("accept_dad", 0), ("use_oif_addrs_only", 1)]
+        .map(|(name, value)| (format!("ipv6/conf/{link}/{name}"), value))
+        .into()
+}
+
+/// Whether a setting is there and is not as it shall be.
+pub(crate) fn differs((name, wanted): &(String, u32)) -> bool {
+    sysctl::read(name).is_some_and(|value| value != *wanted)
+}
+
+/// Writes the settings that the link has.
+pub(crate) fn ensure_settings(plan: &EniPlan, link: &str) -> Result<(), sysctl::SysctlError> {
+    settings(plan, link).into_iter().filter(differs).try_for_each(|(name, value)| sysctl::ensure(&name, value))
 }
 
 /// Link settings of every ENI.
@@ -322,7 +353,7 @@ mod tests {
         assert_eq!(
             texts(&more),
             [
-                "add address 2600:1f00:0:0:b::/128 on link 3",
+                "add address 2600:1f00:0:0:b::/128 on link 3 (deprecated)",
                 "add route ::/0 via fe80:ec2::1 on link 3 in table 2 (protocol 142)",
                 "add IPv6 rule 1536: fwmark 0x2/0x7f lookup 2",
                 "add IPv6 rule 32765: from 2600:1f00:0:0:b:: lookup 2",
@@ -352,7 +383,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_or_another_enis_is_left_alone() {
         let others = HostState {
-            addresses: vec![(Address { link: 3, address: Ipv4Addr::new(10, 0, 0, 99).into() }, false)],
+            addresses: vec![(own_address(3, Ipv4Addr::new(10, 0, 0, 99).into()), false)],
             routes: vec![Route { table: 3, destination: Cidr::ANY, gateway: None, link: 4 }],
             rules: vec![Rule {
                 family: Family::V4,

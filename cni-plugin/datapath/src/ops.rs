@@ -13,6 +13,8 @@ pub struct Address {
     pub link: u32,
     /// The address.
     pub address: IpAddr,
+    /// Whether the kernel takes it as a source only where no other address serves (`deprecated`).
+    pub deprecated: bool,
 }
 
 /// A route, stamped with our protocol number: unicast, or in the table 255 to the network's own address on the link.
@@ -170,7 +172,10 @@ impl fmt::Display for Op {
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(Address { link, address }) => write!(f, "address {} on link {link}", Cidr::host(*address)),
+            Self::Address(Address { link, address, deprecated }) => {
+                let last = if *deprecated { " (deprecated)" } else { "" };
+                write!(f, "address {} on link {link}{last}", Cidr::host(*address))
+            }
             Self::Route(route) => route.fmt(f),
             Self::Neighbour(Neighbour { link, address, mac }) => {
                 write!(f, "neighbour {address} at {mac} on link {link}")
@@ -237,7 +242,8 @@ mod tests {
 
     #[test]
     fn undoing_twice_is_doing() {
-        let address = Object::Address(Address { link: 2, address: Ipv4Addr::new(10, 0, 0, 1).into() });
+        let address =
+            Object::Address(Address { link: 2, address: Ipv4Addr::new(10, 0, 0, 1).into(), deprecated: false });
         let set = Op::Set { link: 2, from: Setting::Mtu(1500), to: Setting::Mtu(9001) };
         for op in [Op::Add(address), Op::Remove(address), set] {
             assert_ne!(op.inverse(), op);

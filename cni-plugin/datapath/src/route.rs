@@ -9,7 +9,7 @@ use eni_proto::numbers::ROUTE_PROTOCOL;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope},
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo},
     neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
@@ -52,6 +52,10 @@ pub(crate) fn mend_message(op: Op) -> Message {
 /// The message that carries out `op`.
 pub(crate) fn op_message(op: Op) -> Message {
     match op {
+        // A node that an older version prepared has the address as one like any other.
+        Op::Add(object @ Object::Address(Address { deprecated: true, .. })) => {
+            encode(&object_message(object, true), NLM_F_CREATE | NLM_F_REPLACE)
+        }
         Op::Add(object) => encode(&object_message(object, true), NLM_F_CREATE | NLM_F_EXCL),
         Op::Remove(object) => encode(&object_message(object, false), 0),
         Op::Set { link, to, from: _ } => encode(&RouteNetlinkMessage::SetLink(link::setting(link, to)), 0),
@@ -181,7 +185,7 @@ pub(crate) fn all_neighbours(family: Family) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetNeighbour(message)
 }
 
-fn address_message(Address { link, address }: Address) -> AddressMessage {
+fn address_message(Address { link, address, deprecated }: Address) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = code(Family::of(address));
     message.header.prefix_len = Family::of(address).bits();
@@ -195,6 +199,12 @@ fn address_message(Address { link, address }: Address) -> AddressMessage {
     ];
     if address.is_ipv6() {
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    if deprecated {
+        // Nobody prefers it, for ever.
+        let mut lifetimes = CacheInfo::default();
+        lifetimes.ifa_valid = u32::MAX;
+        message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
     }
     message
 }

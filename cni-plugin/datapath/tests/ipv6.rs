@@ -13,8 +13,11 @@ use std::{
 };
 
 use eni_datapath::{
-    EniPlan, Guard, HostPlan, Netns, Outcome, PodWiring, Repair, add_pod, clean_host, del_pod, leftovers, prepare_eni,
-    prepare_host,
+    EniPlan, Guard, HostPlan, Netns, Outcome, PodWiring, Repair, add_pod,
+    apply::{Already, apply},
+    clean_host, del_pod, leftovers,
+    ops::{Address, Object, Op},
+    prepare_eni, prepare_host,
 };
 use eni_proto::{EniMark, PodAddresses, VethPrefix};
 use world::{MAC0, MAC1, MARK, World, eni_plan, host_plan, ip, ruleset, run, snapshot, wiring};
@@ -25,6 +28,8 @@ const NODE: &str = "2600:1f00::10";
 const ON_PRIMARY: &str = "2600:1f00::a:0:0:1";
 const ON_SECONDARY: &str = "2600:1f00::b:0:0:1";
 const ALSO_ON_SECONDARY: &str = "2600:1f00::b:0:0:2";
+/// The first of the secondary's prefix, which is its own.
+const OWN: &str = "2600:1f00:0:0:b::";
 const PORT: u16 = 7;
 const PATIENCE: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_millis(300);
@@ -36,7 +41,7 @@ struct Pods {
 }
 
 fn plans() -> (HostPlan, EniPlan) {
-    (HostPlan { ipv6: true, ..host_plan() }, EniPlan { ipv6: true, ..eni_plan() })
+    (HostPlan { ipv6: true, ..host_plan() }, EniPlan { ipv6: true, primary_v6: OWN.parse().ok(), ..eni_plan() })
 }
 
 impl Pods {
@@ -155,21 +160,40 @@ fn a_pods_first_packet_leaves_at_once_by_the_eni_that_owns_its_prefix() {
 #[test]
 fn an_eni_that_has_just_come_can_ask_for_its_router_and_has_an_address_of_its_own() {
     let world = World::new();
-    let own = "2600:1f00:0:0:b::";
     world.on_node(|| {
         prepare_host(&plans().0).unwrap();
-        let plan = EniPlan { primary_v6: own.parse().ok(), ..plans().1 };
+        let plan = plans().1;
         prepare_eni(&plan).unwrap();
         let addresses = ip("-6 address show dev eth1");
-        assert!(addresses.contains("fe80::") && addresses.contains(own), "{addresses}");
+        assert!(addresses.contains("fe80::") && addresses.contains(OWN), "{addresses}");
         assert_eq!(run("sysctl", "-n net.ipv6.conf.eth1.accept_dad").trim(), "0", "the address is used without a look");
-        assert!(ip("-6 rule").contains(&format!("32765:\tfrom {own} lookup 2")), "{}", ip("-6 rule"));
+        assert!(ip("-6 rule").contains(&format!("32765:\tfrom {OWN} lookup 2")), "{}", ip("-6 rule"));
         let before = snapshot();
         prepare_eni(&plan).unwrap();
         assert_eq!(snapshot(), before);
         eni_datapath::forget_eni(0, 1, MARK).unwrap();
-        assert!(!ip("-6 address").contains(own));
-        assert!(!ip("-6 rule").contains(own));
+        assert!(!ip("-6 address").contains(OWN));
+        assert!(!ip("-6 rule").contains(OWN));
+    });
+}
+
+#[test]
+fn an_enis_address_that_an_older_version_left_is_no_longer_one_that_the_node_sends_from() {
+    let world = World::new();
+    world.on_node(|| {
+        prepare_host(&plans().0).unwrap();
+        prepare_eni(&EniPlan { primary_v6: None, ..plans().1 }).unwrap();
+        let link = u32::try_from(world::ip_json("link show eth1")[0]["ifindex"].as_u64().unwrap()).unwrap();
+        let address = Address { link, address: OWN.parse().unwrap(), deprecated: false };
+        apply(&[Op::Add(Object::Address(address))], Already::Refused).unwrap();
+        run("sysctl", "-q -w net.ipv6.conf.eth1.use_oif_addrs_only=0");
+        prepare_eni(&plans().1).unwrap();
+        let addresses = ip("-6 address show dev eth1 scope global");
+        assert_eq!(addresses.matches("inet6").count(), 1, "{addresses}");
+        assert!(addresses.contains("valid_lft forever preferred_lft 0sec"), "{addresses}");
+        assert_eq!(run("sysctl", "-n net.ipv6.conf.eth1.use_oif_addrs_only").trim(), "1");
+        let ours = leftovers().unwrap();
+        assert!(ours.contains(&format!("address {OWN}/128 on link {link} (deprecated)")), "{ours:?}");
     });
 }
 
@@ -182,7 +206,9 @@ fn pods_and_their_node_meet_without_the_vpc() {
     for target in [ON_PRIMARY, ALSO_ON_SECONDARY, NODE] {
         assert_eq!(pods.ask(1, target).as_deref(), Some(ON_SECONDARY), "{target}");
     }
-    assert_eq!(pods.world.on_node(|| ask_from("::", ON_PRIMARY, PATIENCE)).as_deref(), Some(NODE));
+    for target in [ON_PRIMARY, ALSO_ON_SECONDARY] {
+        assert_eq!(pods.world.on_node(|| ask_from("::", target, PATIENCE)).as_deref(), Some(NODE), "{target}");
+    }
     assert_eq!(pods.seen(ON_SECONDARY), "");
 }
 
@@ -266,7 +292,8 @@ fn whatever_somebody_breaks_of_ipv6_is_as_before_soon_after() {
                 ip("-6 rule"),
                 ruleset(),
                 ip("-6 neighbour show nud permanent"),
-                run("sysctl", "net.ipv6.conf.all.forwarding"),
+                ip("-6 address show dev eth1 scope global"),
+                run("sysctl", "net.ipv6.conf.all.forwarding net.ipv6.conf.eth1.use_oif_addrs_only"),
             ]
             .iter()
             .flat_map(|text| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>())
@@ -284,6 +311,9 @@ fn whatever_somebody_breaks_of_ipv6_is_as_before_soon_after() {
             "nft flush chain ip6 eni_cni inbound",
             "nft delete table ip6 eni_cni",
             "sysctl -q -w net.ipv6.conf.all.forwarding=0",
+            "sysctl -q -w net.ipv6.conf.eth1.use_oif_addrs_only=0",
+            &format!("ip -6 address change {OWN}/128 dev eth1 preferred_lft forever valid_lft forever"),
+            &format!("ip -6 address del {OWN}/128 dev eth1"),
         ] {
             let (program, arguments) = line.split_once(' ').unwrap();
             run(program, arguments);

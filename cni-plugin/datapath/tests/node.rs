@@ -311,7 +311,7 @@ fn every_kind_of_step(link: u32) -> Vec<Op> {
     let rule =
         Rule { family: Family::V4, priority: 900, from: Some([10, 9, 9, 9].into()), mark: Some((1, 3)), table: 77 };
     vec![
-        Op::Add(Object::Address(Address { link, address: [10, 9, 9, 9].into() })),
+        Op::Add(Object::Address(Address { link, address: [10, 9, 9, 9].into(), deprecated: false })),
         Op::Add(Object::Route(route("10.9.9.1/32", None))),
         Op::Add(Object::Route(route("0.0.0.0/0", Some([10, 9, 9, 1].into())))),
         Op::Add(Object::Rule(rule)),
@@ -327,7 +327,8 @@ fn a_plan_that_fails_at_any_step_is_taken_back() {
         let link = u32::try_from(ip_json("link show eth0")[0]["ifindex"].as_u64().unwrap()).unwrap();
         let before = snapshot();
         let steps = every_kind_of_step(link);
-        let impossible = Op::Add(Object::Address(Address { link: 999_999, address: [10, 9, 9, 8].into() }));
+        let impossible =
+            Op::Add(Object::Address(Address { link: 999_999, address: [10, 9, 9, 8].into(), deprecated: false }));
         for at in 0..=steps.len() {
             let mut broken = steps.clone();
             broken.insert(at, impossible);

@@ -13,7 +13,7 @@ use eni_proto::{
 
 use super::{Kind, Wanted};
 use crate::{
-    Family, eni, host,
+    EniPlan, Family, eni, host,
     nft::PodMap,
     observe::HostState,
     ops::{Ipv4Setting, Object, Op, Route, Setting},
@@ -33,6 +33,8 @@ pub(super) enum Remedy {
     Table(Family),
     /// The node's own settings: it forwards.
     Settings,
+    /// Those of an ENI's link, by its index, of which netlink does not know.
+    EniSettings(u32),
     /// The strict check on pods' links is not undone by the setting for all links.
     ReversePathOfAll,
 }
@@ -93,7 +95,10 @@ impl fmt::Display for Taken {
 impl Remedy {
     pub(super) const fn kind(self) -> Kind {
         match self {
-            Self::Op(Op::Set { to: Setting::Ipv4(..), .. }) | Self::Settings | Self::ReversePathOfAll => Kind::Setting,
+            Self::Op(Op::Set { to: Setting::Ipv4(..), .. })
+            | Self::Settings
+            | Self::EniSettings(_)
+            | Self::ReversePathOfAll => Kind::Setting,
             Self::Op(Op::Set {
                 to: Setting::Up(_) | Setting::Mtu(_) | Setting::Mac(_) | Setting::Group(_), ..
             })
@@ -122,6 +127,7 @@ impl fmt::Display for Remedy {
             Self::Table(Family::V4) => f.write_str("write the nf_tables table"),
             Self::Table(Family::V6) => f.write_str("write the nf_tables table for IPv6"),
             Self::Settings => f.write_str("let the node forward"),
+            Self::EniSettings(link) => write!(f, "write the IPv6 settings of link {link}"),
             Self::ReversePathOfAll => f.write_str("set rp_filter=0 on all"),
         }
     }
@@ -136,8 +142,7 @@ pub(super) fn deviations(wanted: &Wanted, state: &HostState, map: &PodMap, prefi
         ops.extend(mac(link, plan.primary_mac));
         ops.extend(host::steps(plan, link, state));
     }
-    for (plan, index) in wanted.enis.values() {
-        let Some(link) = find(state, plan.mac, *index) else { continue };
+    for (plan, link) in enis(wanted, state) {
         ops.extend(mac(link, plan.mac));
         ops.extend(eni::steps(plan, link, state));
     }
@@ -162,6 +167,11 @@ pub(super) fn taken(state: &HostState, routes: &[Route]) -> BTreeSet<Taken> {
 pub(super) fn tables(wanted: &Wanted) -> impl Iterator<Item = u32> {
     let secondary = wanted.enis.values().filter(|(plan, _)| !plan.mark.is_primary());
     secondary.map(|(plan, _)| eni_table(plan.card, plan.device_index))
+}
+
+/// The ENIs that have a link, with that.
+pub(super) fn enis<'a>(wanted: &'a Wanted, state: &'a HostState) -> impl Iterator<Item = (&'a EniPlan, &'a Link)> {
+    wanted.enis.values().filter_map(|(plan, index)| Some((plan, find(state, plan.mac, *index)?)))
 }
 
 /// A setting is the same thing to mend whatever somebody made it.

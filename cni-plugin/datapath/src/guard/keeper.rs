@@ -19,8 +19,8 @@ use super::{
     settings::{LinkSetting, Watches},
 };
 use crate::{
-    Family, HostError, HostPlan,
-    eni::families,
+    EniPlan, Family, HostError, HostPlan,
+    eni::{self, families},
     host,
     nft::{Nft, Picture, PodMap},
     observe::{HostState, foreign_routes, observe_host},
@@ -223,13 +223,15 @@ pub(super) fn primary<'a>(wanted: &'a Wanted, state: &'a HostState) -> Option<(&
 
 /// What we compare and nobody tells of when it changes.
 fn silent_settings(wanted: &Wanted, state: &HostState) -> BTreeSet<LinkSetting> {
-    let secondary = wanted.enis.values().filter(|(plan, _)| !plan.mark.is_primary());
-    let links = secondary.filter_map(|(plan, index)| compare::find(state, plan.mac, *index));
-    let of_arp = |link: &Link| {
-        ["arp_ignore", "arp_announce"].map(|name| (link.index, format!("ipv4/conf/{}/{name}", link.name)))
+    let secondary = compare::enis(wanted, state).filter(|(plan, _)| !plan.mark.is_primary());
+    let of_eni = |(plan, link): (&EniPlan, &Link)| {
+        let of_arp = ["arp_ignore", "arp_announce"].map(|name| format!("ipv4/conf/{}/{name}", link.name));
+        let of_ipv6 = eni::settings(plan, &link.name).into_iter().map(|(name, _)| name);
+        let index = link.index;
+        of_arp.into_iter().chain(of_ipv6).map(move |name| (index, name)).collect::<Vec<_>>()
     };
     let of_primary = primary(wanted, state).map(|(_, link)| (link.index, format!("ipv6/conf/{}/accept_ra", link.name)));
-    links.flat_map(of_arp).chain(of_primary).collect()
+    secondary.flat_map(of_eni).chain(of_primary).collect()
 }
 
 fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen, prefix: &VethPrefix) -> Vec<Deviation> {
@@ -247,13 +249,21 @@ fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen, prefix: &VethPref
             at_once(renamed || seen.pictures[at(*family)] != wanted.pictures[at(*family)], Remedy::Table(*family));
         }
     }
+    for (plan, link) in compare::enis(wanted, state) {
+        at_once(eni::settings(plan, &link.name).iter().any(eni::differs), Remedy::EniSettings(link.index));
+    }
     at_once(sysctl::read("ipv4/conf/all/rp_filter") == Some(2), Remedy::ReversePathOfAll);
     let others = compare::deviations(wanted, state, &seen.map, prefix);
     // A table that is made anew has all pods.
     let there = |address| !seen.pictures[at(Family::of(address))].is_empty();
     found.extend(others.into_iter().filter(|found| match found.remedy {
         Remedy::Pod(Element { address, .. }) => there(address),
-        Remedy::Op(_) | Remedy::Name(_) | Remedy::Table(_) | Remedy::Settings | Remedy::ReversePathOfAll => true,
+        Remedy::Op(_)
+        | Remedy::Name(_)
+        | Remedy::Table(_)
+        | Remedy::Settings
+        | Remedy::EniSettings(_)
+        | Remedy::ReversePathOfAll => true,
     }));
     found
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Family, SysctlError,
     apply::is_already,
-    eni::families,
+    eni::{self, families},
     host,
     nft::{
         encode::{Change, Step},
@@ -67,6 +67,7 @@ impl Keeper {
                 Remedy::Name(link) => self.rename(*link, state),
                 Remedy::Table(family) => self.mend_table(*family, wanted, state, &mut seen),
                 Remedy::Settings => set_up(wanted, state).map_err(NotDone::from),
+                Remedy::EniSettings(link) => set_up_eni(wanted, state, *link).map_err(NotDone::from),
                 Remedy::ReversePathOfAll => relax(wanted).map_err(NotDone::from),
             };
             refused.extend(outcome.err().map(|why| (*remedy, why)));
@@ -155,6 +156,11 @@ impl Keeper {
 
 fn set_up(wanted: &Wanted, state: &HostState) -> Result<(), SysctlError> {
     primary(wanted, state).map_or(Ok(()), |(plan, link)| host::ensure_settings(plan, &link.name))
+}
+
+fn set_up_eni(wanted: &Wanted, state: &HostState, index: u32) -> Result<(), SysctlError> {
+    let of_link = compare::enis(wanted, state).find(|(_, link)| link.index == index);
+    of_link.map_or(Ok(()), |(plan, link)| eni::ensure_settings(plan, &link.name))
 }
 
 fn relax(wanted: &Wanted) -> Result<(), SysctlError> {

@@ -67,7 +67,7 @@ pub(super) fn on_link(link: u32, addresses: PodAddresses, host_mac: MacAddress) 
             Family::V4 => POD_GATEWAY.into(),
             Family::V6 => POD_GATEWAY_V6.into(),
         };
-        steps.push(Op::Add(Object::Address(Address { link, address })));
+        steps.push(Op::Add(Object::Address(Address { link, address, deprecated: false })));
         steps.push(Op::Add(Object::Neighbour(Neighbour { link, address: gateway, mac: host_mac })));
         if address.is_ipv6() {
             // The kernel makes an IPv6 address its own some time later, in the background, and drops what comes for it until then.

@@ -7,7 +7,7 @@ use eni_proto::numbers::ROUTE_PROTOCOL;
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressProtocol},
+    address::{AddressAttribute, AddressHeaderFlags, AddressProtocol},
     link::LinkFlags,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
@@ -77,7 +77,8 @@ pub(crate) fn read_address(kind: u16, payload: &[u8]) -> Option<(Address, bool)>
     });
     let (_, address) = named.min()?;
     let ours = message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::Other(ROUTE_PROTOCOL)));
-    Some((Address { link: message.header.index, address }, ours))
+    let deprecated = message.header.flags.contains(AddressHeaderFlags::Deprecated);
+    Some((Address { link: message.header.index, address, deprecated }, ours))
 }
 
 /// Whether the answer to [`way_to`](super::way_to) says that the address is the host's own. Source: `RTN_LOCAL` in linux/rtnetlink.h.

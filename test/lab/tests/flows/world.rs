@@ -94,8 +94,9 @@ impl World {
         let nodes = BTreeMap::from(["node-1", "node-2", "client"].map(add));
         let peer = lab.add_outside_host("peer", v4("peer"), PEER_VPC).unwrap();
         if stack.node_has_ipv6() {
-            for (.., number, _) in ENIS {
-                lab.give_ipv6(eni(*number), [(own_v6(*number), 128), (prefix_v6(*number), 80)]);
+            for (_, index, number, _) in ENIS {
+                let own = (*index == 0).then_some((own_v6(*index, *number), 128));
+                lab.give_ipv6(eni(*number), own.into_iter().chain([(prefix_v6(*number), 80)]));
             }
             lab.give_outside_host_ipv6(&peer, "peer", v6("peer")).unwrap();
         }
@@ -319,7 +320,7 @@ fn eni_plans(node: &str, stack: Stack) -> impl Iterator<Item = EniPlan> {
         mark: EniMark::of_device(*index),
         mtu: 9001,
         ipv6: stack.node_has_ipv6(),
-        primary_v6: stack.node_has_ipv6().then(|| own_v6(*number)),
+        primary_v6: stack.node_has_ipv6().then(|| own_v6(*index, *number)),
     })
 }
 

@@ -53,9 +53,12 @@ pub(super) const fn in_vpc(last: [u8; 2]) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, last[0], last[1])
 }
 
-/// The own address of the ENI with this number.
-pub(super) const fn own_v6(number: u8) -> Ipv6Addr {
-    Ipv6Addr::new(0x2600, 0x1f00, 0, 1, 0, 0, 0, number as u16)
+/// The own address of the ENI with this device index and number: the node's, or the first of the ENI's /80, which is nearer to its pods.
+pub(super) const fn own_v6(index: u8, number: u8) -> Ipv6Addr {
+    match index {
+        0 => Ipv6Addr::new(0x2600, 0x1f00, 0, 1, 0, 0, 0, number as u16),
+        _ => prefix_v6(number),
+    }
 }
 
 /// The /80 of the ENI with this number, by its first address.
@@ -78,7 +81,7 @@ pub(super) fn pod_v6(node: &str, index: u8, last: [u8; 2]) -> Ipv6Addr {
 fn everybody() -> impl Iterator<Item = (String, Ipv4Addr, Ipv6Addr)> {
     let enis = ENIS.iter().map(|(node, index, number, last)| {
         let name = if *index == 0 { (*node).to_owned() } else { format!("{node}-eth{index}") };
-        (name, in_vpc(*last), own_v6(*number))
+        (name, in_vpc(*last), own_v6(*index, *number))
     });
     let pods = PODS
         .iter()

@@ -278,6 +278,8 @@ fn is_unknown(refusal: &Refusal) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     /// nf_tables is subsystem 10; of 15 no kernel has heard.
@@ -329,6 +331,29 @@ mod tests {
                     "nf_tables table ip eni_cni is not prepared: remove chain none found no such thing"
                 );
                 assert!(!nft.has_table(Family::V4).unwrap());
+            })
+            .unwrap();
+    }
+
+    /// As many as a full node has pods, with both families.
+    #[test]
+    fn a_transaction_may_be_as_large_as_a_full_node_and_says_what_was_refused() {
+        crate::Netns::fresh()
+            .unwrap()
+            .inside(|| {
+                let mark = EniMark::of_device(1);
+                let mut nft = Nft::open().unwrap();
+                let mut changes = vec![(Family::V4, Change::AddTable), (Family::V4, Change::AddPodMap)];
+                changes.extend(table::add_eni(Family::V4, mark));
+                let add = |n: u32| Change::AddPod { address: Ipv4Addr::from_bits(0x0a00_0000 + n).into(), mark };
+                changes.extend((0..1474).map(|n| (Family::V4, add(n))));
+                nft.commit(&changes).unwrap();
+                assert_eq!(nft.pods().unwrap().unwrap().len(), 1474);
+
+                changes.insert(700, (Family::V4, Change::RemoveChain { name: "none".to_owned() }));
+                let error = nft.commit(&changes).unwrap_err();
+                assert!(error.to_string().contains("remove chain none"), "{error}");
+                assert_eq!(nft.pods().unwrap().unwrap().len(), 1474);
             })
             .unwrap();
     }

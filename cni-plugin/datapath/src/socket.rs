@@ -103,15 +103,18 @@ impl NetlinkSocket {
         self.socket.send(&bytes, 0)?;
 
         let mut replies: Vec<Reply> = messages.iter().map(Reply::awaited).collect();
+        let mut lost = None;
         while replies.iter().any(|reply| !reply.answered) {
             self.received.clear();
             match self.socket.recv(&mut self.received, libc::MSG_DONTWAIT) {
                 Ok(_) => sort_answers(&self.received, first, &mut replies),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Answers that lie in the socket leave no room for those to the next messages.
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => lost = Some(error),
                 Err(error) => return Err(error),
             }
         }
-        Ok(replies)
+        lost.map_or(Ok(replies), Err)
     }
 
     /// Sends one message and returns its reply.
@@ -187,5 +190,25 @@ fn outcome(payload: &[u8], attributes_at: usize) -> Result<(), Refusal> {
             let hint = attributes::find(explanation, ATTR_MESSAGE).map(attributes::as_text).unwrap_or_default();
             Err(Refusal { errno: Errno::from_raw(-code), hint })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route;
+
+    #[test]
+    fn what_is_asked_after_more_answers_than_the_socket_holds_is_answered() {
+        let ask = || route::get_link("lo");
+        crate::Netns::fresh()
+            .unwrap()
+            .inside(|| {
+                let mut socket = NetlinkSocket::open(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
+                let error = socket.exchange(&vec![ask(); 2000]).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(Errno::ENOBUFS as i32));
+                assert_eq!(socket.ask(ask()).unwrap().result, Ok(()));
+            })
+            .unwrap();
     }
 }

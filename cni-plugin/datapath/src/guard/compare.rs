@@ -113,6 +113,10 @@ impl Remedy {
             Self::Table(_) => Kind::Table,
         }
     }
+
+    pub(super) const fn is_in_nf_tables(self) -> bool {
+        matches!(self, Self::Pod(_) | Self::Table(_))
+    }
 }
 
 impl fmt::Display for Remedy {

@@ -107,7 +107,17 @@ impl Keeper {
         if due.is_empty() {
             return next;
         }
-        let refused = self.mend(&due, wanted, &state, &seen);
+        // Who ends after a removal keeps nf_tables to himself until no packet uses what is gone, on a busy machine for a second and
+        // more (`nft_rcv_nl_event`). What lies elsewhere must not wait for that.
+        let (last, first): (Vec<_>, Vec<_>) = due.into_iter().partition(|remedy| remedy.is_in_nf_tables());
+        for part in [first, last] {
+            let refused = self.mend(&part, wanted, &state, &seen);
+            self.settle(part, &refused, noticed);
+        }
+        AGAIN
+    }
+
+    fn settle(&mut self, due: Vec<Remedy>, refused: &BTreeMap<Remedy, NotDone>, noticed: Instant) {
         for remedy in due.into_iter().filter(|remedy| refused.get(remedy) != Some(&NotDone::Meanwhile)) {
             self.patience.entry(remedy).or_insert_with(Patience::new).mended(Instant::now());
             let outcome = match refused.get(&remedy) {
@@ -116,7 +126,6 @@ impl Keeper {
             };
             self.tell(remedy, outcome, noticed);
         }
-        AGAIN
     }
 
     fn tell(&self, remedy: Remedy, outcome: Outcome, noticed: Instant) {

@@ -203,11 +203,17 @@ pub(crate) fn transaction(changes: &[Step], generation: Option<u32>) -> Vec<Mess
 }
 
 /// The same of any messages.
+///
+/// Only the last one asks to be acknowledged: the kernel tells what it refuses in any case, and before that, and an answer to each change
+/// of a full node would not fit into the socket.
 pub(super) fn framed(changes: impl Iterator<Item = Message>, generation: Option<u32>) -> Vec<Message> {
     let border = |kind, attributes| Message { kind, flags: 0, payload: header(FAMILY_ANY, SUBSYSTEM, attributes) };
     let since = generation.map_or(Attributes::new(), |generation| Attributes::new().be32(1, generation));
     let mut messages = vec![border(BATCH_BEGIN, since)];
-    messages.extend(changes);
+    messages.extend(changes.map(|change| Message { flags: change.flags & !NLM_F_ACK, ..change }));
+    if let Some(last) = messages.get_mut(1..).and_then(<[Message]>::last_mut) {
+        last.flags |= NLM_F_ACK;
+    }
     messages.push(border(BATCH_END, Attributes::new()));
     messages
 }

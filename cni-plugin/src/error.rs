@@ -1,10 +1,10 @@
 //! What the plugin says when it cannot do what was asked: the CNI specification's error object.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
-use eni_datapath::{NetnsError, WireError};
+use eni_datapath::{NetnsError, NftError, WireError};
 pub(crate) use eni_proto::chain;
-use eni_proto::{Pod, PodKey};
+use eni_proto::{Pod, PodKey, numbers::TABLE_PODS};
 use serde_json::json;
 
 /// Codes of the CNI specification 1.1.0, and our own from 100 on, which are the number behind `IPAM-`.
@@ -102,8 +102,52 @@ pub(crate) fn wiring(error: &WireError) -> CniError {
     CniError::new(
         code::WIRING,
         format!("IPAM-102 the pod's network could not be changed: {facts}"),
-        "What was begun was undone. `ipamd status` shows whether this node is ready.",
+        format!("What was begun was undone. {}", to_do(error)),
     )
+}
+
+/// What the reader can do about a pod that could not be wired.
+fn to_do(error: &WireError) -> Cow<'static, str> {
+    match error {
+        WireError::ForeignLink { link } => {
+            format!("Rename or remove that link; `ip -details link show {link}` says what it is.").into()
+        }
+        WireError::AddressOfHost { address } => {
+            let look = format!("see `ip address show to {address}`");
+            format!("Take the address off the host's interface, and keep off what put it there; {look}.").into()
+        }
+        WireError::AddressInUse { address } => {
+            let look = format!("see `ip route show table {TABLE_PODS} {address}`");
+            format!("ipamd removes what leads to an address that is returned; {look}.").into()
+        }
+        WireError::NoIpv6 { .. } => {
+            "Switch it on, see `sysctl net.ipv6.conf.default.disable_ipv6`, or let this node's pods do without.".into()
+        }
+        WireError::LinkTaken { .. } => {
+            "The runtime will try again; if this lasts, look for what renames links, as udev does by `.link` files."
+                .into()
+        }
+        WireError::Nft(NftError::NotPrepared { .. }) => {
+            "ipamd makes the table at its start, and again when it is gone; `ipamd status` shows whether it runs."
+                .into()
+        }
+        WireError::Nft(NftError::Unsupported) => {
+            "Load the module nf_tables, or give the node a kernel that has it.".into()
+        }
+        WireError::NoTrunk { .. } => {
+            "The runtime will try again; if this lasts, look at the node's trunk ENI and the VPC resource controller."
+                .into()
+        }
+        WireError::Netns(_)
+        | WireError::InterfaceExists { .. }
+        | WireError::NoVlan
+        | WireError::Refused { .. }
+        | WireError::InPod(_)
+        | WireError::Nft(_)
+        | WireError::Sysctl(_)
+        | WireError::Observe(_)
+        | WireError::Socket(_) => "`ipamd status` shows whether this node is ready.".into(),
+    }
 }
 
 /// The network-policy agent has not taken a pod that may do nothing without it.

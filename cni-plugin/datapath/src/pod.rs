@@ -102,8 +102,8 @@ pub enum WireError {
         /// The name.
         link: String,
     },
-    /// Another link still has a route for the address.
-    #[error("another pod's link still has the route for {address}")]
+    /// Another link has a route for the address: that of a pod which had it before, or somebody else's.
+    #[error("another link has the route for {address}")]
     AddressInUse {
         /// The address.
         address: IpAddr,
@@ -118,10 +118,18 @@ pub enum WireError {
     #[error("this kernel has no VLANs (CONFIG_VLAN_8021Q), which security groups for pods need")]
     NoVlan,
     /// The host uses the address itself, so that packets to the pod would end there; nothing of this ADD is left.
-    #[error("the host has the address {address} itself; take it off its interface, see `ip route get {address}`")]
+    #[error("the host has the address {address} itself")]
     AddressOfHost {
         /// The address.
         address: IpAddr,
+    },
+    /// The node has no IPv6, or it is switched off for new links.
+    #[error("the pod is to have {address}, and new links of this node have no IPv6")]
+    NoIpv6 {
+        /// The address.
+        address: IpAddr,
+        /// What the kernel said.
+        source: Refusal,
     },
     /// Somebody renamed or deleted the host link while it was set up; nothing of this ADD is left.
     #[error("somebody renamed or deleted link {link} while it was set up")]
@@ -285,6 +293,9 @@ fn finish(
             Op::Add(Object::Route(route)) if source.errno == Errno::EEXIST => {
                 WireError::AddressInUse { address: route.destination.network() }
             }
+            Op::Add(Object::Route(route)) if is_for_want_of_ipv6(route.destination.network(), source.errno) => {
+                WireError::NoIpv6 { address: route.destination.network(), source }
+            }
             Op::Add(_) | Op::Remove(_) | Op::Set { .. } => refused(&op.to_string(), source),
         })?;
     }
@@ -295,6 +306,11 @@ fn finish(
     wired.pod_table = inside::set_up(pod, wired, wiring.network.addresses)?;
     activate(wiring, wired, host, pod)?;
     checkpoint(Step::PodDone)
+}
+
+/// Whether the kernel refuses a way to an address because IPv6 is switched off for the link, or because it has none at all.
+fn is_for_want_of_ipv6(address: IpAddr, errno: Errno) -> bool {
+    address.is_ipv6() && matches!(errno, Errno::EACCES | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)
 }
 
 /// What leads to the pod on the host.

@@ -30,6 +30,8 @@ pub enum Manner {
     Proper,
     /// With an address of a secondary interface, for which only [`super::Node::prepared`] is prepared.
     Secondary,
+    /// With an address of each family, of the primary interface.
+    Both,
     /// With an address that is none.
     Senseless,
     /// With a branch ENI of the secondary interface as its trunk.
@@ -75,15 +77,16 @@ impl Book {
     fn network(&self, key: &str, address: Ipv4Addr) -> wire::PodNetwork {
         let ipv4 = match self.manner {
             Manner::Senseless => "nowhere".to_owned(),
-            Manner::Proper | Manner::Branch | Manner::Refuse(_) | Manner::Secondary | Manner::Silent => {
+            Manner::Proper | Manner::Both | Manner::Branch | Manner::Refuse(_) | Manner::Secondary | Manner::Silent => {
                 address.to_string()
             }
         };
+        let ipv6 = matches!(self.manner, Manner::Both).then(|| format!("2600:1f00::{}", address.octets()[3]));
         let secondary = matches!(self.manner, Manner::Secondary) || !key.ends_with("/eth0") && self.further > 0;
         let eni_mark = if secondary { 2 } else { 0 };
         wire::PodNetwork {
             ipv4,
-            ipv6: String::new(),
+            ipv6: ipv6.unwrap_or_default(),
             eni: "eni-1".to_owned(),
             eni_mark,
             mtu: 9001,

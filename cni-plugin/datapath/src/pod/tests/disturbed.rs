@@ -124,10 +124,7 @@ fn an_address_that_the_host_has_itself_is_refused() {
     world.on_node(|| ip("address add 10.0.1.7/20 dev eth1"));
     let before = (world.on_node(snapshot), pod.inside(snapshot).unwrap());
     let error = world.on_node(|| add_pod(&wiring)).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the host has the address 10.0.1.7 itself; take it off its interface, see `ip route get 10.0.1.7`"
-    );
+    assert_eq!(error.to_string(), "the host has the address 10.0.1.7 itself");
     assert_eq!((world.on_node(snapshot), pod.inside(snapshot).unwrap()), before);
     world.on_node(|| ip("address del 10.0.1.7/20 dev eth1"));
     world.on_node(|| add_pod(&wiring)).unwrap();
@@ -146,7 +143,7 @@ fn where_ipv6_is_switched_off_only_pods_without_it_are_wired() {
     both.network.addresses = PodAddresses::Dual(ADDRESS.into(), "2600:1f00::7".parse().unwrap());
     let before = (world.on_node(snapshot), pod.inside(snapshot).unwrap());
     let error = world.on_node(|| add_pod(&both)).unwrap_err();
-    assert!(error.to_string().contains("2600:1f00::7"), "{error:?}");
+    assert!(matches!(&error, WireError::NoIpv6 { address, .. } if address.to_string() == "2600:1f00::7"), "{error:?}");
     assert_eq!((world.on_node(snapshot), pod.inside(snapshot).unwrap()), before);
     world.on_node(|| add_pod(&four)).unwrap();
 }

@@ -137,7 +137,7 @@ impl Settings {
     pub(crate) fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Mistakes> {
         let mut reader = Reader { lookup, mistakes: Vec::new() };
         reader.optional_path("IPAMD_CONFIG");
-        let mtu = reader.number("AWS_VPC_ENI_MTU");
+        let (mtu, pod_mtu) = reader.mtus();
         let settings = Self {
             socket: reader.path("IPAMD_SOCKET"),
             database: reader.path("IPAMD_DATABASE"),
@@ -156,7 +156,7 @@ impl Settings {
             veth_prefix: reader.parsed("AWS_VPC_K8S_CNI_VETHPREFIX"),
             branches: reader.branches(),
             mtu,
-            pod_mtu: reader.optional("POD_MTU").unwrap_or(mtu),
+            pod_mtu,
             node_ports: reader.switch("AWS_VPC_CNI_NODE_PORT_SUPPORT"),
             pods_without_ipv6: reader.pods_without_ipv6(),
             external_snat: reader.switch("AWS_VPC_K8S_CNI_EXTERNALSNAT"),

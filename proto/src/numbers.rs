@@ -92,6 +92,8 @@ pub const NFT_PREROUTING_PRIORITY: i32 = -90;
 pub const DEFAULT_MTU: u16 = 9001;
 /// Smallest MTU that IPv4 hosts must take, in bytes (RFC 791).
 pub const MIN_MTU: u16 = 576;
+/// Links with less have no IPv6 and none of its settings. Source: `IPV6_MIN_MTU` of linux/ipv6.h.
+pub const MIN_MTU_V6: u16 = 1280;
 
 /// How long a released address rests before another pod may have it, in seconds.
 pub const DEFAULT_COOL_DOWN_SECONDS: u32 = 30;

@@ -21,7 +21,10 @@ use std::{
     path::PathBuf,
 };
 
-use eni_proto::{Pod, PodKey, PodNetwork, numbers::TABLE_MAIN};
+use eni_proto::{
+    Pod, PodKey, PodNetwork,
+    numbers::{MIN_MTU_V6, TABLE_MAIN},
+};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
@@ -49,8 +52,6 @@ pub use remove::{
     remove_ended,
 };
 
-/// Links with less have no IPv6 and none of its settings. Source: `IPV6_MIN_MTU`.
-const MIN_MTU_V6: u16 = 1280;
 /// How often an ADD clears a taken name away: two ADDs of one pod may meet, but not for ever.
 const ATTEMPTS: usize = 4;
 

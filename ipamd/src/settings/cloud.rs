@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use eni_proto::numbers::MIN_MTU_V6;
 use ipam_core::{Access, CustomNetwork, Families, Mode, Placement, Policy, SecurityGroupId};
 
 use super::Reader;
@@ -64,6 +65,21 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             }
         }
         off
+    }
+
+    /// The MTU of ENIs and of pods. With less than IPv6 needs the kernel takes it away from a link: every ADD would fail, and the node lose
+    /// its own.
+    pub(super) fn mtus(&mut self) -> (u16, u16) {
+        const NAMES: [&str; 2] = ["AWS_VPC_ENI_MTU", "POD_MTU"];
+        let [enis, pods] = NAMES;
+        let (enis, pods): (u16, Option<u16>) = (self.number(enis), self.optional(pods));
+        let ipv6 = ["ENABLE_IPv6", "ENABLE_V6_EGRESS"].into_iter().find(|name| self.switch(name));
+        for (name, mtu) in NAMES.into_iter().zip([Some(enis), pods]) {
+            if let (Some(ipv6), Some(mtu)) = (ipv6, mtu.filter(|mtu| *mtu < MIN_MTU_V6)) {
+                self.wrong(name, &mtu.to_string(), format!("with {ipv6} links need {MIN_MTU_V6} bytes or more"));
+            }
+        }
+        (enis, pods.unwrap_or(enis))
     }
 
     fn egress(&mut self, families: Families) -> bool {

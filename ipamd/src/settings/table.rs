@@ -252,8 +252,13 @@ const PACKETS: &[Setting] = &[
         Default("false"),
         "true: pods have no IPv6 at all, no link-local address either (the reference plugin tuning is chained, which has to be on the node)",
     ),
-    aws("AWS_VPC_ENI_MTU", number(576, 9001, "bytes"), Default("9001"), "MTU of ENIs"),
-    aws("POD_MTU", number(576, 9001, "bytes"), Means("pods have the MTU of ENIs"), "MTU of pods"),
+    aws("AWS_VPC_ENI_MTU", number(576, 9001, "bytes"), Default("9001"), "MTU of ENIs; with IPv6 1280 or more"),
+    aws(
+        "POD_MTU",
+        number(576, 9001, "bytes"),
+        Means("pods have the MTU of ENIs"),
+        "MTU of pods; with IPv6 1280 or more",
+    ),
     aws(
         "AWS_VPC_K8S_CNI_EXTERNALSNAT",
         Switch,

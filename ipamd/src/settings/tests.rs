@@ -235,6 +235,23 @@ fn pods_have_the_mtu_of_enis_unless_they_have_their_own() {
     assert!(mtus(&[("POD_MTU", "500")]).is_err());
 }
 
+/// The kernel takes IPv6 away from a link with less: every ADD would fail, and the node lose its own.
+#[test]
+fn links_that_carry_ipv6_have_the_mtu_that_it_needs() {
+    for ipv6 in ["ENABLE_IPv6", "ENABLE_V6_EGRESS"] {
+        for name in ["AWS_VPC_ENI_MTU", "POD_MTU"] {
+            let mistakes = read(&[(ipv6, "true"), (name, "1279")]).unwrap_err().to_string();
+            assert_eq!(mistakes.matches("  - ").count(), 1, "{mistakes}");
+            assert!(
+                mistakes.contains(&format!("{name}=\"1279\": with {ipv6} links need 1280 bytes or more")),
+                "{mistakes}"
+            );
+            read(&[(ipv6, "true"), (name, "1280")]).unwrap();
+            read(&[(name, "1279")]).unwrap();
+        }
+    }
+}
+
 #[test]
 fn ipv6_cannot_be_switched_off_in_pods_that_get_an_ipv6_address() {
     let off = |set: &[(&str, &str)]| read(set).map(|settings| settings.pods_without_ipv6);

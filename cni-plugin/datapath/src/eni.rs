@@ -214,6 +214,7 @@ pub(crate) fn link_steps(link: &Link, mtu: u16, secondary: bool) -> Vec<Op> {
     let mut wanted = vec![
         (Setting::Mtu(link.mtu), Setting::Mtu(mtu.into())),
         (Setting::Group(link.group), Setting::Group(ENI_LINK_GROUP)),
+        ipv4(link, Ipv4Setting::Forwarding, 1),
         ipv4(link, Ipv4Setting::ReversePath, 2),
     ];
     if secondary {
@@ -328,6 +329,7 @@ mod tests {
             [
                 "set mtu 9001 on link 3",
                 "set group 6647402 on link 3",
+                "set forwarding=1 on link 3",
                 "set rp_filter=2 on link 3",
                 "set arp_ignore=1 on link 3",
                 "set arp_announce=2 on link 3",
@@ -368,7 +370,12 @@ mod tests {
         let steps = steps(&primary, &link, &HostState::default());
         assert_eq!(
             texts(&steps),
-            ["set mtu 9001 on link 2", "set group 6647402 on link 2", "set rp_filter=2 on link 2"]
+            [
+                "set mtu 9001 on link 2",
+                "set group 6647402 on link 2",
+                "set forwarding=1 on link 2",
+                "set rp_filter=2 on link 2"
+            ]
         );
     }
 

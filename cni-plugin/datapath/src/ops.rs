@@ -97,6 +97,8 @@ pub enum Setting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u16)]
 pub enum Ipv4Setting {
+    /// `forwarding`: 1 passes on what comes in by the link. What counts is the link's own, whatever that of all links is.
+    Forwarding = 1,
     /// `rp_filter`: 1 drops what could not be answered over the same link, 2 what could not be answered at all.
     ReversePath = 8,
     /// `arp_announce`: 2 asks with the best address of the link itself.
@@ -227,6 +229,7 @@ impl Ipv4Setting {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Forwarding => "forwarding",
             Self::ReversePath => "rp_filter",
             Self::ArpAnnounce => "arp_announce",
             Self::ArpIgnore => "arp_ignore",

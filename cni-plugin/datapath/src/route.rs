@@ -41,10 +41,12 @@ pub(crate) fn encode(message: &RouteNetlinkMessage, flags: u16) -> Message {
     Message { kind: NetlinkSerializable::message_type(message), flags: flags | NLM_F_ACK, payload }
 }
 
-/// The message that makes a thing be there; a route takes the place of somebody else's to the same destination.
+/// The message that makes a thing be there; a route or neighbour takes the place of another one to the same destination.
 pub(crate) fn mend_message(op: Op) -> Message {
     match op {
-        Op::Add(object @ Object::Route(_)) => encode(&object_message(object, true), NLM_F_CREATE | NLM_F_REPLACE),
+        Op::Add(object @ (Object::Route(_) | Object::Neighbour(_))) => {
+            encode(&object_message(object, true), NLM_F_CREATE | NLM_F_REPLACE)
+        }
         Op::Add(_) | Op::Remove(_) | Op::Set { .. } => op_message(op),
     }
 }

@@ -253,10 +253,11 @@ fn neighbour(state: &HostState, link: &Link, alias: &LinkAlias) -> Option<Op> {
 
 fn on_link(link: &Link, alias: &LinkAlias) -> impl Iterator<Item = Op> {
     let set = |from, to| (from != to).then_some(Op::Set { link: link.index, from, to });
-    let reverse_path = Setting::Ipv4(Ipv4Setting::ReversePath, link.ipv4(Ipv4Setting::ReversePath));
+    let ipv4 = |setting| set(Setting::Ipv4(setting, link.ipv4(setting)), Setting::Ipv4(setting, 1));
     [
         mac(link, alias.adopted_mac.map_or_else(|| host_mac(&alias.key), crate::MacAddress)),
-        set(reverse_path, Setting::Ipv4(Ipv4Setting::ReversePath, 1)),
+        ipv4(Ipv4Setting::Forwarding),
+        ipv4(Ipv4Setting::ReversePath),
         set(Setting::Group(link.group), Setting::Group(alias.eni_mark.value())),
         set(Setting::Up(link.up), Setting::Up(true)),
     ]
@@ -280,7 +281,9 @@ mod tests {
         let alias =
             LinkAlias { key, addresses: ADDRESS.into(), eni_mark: mark, adopted_mac: None, name: None }.to_string();
         let mut ipv4 = vec![0; 4 * 40];
-        ipv4[4 * (Ipv4Setting::ReversePath as usize - 1)] = 1;
+        for setting in [Ipv4Setting::Forwarding, Ipv4Setting::ReversePath] {
+            ipv4[4 * (setting as usize - 1)] = 1;
+        }
         Link {
             index,
             name: format!("eni{index}"),
@@ -316,6 +319,7 @@ mod tests {
         assert_eq!(
             found(vec![broken], &[], &[]),
             [
+                "set forwarding=1 on link 7",
                 "set rp_filter=1 on link 7",
                 "set up on link 7",
                 "add route 10.0.1.7/32 on link 7 in table 20000 (protocol 142)",

@@ -24,7 +24,7 @@ use crate::{
     host,
     nft::{Nft, Picture, PodMap},
     observe::{HostState, foreign_routes, observe_host},
-    ops::Route,
+    ops::{Ipv4Setting, Op, Route, Setting},
     route::Link,
     socket::NetlinkSocket,
     sysctl,
@@ -181,9 +181,10 @@ impl Keeper {
         let host = wanted.host.iter();
         let enis = wanted.enis.values().map(|(_, index)| *index).chain(host.clone().map(|(_, index)| *index));
         let macs = wanted.enis.keys().copied().chain(host.map(|(plan, _)| plan.primary_mac)).collect();
-        let links = enis.chain(state.labelled().map(|(link, _)| link.index)).collect();
+        let pods: BTreeSet<u32> = state.labelled().map(|(link, _)| link.index).collect();
+        let links = enis.chain(pods.iter().copied()).collect();
         let mut interest = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
-        (interest.links, interest.enis) = (links, macs);
+        (interest.links, interest.pods, interest.enis) = (links, pods, macs);
         drop(interest);
         if let Some(watches) = &mut self.watches {
             watches.follow(silent_settings(wanted, state));
@@ -263,10 +264,12 @@ fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen, prefix: &VethPref
     }
     at_once(sysctl::read("ipv4/conf/all/rp_filter") == Some(2), Remedy::ReversePathOfAll);
     let others = compare::deviations(wanted, state, &seen.map, prefix);
-    // A table that is made anew has all pods.
+    // A table that is made anew has all pods, and a node that is let forward does it on all links.
     let there = |address| !seen.pictures[at(Family::of(address))].is_empty();
+    let forwards = !found.iter().any(|deviation| deviation.remedy == Remedy::Settings);
     found.extend(others.into_iter().filter(|found| match found.remedy {
         Remedy::Pod(Element { address, .. }) => there(address),
+        Remedy::Op(Op::Set { to: Setting::Ipv4(Ipv4Setting::Forwarding, _), .. }) => forwards,
         Remedy::Op(_)
         | Remedy::Name(_)
         | Remedy::Table(_)

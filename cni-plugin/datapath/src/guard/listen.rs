@@ -25,15 +25,17 @@ use super::{Drift, Kick};
 use crate::{MacAddress, attributes, nft::stay};
 
 // Groups and kinds of messages. Source: linux/rtnetlink.h and linux/netfilter/nfnetlink.h.
-/// Links; and of both families addresses, routes, rules, settings.
-const GROUPS_ROUTE: [u32; 9] = [1, 5, 7, 8, 24, 9, 11, 19, 25];
+/// Links, neighbours; and of both families addresses, routes, rules, settings.
+const GROUPS_ROUTE: [u32; 10] = [1, 3, 5, 7, 8, 24, 9, 11, 19, 25];
 const GROUPS_NFTABLES: [u32; 1] = [7];
 const LINK: [u16; 2] = [16, 17];
 const ADDRESS: [u16; 2] = [20, 21];
 const ROUTE: [u16; 2] = [24, 25];
+const NEIGHBOUR: [u16; 2] = [28, 29];
 const RULE: [u16; 2] = [32, 33];
 const NETCONF: [u16; 2] = [80, 81];
 const NFTABLES: u16 = 10;
+const AF_INET6: u8 = 10;
 const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
 const NFT_HEADER: usize = 4;
@@ -52,6 +54,8 @@ pub(super) struct Interest {
     pub(super) prefix: String,
     /// Indexes of the links that were looked at.
     pub(super) links: BTreeSet<u32>,
+    /// Those of pods among them.
+    pub(super) pods: BTreeSet<u32>,
     /// Hardware addresses of the ENIs, whose links may come back.
     pub(super) enis: BTreeSet<MacAddress>,
 }
@@ -167,6 +171,10 @@ fn concerns(interest: &Interest, kind: u16, payload: &[u8]) -> bool {
         let is_ours = payload.get(ROUTE_PROTOCOL_AT) == Some(&ROUTE_PROTOCOL);
         return is_ours || payload.get(ROUTE_TABLE_AT).is_none_or(|table| !TABLES_OF_OTHERS.contains(table));
     }
+    if NEIGHBOUR.contains(&kind) {
+        // Of IPv4 the kernel learns and forgets all the time, and of ENIs too; what it knows of pods' IPv6 addresses is ours alone.
+        return payload.first() == Some(&AF_INET6) && word(4).is_none_or(|link| interest.pods.contains(&link));
+    }
     if NETCONF.contains(&kind) {
         // `all` and `default` have the indexes -1 and -2.
         let index = payload.get(4..).and_then(|rest| attributes::find(rest, 1)).and_then(attributes::as_ne32);
@@ -197,6 +205,13 @@ mod tests {
     fn route(table: u8, protocol: u8) -> Vec<u8> {
         let mut payload = vec![0; 12];
         (payload[ROUTE_TABLE_AT], payload[ROUTE_PROTOCOL_AT]) = (table, protocol);
+        payload
+    }
+
+    fn neighbour(link: u32, family: u8) -> Vec<u8> {
+        let mut payload = vec![0; 12];
+        payload[0] = family;
+        payload[4..8].copy_from_slice(&link.to_ne_bytes());
         payload
     }
 
@@ -231,7 +246,7 @@ mod tests {
     fn only_what_may_be_ours_is_looked_at() {
         let eni = MacAddress([2, 0, 0, 0, 0, 9]);
         let (links, enis) = (BTreeSet::from([2, 3]), BTreeSet::from([eni]));
-        let interest = Interest { prefix: "eni".to_owned(), links, enis };
+        let interest = Interest { prefix: "eni".to_owned(), links, pods: BTreeSet::from([3]), enis };
         let back = [link(9, "ens7"), attributes::Attributes::new().bytes(1, &eni.0).into_bytes()].concat();
         for (kind, payload, wanted) in [
             (LINK[0], link(2, "eth0"), true),
@@ -244,6 +259,9 @@ mod tests {
             (ROUTE[1], route(254, ROUTE_PROTOCOL), true),
             (ROUTE[1], route(254, 3), false),
             (RULE[1], vec![], true),
+            (NEIGHBOUR[1], neighbour(3, 10), true),
+            (NEIGHBOUR[0], neighbour(3, 2), false),
+            (NEIGHBOUR[0], neighbour(2, 10), false),
         ] {
             assert_eq!(concerns(&interest, kind, &payload), wanted, "{kind} {payload:?}");
         }

@@ -94,7 +94,7 @@ impl Keeper {
         refused
     }
 
-    /// All at once; one by one when the kernel does not like one of them.
+    /// All at once; one by one when the kernel does not like one of them, as where somebody's element is in the place of ours.
     fn mend_pods(&mut self, pods: &[Element], seen: &Seen) -> Vec<(Remedy, NotDone)> {
         if pods.is_empty() {
             return Vec::new();
@@ -110,8 +110,11 @@ impl Keeper {
             Ok(false) => return pods.iter().map(|pod| (Remedy::Pod(*pod), NotDone::Meanwhile)).collect(),
             Err(_) => {}
         }
-        let one = |pod: &Element| Some((Remedy::Pod(*pod), self.nft.commit(&change(pod)).err()?.into()));
-        pods.iter().filter_map(one).collect()
+        let mut one = |&Element { address, mark, .. }: &Element| match mark {
+            Some(mark) => self.nft.add_pod([address], mark),
+            None => self.nft.remove_pod(address).map(drop),
+        };
+        pods.iter().filter_map(|pod| Some((Remedy::Pod(*pod), one(pod).err()?.into()))).collect()
     }
 
     /// The name that its label says; where an older version wrote that, the one of a pod that nobody knows.

@@ -116,11 +116,11 @@ pub(crate) fn rename_link(index: u32, name: &str) -> Message {
     change(index, vec![LinkAttribute::IfName(name.to_owned())])
 }
 
-/// Writes a pod link's alias and drops packets from it whose source is not the pod's (`rp_filter`).
+/// Writes a pod link's alias, passes on what comes by it, and drops packets from it whose source is not the pod's (`rp_filter`).
 ///
 /// Without link-local address (`no_ipv6`, only where the kernel has IPv6) the host neither announces itself to the pod nor joins groups for it.
 pub(crate) fn claim_link(link: u32, alias: &str, no_ipv6: bool) -> Message {
-    let mut families = ipv4_conf(Ipv4Setting::ReversePath, 1);
+    let mut families = ipv4_conf(&[(Ipv4Setting::Forwarding, 1), (Ipv4Setting::ReversePath, 1)]);
     if no_ipv6 {
         let none = Attributes::new().bytes(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
         families = families.nested(AF_INET6, none);
@@ -141,7 +141,7 @@ pub(crate) fn end_link(link: u32, alias: &str, group: u32) -> Message {
 
 /// Says whose a pod's link is and by which ENI its packets leave, and checks their source; of a link that somebody else made.
 pub(crate) fn adopt_link(link: u32, alias: &str, group: u32, reverse_path: u32) -> Message {
-    let families = ipv4_conf(Ipv4Setting::ReversePath, reverse_path);
+    let families = ipv4_conf(&[(Ipv4Setting::ReversePath, reverse_path)]);
     let families = LinkAttribute::AfSpecUnknown(families.into_bytes());
     change(link, vec![LinkAttribute::IfAlias(alias.to_owned()), LinkAttribute::Group(group), families])
 }
@@ -179,15 +179,16 @@ pub(super) fn setting(link: u32, setting: Setting) -> LinkMessage {
         Setting::Mac(mac) => message.attributes.push(LinkAttribute::Address(mac.0.to_vec())),
         Setting::Group(number) => message.attributes.push(LinkAttribute::Group(number)),
         Setting::Ipv4(setting, value) => {
-            let families = ipv4_conf(setting, value);
+            let families = ipv4_conf(&[(setting, value)]);
             message.attributes.push(LinkAttribute::AfSpecUnknown(families.into_bytes()));
         }
     }
     message
 }
 
-fn ipv4_conf(setting: Ipv4Setting, value: u32) -> Attributes {
-    let settings = Attributes::new().ne32(setting as u16, value);
+fn ipv4_conf(settings: &[(Ipv4Setting, u32)]) -> Attributes {
+    let one = |all: Attributes, (setting, value): &(Ipv4Setting, u32)| all.ne32(*setting as u16, *value);
+    let settings = settings.iter().fold(Attributes::new(), one);
     Attributes::new().nested(AF_INET, Attributes::new().nested(IFLA_INET_CONF, settings))
 }
 

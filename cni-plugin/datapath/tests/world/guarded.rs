@@ -1,17 +1,20 @@
 //! A node that a guard keeps right.
 
 use std::{
+    net::Ipv6Addr,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
-use eni_datapath::{Guard, Netns, PodWiring, Repair, add_pod};
-use eni_proto::{EniMark, VethPrefix};
+use eni_datapath::{EniPlan, Guard, HostPlan, Netns, PodWiring, Repair, add_pod, observe_pods};
+use eni_proto::{EniMark, PodAddresses, VethPrefix};
 
 use super::{MARK, World, eni_plan, host_plan, ip, snapshot, wiring};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Of the pod of the secondary ENI, in [`Guarded::dual`].
+pub const POD_V6: &str = "2600:1f00::b:0:0:1";
 
 /// A node with two pods that a guard keeps right.
 pub struct Guarded {
@@ -28,18 +31,38 @@ impl Guarded {
     }
 
     pub fn on(world: World) -> Self {
+        Self::with(world, &host_plan(), &eni_plan(), [None; 2])
+    }
+
+    /// Whose pods have addresses of both families.
+    pub fn dual() -> Self {
+        let world = World::new();
+        world.on_node(|| {
+            ip("link set eth1 up");
+            ip("address add 2600:1f00::10/64 dev eth0 nodad");
+            ip("-6 route add default via fe80:ec2::1 dev eth0");
+        });
+        let host = HostPlan { ipv6: true, ..host_plan() };
+        let eni = EniPlan { ipv6: true, primary_v6: "2600:1f00:0:0:b::".parse().ok(), ..eni_plan() };
+        Self::with(world, &host, &eni, ["2600:1f00::a:0:0:1", POD_V6].map(|address| address.parse().ok()))
+    }
+
+    fn with(world: World, host: &HostPlan, eni: &EniPlan, v6: [Option<Ipv6Addr>; 2]) -> Self {
         let netns = [(); 2].map(|()| Netns::fresh().unwrap());
         let repairs = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&repairs);
-        let pods = [
+        let mut pods = [
             wiring("c1", "web-1", [10, 0, 1, 1], EniMark::PRIMARY, &netns[0]),
             wiring("c2", "web-2", [10, 0, 1, 2], MARK, &netns[1]),
         ];
+        for (pod, v6) in pods.iter_mut().zip(v6) {
+            pod.network.addresses = PodAddresses::new(pod.network.addresses.v4(), v6).unwrap();
+        }
         let guard = world.on_node(|| {
             let report = move |repair: &Repair| told.lock().unwrap().push(repair.clone());
             let guard = Guard::start(&VethPrefix::default(), report).unwrap();
-            guard.prepare_host(&host_plan()).unwrap();
-            guard.prepare_eni(&eni_plan()).unwrap();
+            guard.prepare_host(host).unwrap();
+            guard.prepare_eni(eni).unwrap();
             for pod in &pods {
                 add_pod(pod).unwrap();
             }
@@ -64,6 +87,12 @@ impl Guarded {
                 ip("rule del priority 777");
             }
         });
+    }
+
+    /// Name of the link of the secondary ENI's pod.
+    pub fn pod_link(&self) -> String {
+        let links = self.world.on_node(|| observe_pods(&VethPrefix::default()).unwrap().links);
+        links.into_iter().find(|link| link.alias.as_ref().is_some_and(|alias| alias.eni_mark == MARK)).unwrap().name
     }
 
     pub fn repairs(&self) -> Vec<Repair> {

@@ -58,11 +58,14 @@ const BREAKAGES: &[&str] = &[
     "ip -6 route flush table 2",
     "ip -6 rule del priority 512",
     "ip -6 rule del priority 1536",
+    "ip -6 neighbour flush dev POD nud permanent",
     "sysctl -q -w net.ipv6.conf.all.forwarding=0",
     "sysctl -q -w net.ipv4.conf.eth1.rp_filter=1",
     "sysctl -q -w net.ipv4.conf.POD.rp_filter=0",
     "sysctl -q -w net.ipv4.conf.eth1.arp_ignore=0",
     "sysctl -q -w net.ipv4.conf.eth2.arp_announce=0",
+    "sysctl -q -w net.ipv4.conf.eth1.forwarding=0",
+    "sysctl -q -w net.ipv4.conf.POD.forwarding=0",
     "sysctl -q -w net.ipv4.ip_forward=0",
     "sysctl -q -w net.ipv6.conf.eth0.accept_ra=0",
     "nft flush map ip eni_cni pod_eni",
@@ -82,7 +85,7 @@ fn state(node: &Namespace) -> String {
     let script = "ip rule; ip -6 rule; ip route show table all | grep -v 'table local'; ip -6 route show table all proto 142
         ip -4 -o address | cut -d' ' -f2-5; ip -6 neighbour show nud permanent
         ip -o link | awk '{ line = $2 ($3 ~ /[<,]UP[,>]/); for (i = 4; i < NF; i++) if ($i ~ /^(mtu|group|link.ether)$/) line = line \" \" $(i + 1); print line }'
-        cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter
+        cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/ipv4/conf/*/forwarding
         cat /proc/sys/net/ipv4/conf/eth[12]/arp_* /proc/sys/net/ipv6/conf/eth0/accept_ra /proc/sys/net/ipv6/conf/all/forwarding
         for family in ip ip6; do nft -s list table $family eni_cni; nft -s list table $family eni_cni_stay; done";
     let text = node.run(&["sh", "-c", script]).unwrap();

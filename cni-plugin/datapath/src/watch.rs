@@ -1,16 +1,20 @@
-//! Waits for hot-plugged links with the kernel's notifications; asks only once.
+//! Waits for hot-plugged links with the kernel's notifications; asks once, and again when some were lost.
 
 use std::{io, time::Duration};
 
-use netlink_packet_core::NetlinkPayload;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
 };
+use netlink_sys::{SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
-use tokio_stream::StreamExt;
+use tokio_stream::{Stream, StreamExt};
 
-use crate::MacAddress;
+use crate::{MacAddress, ObserveError, observe, socket::NetlinkSocket};
+
+/// A notification, and who sent it.
+type News = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr);
 
 /// Why waiting for a link ended without one.
 #[derive(Debug, thiserror::Error)]
@@ -27,13 +31,13 @@ pub enum WatchError {
     #[error("cannot listen to the kernel's notifications of links")]
     Listen(#[source] io::Error),
     /// The kernel's links cannot be listed.
-    #[error("cannot list the links")]
-    List(#[source] Box<rtnetlink::Error>),
+    #[error(transparent)]
+    List(#[from] ObserveError),
 }
 
 /// Waits until a link with this hardware address is there, and returns its index.
 ///
-/// Needs a tokio runtime with I/O and time. Cancel-safe. Works on the namespace of the thread that first polls it.
+/// Needs a tokio runtime with I/O and time. Cancel-safe. Works on the namespace of the threads that poll it.
 ///
 /// # Errors
 /// [`WatchError`].
@@ -44,24 +48,37 @@ pub async fn wait_for_link(mac: MacAddress, at_most: Duration) -> Result<u32, Wa
 
 async fn find_link(mac: MacAddress) -> Result<u32, WatchError> {
     // First listen, then look: what appears in between is heard.
-    let (connection, handle, mut news) =
+    let (connection, _handle, mut news) =
         new_multicast_connection(&[MulticastGroup::Link]).map_err(WatchError::Listen)?;
-    let connection = AbortOnDrop(tokio::spawn(connection));
-    let mut links = handle.link().get().execute();
-    while let Some(link) = links.next().await {
-        let link = link.map_err(|error| WatchError::List(Box::new(error)))?;
-        if has_address(&link, mac) {
-            return Ok(link.header.index);
+    let _connection = AbortOnDrop(tokio::spawn(connection));
+    loop {
+        if let Some(link) = listed(mac)? {
+            return Ok(link);
+        }
+        if let Some(link) = heard(&mut news, mac).await? {
+            return Ok(link);
         }
     }
+}
+
+/// A list is a matter of milliseconds, and is begun anew when it changes meanwhile.
+fn listed(mac: MacAddress) -> Result<Option<u32>, WatchError> {
+    let mut socket = NetlinkSocket::open(NETLINK_ROUTE).map_err(ObserveError::from)?;
+    Ok(observe::links(&mut socket)?.iter().find(|link| link.mac == Some(mac)).map(|link| link.index))
+}
+
+/// Nothing: notifications were lost, and that of the link may have been among them.
+async fn heard(news: &mut (impl Stream<Item = News> + Unpin), mac: MacAddress) -> Result<Option<u32>, WatchError> {
     while let Some((message, _)) = news.next().await {
+        if let NetlinkPayload::Overrun(_) = message.payload {
+            return Ok(None);
+        }
         if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = message.payload
             && has_address(&link, mac)
         {
-            return Ok(link.header.index);
+            return Ok(Some(link.header.index));
         }
     }
-    drop(connection);
     Err(WatchError::Listen(io::ErrorKind::UnexpectedEof.into()))
 }
 

@@ -4,14 +4,14 @@
 
 mod world;
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use eni_datapath::{
-    EniError, Family, HostError, HostPlan, MacAddress, Netns, SourcePorts, WatchError, add_pod,
+    EniError, Family, HostError, HostPlan, MacAddress, Netns, SourcePorts, add_pod,
     apply::{Already, ApplyError, apply},
     clean_host, del_pod, forget_eni, leftovers, observe_pods,
     ops::{Address, Object, Op, Route, Rule},
-    pod_leftovers, prepare_eni, prepare_host, wait_for_link,
+    pod_leftovers, prepare_eni, prepare_host,
 };
 use eni_proto::VethPrefix;
 use world::{MAC1, MARK, SECOND, World, eni_plan, host_plan, ip, ip_json, ruleset, run, snapshot, wiring};
@@ -280,28 +280,6 @@ fn a_link_that_is_not_there_is_named() {
         let error = prepare_eni(&plan).unwrap_err();
         assert_eq!(error.to_string(), "no link with hardware address 02:09:09:09:09:09");
     });
-}
-
-#[test]
-fn a_hot_plugged_link_is_noticed_and_one_that_never_comes_is_given_up() {
-    let world = World::new();
-    let mac = MacAddress([2, 0, 0, 0, 0, 0x77]);
-    let wait = |at_most| {
-        world.on_node(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(wait_for_link(mac, at_most))
-        })
-    };
-    let error = wait(Duration::from_millis(50)).unwrap_err();
-    assert!(matches!(error, WatchError::Late { .. }), "{error:?}");
-
-    let index = std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| wait(Duration::from_secs(20)));
-        world.plug("eth7", mac, "f7");
-        waiting.join().unwrap().unwrap()
-    });
-    assert_eq!(world.on_node(|| ip_json("link show eth7"))[0]["ifindex"], index);
-    assert_eq!(wait(Duration::from_secs(20)).unwrap(), index);
 }
 
 /// A plan that does each kind of thing once.

@@ -212,6 +212,31 @@ fn a_pod_cannot_use_an_address_that_is_not_its_own() {
     assert_eq!(pods.seen(stolen), "");
 }
 
+/// portmap sets it on the links of pods with host ports, and kube-proxy in the mode `iptables` on all.
+#[test]
+fn a_pod_cannot_reach_what_listens_on_the_nodes_loopback_where_others_route_it() {
+    let pods = Pods::new();
+    let heard = pods.world.on_node(|| {
+        run("sysctl", "-q -w net.ipv4.conf.all.route_localnet=1");
+        ip("link set lo up");
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, PORT)).unwrap()
+    });
+    let send = |to: Ipv4Addr| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"anybody?", (to, PORT)).unwrap();
+    for pod in [&pods.primary, &pods.secondary] {
+        pod.inside(|| {
+            run("sysctl", "-q -w net.ipv4.conf.all.route_localnet=1");
+            ip("route add 127.0.0.0/8 via 169.254.1.1 dev eth0");
+            send(Ipv4Addr::LOCALHOST);
+        })
+        .unwrap();
+        // What it sent before has come as far as it can.
+        assert!(pods.ask(pod, REMOTE).is_some());
+    }
+    // The node itself is heard, and as the first.
+    pods.world.on_node(|| send(Ipv4Addr::LOCALHOST));
+    assert_eq!(heard.recv_from(&mut [0; 16]).unwrap().1.ip(), Ipv4Addr::LOCALHOST);
+}
+
 #[test]
 fn the_marks_of_others_survive() {
     let pods = Pods::new();

@@ -3,7 +3,8 @@
 //! ```text
 //! table ip eni_cni
 //!   sets direct and by_main, map pod_eni, one chain eni_N for each secondary ENI
-//!   inbound      prerouting mangle (-150)   iifname PRIMARY ct state new fib daddr type local  ct mark |= 0x80
+//!   inbound      prerouting mangle (-150)   iifname "eni*" ip daddr 127.0.0.0/8  drop
+//!                                           iifname PRIMARY ct state new fib daddr type local  ct mark |= 0x80
 //!   prerouting   prerouting -90             iifname "eni*" goto from_pod
 //!   from_pod     ct mark & 0x80             meta mark |= 0x80, return
 //!                ip saddr EGRESS            as the last but one, without regard to the settings, else return
@@ -151,9 +152,7 @@ fn chains(shape: &Shape<'_>) -> Vec<Chain> {
     let goto = [came_from_pod(shape).to_vec(), vec![Expression::Goto(FROM_POD.to_owned())]].concat();
     let to_owner = vec![Expression::Goto(BY_OWNER.to_owned())];
     let mut inbound: Vec<_> = shape.node_ports.then(|| remember_primary(shape.primary_link)).into_iter().collect();
-    if shape.family == Family::V6 {
-        inbound.insert(0, is_itself(shape));
-    }
+    inbound.insert(0, if shape.family == Family::V4 { stays_off_loopback(shape) } else { is_itself(shape) });
     let output = if shape.external_snat { to_owner } else { when(NFT_DIRECT_SET, to_owner) };
     vec![
         (BY_OWNER, None, vec![by_element, without_element]),
@@ -169,6 +168,17 @@ fn chains(shape: &Shape<'_>) -> Vec<Chain> {
 fn is_itself(shape: &Shape<'_>) -> Vec<Expression> {
     let mut rule = came_from_pod(shape).to_vec();
     rule.extend([Expression::Load(Field::SourceBehindLink), Expression::Equal(vec![0; 4]), Expression::Drop]);
+    rule
+}
+
+/// What listens on the node's loopback is for the node alone. Others set `route_localnet`, as portmap does on the link of a pod with a
+/// host port, and the kernel would let such packets in; of IPv6 it never does. Somebody's DNAT to there comes later and still works.
+fn stays_off_loopback(shape: &Shape<'_>) -> Vec<Expression> {
+    let mut rule = came_from_pod(shape).to_vec();
+    let first_byte = [Expression::Keep(vec![u8::MAX, 0, 0, 0]), Expression::Equal(vec![127, 0, 0, 0])];
+    rule.push(Expression::Load(Field::Destination));
+    rule.extend(first_byte);
+    rule.push(Expression::Drop);
     rule
 }
 

@@ -104,7 +104,13 @@ pub fn ask_over(socket: &UdpSocket, to: SocketAddrV4, patience: Duration) -> Opt
     socket.set_read_timeout(Some(patience)).unwrap();
     socket.send_to(b"who am I", to).unwrap();
     let mut buffer = [0; 64];
-    let (length, from) = socket.recv_from(&mut buffer).ok()?;
+    let (length, from) = loop {
+        match socket.recv_from(&mut buffer) {
+            // A process that was stopped for a moment has its waiting interrupted.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            outcome => break outcome.ok()?,
+        }
+    };
     assert_eq!(from, SocketAddr::V4(to), "the answer comes from where the question went");
     std::str::from_utf8(&buffer[..length]).unwrap().parse().ok()
 }

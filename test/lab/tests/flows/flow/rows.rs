@@ -24,6 +24,23 @@ pub(super) const PODS_AND_NODES: &[Row] = &[
     ("host to pod on secondary ENI (probe)", "node-1", "b", ALL, "b sees node-1", "-"),
     ("pod on secondary ENI to container in a network of the node", "b", "container", ALL, "container sees b", "-"),
     ("container in a network of the node to pod on secondary ENI", "container", "b", ALL, "b sees container", "-"),
+    (
+        "other node to secondary ENI's own address",
+        "node-2",
+        "node-1-eth1",
+        &[Icmp],
+        "node-1 sees node-2",
+        "eth1, node-2 eth0",
+    ),
+    ("pod on secondary ENI to another ENI's own address", "b", "node-1-eth2", &[Icmp], "node-1 sees b", "-"),
+    (
+        "pod to secondary ENI's own address on other node",
+        "b",
+        "node-2-eth1",
+        &[Icmp],
+        "node-2 sees b",
+        "eth1, node-2 eth1",
+    ),
     ("other node to pod on primary ENI", "node-2", "a", ALL, "a sees node-2", "eth0, node-2 eth0"),
     ("other node to pod on secondary ENI", "node-2", "b", ALL, "b sees node-2", "eth1, node-2 eth0"),
 ];
@@ -125,7 +142,24 @@ pub(super) const NODE_PORTS: &[Row] = &[
         "b sees node-2",
         "eth1, node-2 eth0",
     ),
+    ("NodePort, Local, of own node from pod on another ENI", "b", "node-1:30022", PORTS, "d sees b", "-"),
+    (
+        "NodePort, Local, of other node from pod on secondary ENI",
+        "b",
+        "node-2:30023",
+        PORTS,
+        "f sees b",
+        "eth1, node-2 eth0",
+    ),
     ("NodePort of own node from host", "node-1", "node-1:30011", PORTS, "b sees node-1", "-"),
+    (
+        "NodePort of own node from host, to pod on other node",
+        "node-1",
+        "node-1:30014",
+        PORTS,
+        "f sees node-1",
+        "eth0, node-2 eth1",
+    ),
 ];
 
 pub(super) const BALANCERS_AND_HOST_PORTS: &[Row] = &[
@@ -148,6 +182,8 @@ pub(super) const BALANCERS_AND_HOST_PORTS: &[Row] = &[
     ("host port from internet to pod on secondary ENI", "internet", "node-1:8081", PORTS, "b sees internet", "eth0"),
     ("host port from host", "node-1", "node-1:8081", PORTS, "b sees node-1", "-"),
     ("host port from pod on same node", "c", "node-1:8081", PORTS, "b sees c", "-"),
+    ("host port from its own pod (hairpin)", "b", "node-1:8081", PORTS, "b sees node-1", "-"),
+    ("host port from other node", "node-2", "node-1:8081", PORTS, "b sees node-2", "eth0, node-2 eth0"),
     ("host port of other node's pod from pod", "f", "node-1:8081", PORTS, "b sees f", "eth0, node-2 eth1"),
 ];
 
@@ -235,6 +271,7 @@ pub(super) const WITH_PEER_EXCLUDED: &[Row] = &[
     ("peered VPC to pod on secondary ENI", "peer", "b", ALL, "b sees peer", "eth1"),
     ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
     ("NodePort, Local, from peered VPC to pod on secondary ENI", "peer", "node-1:30021", PORTS, "b sees peer", "eth0"),
+    ("container in a network of the node to internet", "container", "internet", ALL, "internet sees node-1", "eth0"),
 ];
 
 pub(super) const WITH_SERVICES_BY_MAIN: &[Row] = &[

@@ -10,6 +10,7 @@
 mod compare;
 mod drift;
 mod keeper;
+mod known;
 mod listen;
 mod mend;
 mod patience;

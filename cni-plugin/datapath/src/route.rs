@@ -23,7 +23,7 @@ use crate::{
 
 pub(crate) use link::{
     Link, VethPair, adopt_link, all_links, claim_link, create_veth, create_vlan, delete_group, delete_link, end_link,
-    get_link, label_link, rename_link,
+    get_link, label_link, relabel_link, rename_link,
 };
 pub(crate) use read::{
     AnyRule, ends_here, read_address, read_any_route, read_any_rule, read_foreign_route, read_link, read_neighbour,

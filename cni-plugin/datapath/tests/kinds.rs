@@ -6,7 +6,7 @@ mod world;
 
 use std::time::Instant;
 
-use eni_datapath::{Netns, Outcome, add_pod};
+use eni_datapath::{Kind, Netns, Outcome, add_pod};
 use world::{
     MARK,
     guarded::{Guarded, PATIENCE, POD_V6},
@@ -15,7 +15,7 @@ use world::{
 
 /// Carries out lines of a shell on the node.
 fn sh(node: &Guarded, line: &str) -> String {
-    let line = line.replace("POD", &node.pod_link());
+    let line = if line.contains("POD") { line.replace("POD", &node.pod_link()) } else { line.to_owned() };
     let output = node.world.on_node(|| std::process::Command::new("sh").args(["-ec", &line]).output().unwrap());
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -79,4 +79,18 @@ fn an_element_that_says_something_else_of_a_pod_is_ours_again() {
         let line = format!("nft '{}; {}'", element("delete", ""), element("add", " : drop"));
         is_mended(&node, &line, &format!("nft list map {family} eni_cni pod_eni"));
     }
+}
+
+/// What a pod's link says of itself is all that the guard knows of the pod.
+#[test]
+fn what_a_pods_link_says_of_itself_and_its_mtu_are_given_back() {
+    let node = Guarded::dual();
+    let link = node.pod_link();
+    let show =
+        format!("ip -json link show {link} | grep -o '\"\\(mtu\\|ifalias\\)\":[^,]*'; nft list map ip eni_cni pod_eni");
+    for change in ["alias 'uplink of somebody'", "alias ''", "mtu 1400"] {
+        is_mended(&node, &format!("ip link set {link} {change}"), &show);
+    }
+    let told = node.repairs();
+    assert!(told.iter().all(|repair| repair.kind == Kind::Link), "its elements stay: {told:#?}");
 }

@@ -29,6 +29,8 @@ pub(super) enum Remedy {
     Pod(Element),
     /// A pod's link has lost its name, by whose first characters our table knows pods, and by all of which others do. Its index.
     Name(u32),
+    /// A pod's link has lost its label. Its index.
+    Label(u32),
     /// The whole table of a family but its map.
     Table(Family),
     /// The node's own settings: it forwards.
@@ -102,7 +104,8 @@ impl Remedy {
             Self::Op(Op::Set {
                 to: Setting::Up(_) | Setting::Mtu(_) | Setting::Mac(_) | Setting::Group(_), ..
             })
-            | Self::Name(_) => Kind::Link,
+            | Self::Name(_)
+            | Self::Label(_) => Kind::Link,
             Self::Op(Op::Add(object) | Op::Remove(object)) => match object {
                 Object::Address(_) => Kind::Address,
                 Object::Route(_) => Kind::Route,
@@ -128,6 +131,7 @@ impl fmt::Display for Remedy {
             }
             Self::Pod(Element { address, mark: None, .. }) => write!(f, "remove map element {address}"),
             Self::Name(link) => write!(f, "give link {link} its name back"),
+            Self::Label(link) => write!(f, "label link {link} again"),
             Self::Table(Family::V4) => f.write_str("write the nf_tables table"),
             Self::Table(Family::V6) => f.write_str("write the nf_tables table for IPv6"),
             Self::Settings => f.write_str("let the node forward"),

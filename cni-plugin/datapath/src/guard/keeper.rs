@@ -13,6 +13,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use super::{
     Drift, LOOK_INTERVAL, Outcome, Repair, Wanted,
     compare::{self, Deviation, Element, Remedy, Taken},
+    known::Known,
     listen::Interest,
     mend::NotDone,
     patience::Patience,
@@ -51,6 +52,7 @@ pub(super) struct Keeper {
     /// Things that an ADD or DEL may be at work on, and since when they are wrong.
     pending: BTreeMap<Remedy, Instant>,
     seen: Option<Seen>,
+    known: Known,
     watches: Option<Watches>,
 }
 
@@ -77,6 +79,7 @@ impl Keeper {
             patience: BTreeMap::new(),
             pending: BTreeMap::new(),
             seen: None,
+            known: Known::default(),
             watches: None,
         })
     }
@@ -97,11 +100,13 @@ impl Keeper {
         let now = Instant::now();
         let looked = self.look(wanted);
         self.count_look(now.elapsed(), looked.is_ok());
-        let Ok((state, seen, routes)) = looked else { return AGAIN };
+        let Ok((mut state, seen, routes)) = looked else { return AGAIN };
+        let taken_from_links = self.known.compare(&mut state);
         self.note_links(wanted, &state);
         self.tell_taken(compare::taken(&state, &routes), noticed);
         let now = Instant::now();
-        let found = deviations(wanted, &state, &seen, &self.prefix);
+        let mut found = deviations(wanted, &state, &seen, &self.prefix);
+        found.extend(taken_from_links);
         let (due, next) = self.due(&found, now, noticed);
         self.count_resting(&found);
         if due.is_empty() {
@@ -272,6 +277,7 @@ fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen, prefix: &VethPref
         Remedy::Op(Op::Set { to: Setting::Ipv4(Ipv4Setting::Forwarding, _), .. }) => forwards,
         Remedy::Op(_)
         | Remedy::Name(_)
+        | Remedy::Label(_)
         | Remedy::Table(_)
         | Remedy::Settings
         | Remedy::EniSettings(_)

@@ -65,6 +65,7 @@ impl Keeper {
                     continue;
                 }
                 Remedy::Name(link) => self.rename(*link, state),
+                Remedy::Label(link) => self.label(*link, state),
                 Remedy::Table(family) => self.mend_table(*family, wanted, state, &mut seen),
                 Remedy::Settings => set_up(wanted, state).map_err(NotDone::from),
                 Remedy::EniSettings(link) => set_up_eni(wanted, state, *link).map_err(NotDone::from),
@@ -123,6 +124,11 @@ impl Keeper {
         let unnamed = || host_link_name(&self.prefix, &alias.key, &Pod::default());
         let name = alias.name.as_ref().map_or_else(unnamed, |name| name.with(&self.prefix));
         self.socket.ask(route::rename_link(index, &name))?.result.map_err(NotDone::from)
+    }
+
+    fn label(&mut self, index: u32, state: &HostState) -> Result<(), NotDone> {
+        let Some(link) = state.links.iter().find(|link| link.index == index) else { return Ok(()) };
+        self.socket.ask(route::relabel_link(index, &link.alias))?.result.map_err(NotDone::from)
     }
 
     fn mend_table(

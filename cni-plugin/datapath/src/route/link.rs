@@ -111,6 +111,11 @@ pub(crate) fn label_link(name: &str, alias: &str) -> Message {
     encode(&RouteNetlinkMessage::SetLink(message), 0)
 }
 
+/// Writes a link's alias.
+pub(crate) fn relabel_link(index: u32, alias: &str) -> Message {
+    change(index, vec![LinkAttribute::IfAlias(alias.to_owned())])
+}
+
 /// Gives a link another name; works while the link is up since Linux 6.2.
 pub(crate) fn rename_link(index: u32, name: &str) -> Message {
     change(index, vec![LinkAttribute::IfName(name.to_owned())])

@@ -97,6 +97,27 @@ pub(crate) fn forget_untranslated(family: Family, addresses: &BTreeSet<IpAddr>) 
     forget(&mut socket, &listed)
 }
 
+/// Returns the connections from these addresses that somebody has given another source though they go to none of a service's:
+/// who sent, and whom to. Costs one walk of the kernel over all its connections.
+///
+/// # Errors
+/// [`ConnectionsError`]; then nothing may be concluded.
+pub fn translated(addresses: &BTreeSet<IpAddr>) -> Result<BTreeSet<(IpAddr, IpAddr)>, ConnectionsError> {
+    let mut socket = NetlinkSocket::open(NETLINK_NETFILTER)?;
+    let of = |entry: &[u8]| {
+        let source = end(entry, TUPLE_ORIGINAL, [IPV4_SOURCE, IPV6_SOURCE])?;
+        let to = end(entry, TUPLE_ORIGINAL, [IPV4_DESTINATION, IPV6_DESTINATION])?;
+        let answers = end(entry, TUPLE_REPLY, [IPV4_SOURCE, IPV6_SOURCE])?;
+        let answered_to = end(entry, TUPLE_REPLY, [IPV4_DESTINATION, IPV6_DESTINATION])?;
+        (addresses.contains(&source) && answers == to && answered_to != source).then_some((source, to))
+    };
+    let mut found = BTreeSet::new();
+    for family in Family::ALL {
+        found.extend(list(&mut socket, &header(family))?.iter().filter_map(|entry| of(entry)));
+    }
+    Ok(found)
+}
+
 fn is_unanswered(entry: &[u8]) -> bool {
     let status =
         entry.get(HEADER..).and_then(|entry| attributes::find(entry, STATUS)).and_then(<[u8]>::first_chunk::<4>);

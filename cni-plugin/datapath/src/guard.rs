@@ -15,6 +15,7 @@ mod listen;
 mod mend;
 mod patience;
 mod settings;
+mod verify;
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +34,7 @@ use crate::{
 use keeper::Keeper;
 
 pub use drift::{Drift, Kind, TOOK_SECONDS, Tally};
+pub use verify::{Wrong, repair, verify};
 
 /// At least this often everything is compared, also when nothing was heard.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(10);

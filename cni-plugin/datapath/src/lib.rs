@@ -30,15 +30,16 @@ mod route;
 mod socket;
 mod sysctl;
 pub mod watch;
+pub mod way;
 
 pub use clean::{clean_host, leftovers, pod_leftovers};
-pub use connections::{ConnectionsError, forget_connections};
+pub use connections::{ConnectionsError, forget_connections, translated};
 pub use eni::{EniError, EniPlan, forget_eni, prepare_eni};
-pub use guard::{Drift, Guard, Kind, Outcome, Repair, TOOK_SECONDS, Tally};
+pub use guard::{Drift, Guard, Kind, Outcome, Repair, TOOK_SECONDS, Tally, Wrong, repair, verify};
 pub use host::{HostError, HostPlan, SourcePorts, prepare_host};
 pub use net::{Cidr, Family, InvalidNet, MacAddress};
 pub use netns::{Netns, NetnsError};
-pub use nft::NftError;
+pub use nft::{NftError, others::forward_drops};
 pub use observe::{ObserveError, PodLink, PodState, impairment, labelled_pods, observe_pods};
 pub use pod::{
     Difference, EndedLink, ExpectedEnd, ExpectedPod, PodWiring, WireError, Wired, add_branch_pod, add_pod,
@@ -49,3 +50,4 @@ pub use pod::{
 pub use socket::{Refusal, lists_asked};
 pub use sysctl::SysctlError;
 pub use watch::{WatchError, wait_for_link};
+pub use way::{Packet, links_by_mac, ways};

@@ -243,6 +243,20 @@ impl Nft {
         }
     }
 
+    /// Tells whether a set of networks of our table has these ranges and no others.
+    fn ranges_are(&mut self, family: Family, set: &str, wanted: &[(IpAddr, IpAddr)]) -> Result<bool, NftError> {
+        let (kind, payload) = encode::elements_request(family, NFT_TABLE, set);
+        let reply = self.0.dump(kind, &payload)?;
+        match reply.result {
+            Ok(()) => {
+                let borders = reply.data.iter().flat_map(|(_, payload)| encode::read_borders(payload));
+                Ok(borders.collect::<BTreeSet<_>>() == encode::borders(wanted).collect())
+            }
+            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
+            Err(source) => Err(NftError::Refused { step: "look at a set".to_owned(), source }),
+        }
+    }
+
     /// Tells whether our table of this family is there.
     pub(crate) fn has_table(&mut self, family: Family) -> Result<bool, NftError> {
         Ok(self.table(family, NFT_TABLE)?.is_some())

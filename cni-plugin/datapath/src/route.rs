@@ -26,8 +26,8 @@ pub(crate) use link::{
     get_link, label_link, relabel_link, rename_link,
 };
 pub(crate) use read::{
-    AnyRule, ends_here, read_address, read_any_route, read_any_rule, read_foreign_route, read_link, read_neighbour,
-    read_route, read_rule,
+    AnyRule, decode, ends_here, read_address, read_any_route, read_any_rule, read_foreign_route, read_link,
+    read_neighbour, read_route, read_rule,
 };
 
 // Source: linux/rtnetlink.h.
@@ -139,7 +139,7 @@ pub(crate) fn others_rule(rule: &AnyRule, add: bool) -> Message {
     }
 }
 
-const fn code(family: Family) -> AddressFamily {
+pub(crate) const fn code(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,

@@ -167,7 +167,7 @@ impl Keeper {
     }
 
     /// The number of the last transaction is read first: what is changed on this view is refused when anybody changed it since.
-    fn look(&mut self, wanted: &Wanted) -> Result<(HostState, Seen, Vec<Route>), HostError> {
+    pub(super) fn look(&mut self, wanted: &Wanted) -> Result<(HostState, Seen, Vec<Route>), HostError> {
         let generation = self.nft.generation()?;
         let state = observe_host(&mut self.socket)?;
         let mut routes = Vec::new();
@@ -249,7 +249,7 @@ fn silent_settings(wanted: &Wanted, state: &HostState) -> BTreeSet<LinkSetting> 
     secondary.flat_map(of_eni).chain(of_primary).collect()
 }
 
-fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen, prefix: &VethPrefix) -> Vec<Deviation> {
+pub(super) fn deviations(wanted: &Wanted, state: &HostState, seen: &Seen, prefix: &VethPrefix) -> Vec<Deviation> {
     let mut found = Vec::new();
     let mut at_once = |wrong: bool, remedy| {
         if wrong {

@@ -237,7 +237,7 @@ pub(super) fn chain_rules_request(family: Family, table: &str, chain: &str) -> (
 /// Whether a rule that the kernel tells of has these expressions. It may tell more of each than it was told.
 pub(super) fn has_expressions(family: Family, rule: &[u8], expressions: &[Expression]) -> bool {
     let told = rule.get(FAMILY_HEADER..).and_then(|rule| attributes::find(rule, 4)).unwrap_or_default();
-    let wanted: Vec<_> = expressions.iter().map(|one| expression::encode(family, one).into_bytes()).collect();
+    let wanted: Vec<_> = expressions.iter().map(|one| expression::told(family, one).into_bytes()).collect();
     attributes::read(told).count() == wanted.len()
         && attributes::read(told).zip(wanted).all(|((_, told), wanted)| attributes::includes(told, &wanted))
 }
@@ -269,16 +269,39 @@ pub(crate) fn read_generation(kind: u16, payload: &[u8]) -> Option<u32> {
     number.first_chunk().copied().map(u32::from_be_bytes)
 }
 
+/// Reads where the ranges of a set of networks begin, and where behind them they end (true).
+pub(super) fn read_borders(payload: &[u8]) -> Vec<(IpAddr, bool)> {
+    let list = payload.get(FAMILY_HEADER..).and_then(|rest| attributes::find(rest, 3)).unwrap_or_default();
+    let is_end = |element| {
+        let flags = attributes::find(element, 3).and_then(<[u8]>::first_chunk).copied().map(u32::from_be_bytes);
+        flags.is_some_and(|flags| flags & ELEMENT_INTERVAL_END != 0)
+    };
+    let borders = attributes::read(list).filter_map(|(_, element)| Some((read_key(element)?, is_end(element))));
+    // The programs of others begin a set with an end.
+    borders.filter(|(address, is_end)| !(*is_end && address.is_unspecified())).collect()
+}
+
+/// The same of what is to be written.
+pub(super) fn borders(ranges: &[(IpAddr, IpAddr)]) -> impl Iterator<Item = (IpAddr, bool)> {
+    ranges.iter().flat_map(|(first, last)| {
+        [Some((*first, false)), next(*last).map(|behind| (behind, true))].into_iter().flatten()
+    })
+}
+
 /// Reads the elements of the pods' map; skips what is none.
 pub(crate) fn read_elements(payload: &[u8]) -> Vec<(IpAddr, EniMark)> {
     let list = payload.get(FAMILY_HEADER..).and_then(|rest| attributes::find(rest, 3)).unwrap_or_default();
     attributes::read(list).filter_map(|(_, element)| read_element(element)).collect()
 }
 
-fn read_element(element: &[u8]) -> Option<(IpAddr, EniMark)> {
+fn read_key(element: &[u8]) -> Option<IpAddr> {
     let key = attributes::find(attributes::find(element, 1)?, 1)?;
     let v4 = || <[u8; 4]>::try_from(key).map(|bytes| Ipv4Addr::from(bytes).into());
-    let address = v4().or_else(|_| <[u8; 16]>::try_from(key).map(|bytes| Ipv6Addr::from(bytes).into())).ok()?;
+    v4().or_else(|_| <[u8; 16]>::try_from(key).map(|bytes| Ipv6Addr::from(bytes).into())).ok()
+}
+
+fn read_element(element: &[u8]) -> Option<(IpAddr, EniMark)> {
+    let address = read_key(element)?;
     let verdict = attributes::find(attributes::find(element, 2)?, 2)?;
     let chain = attributes::as_text(attributes::find(verdict, 2)?);
     let mark = EniMark::new(chain.strip_prefix("eni_")?.parse().ok()?)?;
@@ -339,6 +362,11 @@ pub(super) fn list(kind: u16, family: Family, attributes: Attributes) -> (u16, V
     (SUBSYSTEM << 8 | kind, header(code(family), 0, attributes))
 }
 
+/// The same of all families.
+pub(super) fn list_of_all(kind: u16) -> (u16, Vec<u8>) {
+    (SUBSYSTEM << 8 | kind, header(FAMILY_ANY, 0, Attributes::new()))
+}
+
 fn set(family: Family, name: &str, flags: u32) -> Attributes {
     let (kind, bytes) = match family {
         Family::V4 => (TYPE_IPV4, 4),
@@ -388,11 +416,8 @@ fn verdict(code: i32, chain: Option<&str>) -> Attributes {
 
 /// A range is two elements: its first address, and the one behind its last, which is marked as an end.
 fn intervals(ranges: &[(IpAddr, IpAddr)]) -> Attributes {
-    ranges.iter().fold(Attributes::new(), |list, (first, last)| {
-        let list = list.nested(1, key(*first));
-        match next(*last) {
-            Some(behind) => list.nested(1, key(behind).be32(3, ELEMENT_INTERVAL_END)),
-            None => list,
-        }
+    borders(ranges).fold(Attributes::new(), |list, (address, is_end)| match is_end {
+        false => list.nested(1, key(address)),
+        true => list.nested(1, key(address).be32(3, ELEMENT_INTERVAL_END)),
     })
 }

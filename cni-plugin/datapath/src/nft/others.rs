@@ -21,6 +21,10 @@ const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
+const HOOK_NUMBER: u16 = 1;
+/// Source: linux/netfilter.h.
+const HOOK_FORWARD: u32 = 2;
+const POLICY_DROP: u32 = 0;
 
 /// A chain, with what the kernel needs to make it anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +84,31 @@ impl Nft {
         let messages = encode::framed(edits.iter().map(message), None);
         self.send(messages, edits.iter().map(ToString::to_string))
     }
+}
+
+/// Names the chains, as `ip filter FORWARD`, that drop each packet for somebody else that none of their rules lets through.
+///
+/// # Errors
+/// [`NftError`]; then nothing may be concluded.
+pub fn forward_drops() -> Result<Vec<String>, NftError> {
+    let (kind, payload) = encode::list_of_all(GET_CHAIN);
+    let reply = Nft::open()?.0.dump(kind, &payload)?;
+    told("chains", reply.result)?;
+    Ok(reply.data.iter().filter_map(|(_, payload)| read_forward_drop(payload)).collect())
+}
+
+fn read_forward_drop(payload: &[u8]) -> Option<String> {
+    let family = match payload.first()? {
+        1 => "inet",
+        2 => "ip",
+        10 => "ip6",
+        _ => return None,
+    };
+    let chain = read_chain(payload)?;
+    let value = |kind| chain.hooked.iter().find(|(found, _)| *found == kind).map(|(_, value)| &value[..]);
+    let hook = attributes::find(value(CHAIN_HOOK)?, HOOK_NUMBER)?;
+    let drops = hook == HOOK_FORWARD.to_be_bytes() && value(CHAIN_POLICY)? == POLICY_DROP.to_be_bytes();
+    drops.then(|| format!("{family} {} {}", chain.table, chain.name))
 }
 
 fn told(what: &str, result: Result<(), crate::Refusal>) -> Result<(), NftError> {

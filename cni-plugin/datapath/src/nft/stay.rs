@@ -53,6 +53,11 @@ pub(crate) fn ensure(nft: &mut Nft, shape: &Shape<'_>, owner: Owner) -> Result<b
     }
 }
 
+/// Tells whether the table is as it shall be.
+pub(crate) fn is_right(nft: &mut Nft, shape: &Shape<'_>) -> Result<bool, NftError> {
+    nft.rules_are(shape.family, TABLE, CHAIN, &rules(shape))
+}
+
 /// Takes the table away, if it is there.
 pub(crate) fn remove(nft: &mut Nft, family: Family) -> Result<(), NftError> {
     nft.commit_removal(&[(family, in_table(Change::RemoveTable))]).map(drop)

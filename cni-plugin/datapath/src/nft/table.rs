@@ -38,11 +38,14 @@ use eni_proto::{
     EniMark, VethPrefix,
     numbers::{
         EGRESS_V4, EGRESS_V4_BITS, EGRESS_V6, EGRESS_V6_BITS, ENI_MARK_MASK, NFT_BY_MAIN_SET, NFT_DIRECT_SET,
-        NFT_POD_MAP, NFT_PREROUTING_PRIORITY, PRIMARY_MARK,
+        NFT_POD_MAP, NFT_PREROUTING_PRIORITY, NFT_TABLE, PRIMARY_MARK,
     },
 };
 
-use super::encode::{Change, Expression, Field, Hook, Step, eni_chain, next};
+use super::{
+    Nft, NftError,
+    encode::{Change, Expression, Field, Hook, Step, eni_chain, next},
+};
 use crate::{Cidr, Family, SourcePorts};
 
 const HOOK_PREROUTING: u32 = 0;
@@ -82,7 +85,7 @@ pub(crate) struct Shape<'a> {
 
 /// Brings the table to this shape and leaves pods and ENI chains in it as they are. Right for an absent table too.
 pub(crate) fn refresh(shape: &Shape<'_>) -> Vec<Step> {
-    let sets = [(NFT_DIRECT_SET, shape.direct), (NFT_BY_MAIN_SET, shape.by_main)];
+    let sets = sets(shape);
     let mut changes = vec![Change::AddTable, Change::AddPodMap];
     changes.extend(sets.map(|(set, _)| Change::AddNetworkSet { set }));
     let chains = chains(shape);
@@ -99,6 +102,25 @@ pub(crate) fn refresh(shape: &Shape<'_>) -> Vec<Step> {
         changes.extend(parts.chunks(RANGES_PER_MESSAGE).map(|part| Change::AddRanges { set, ranges: part.to_vec() }));
     }
     in_family(shape.family, changes)
+}
+
+/// Tells whether the fixed chains and the sets of networks are as [`refresh`] writes them.
+pub(crate) fn is_right(nft: &mut Nft, shape: &Shape<'_>) -> Result<bool, NftError> {
+    for (name, _, rules) in chains(shape) {
+        if !nft.rules_are(shape.family, NFT_TABLE, name, &rules)? {
+            return Ok(false);
+        }
+    }
+    for (set, networks) in sets(shape) {
+        if !nft.ranges_are(shape.family, set, &merge(networks))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+const fn sets<'a>(shape: &Shape<'a>) -> [(&'static str, &'a [Cidr]); 2] {
+    [(NFT_DIRECT_SET, shape.direct), (NFT_BY_MAIN_SET, shape.by_main)]
 }
 
 fn in_family(family: Family, changes: Vec<Change>) -> Vec<Step> {

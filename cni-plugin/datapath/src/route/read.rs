@@ -59,7 +59,7 @@ pub(crate) fn read_link(kind: u16, payload: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-fn decode(kind: u16, payload: &[u8]) -> Option<RouteNetlinkMessage> {
+pub(crate) fn decode(kind: u16, payload: &[u8]) -> Option<RouteNetlinkMessage> {
     let mut header = NetlinkHeader::default();
     header.message_type = kind;
     RouteNetlinkMessage::deserialize(&header, payload).ok()

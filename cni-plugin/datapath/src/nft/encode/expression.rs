@@ -15,8 +15,16 @@ const FIB_TYPE: u32 = 3;
 const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 2;
 const FIB_BY_INCOMING: u32 = 8;
+const MAP_ADDRESSES: u32 = 1;
 const RANDOM: u32 = 1 << 2;
 const FULLY_RANDOM: u32 = 1 << 4;
+
+/// The same as the kernel tells it: to source NAT it adds that addresses change. Source: `nft_nat_init` in net/netfilter/nft_nat.c.
+pub(super) fn told(family: Family, expression: &Expression) -> Attributes {
+    let Expression::SourceNat(ports) = expression else { return encode(family, expression) };
+    let flags = flags(*ports).unwrap_or_default() | MAP_ADDRESSES;
+    Attributes::new().text(1, "nat").nested(2, source_nat(family).be32(7, flags))
+}
 
 /// One expression of a rule, as an attribute's content.
 pub(super) fn encode(family: Family, expression: &Expression) -> Attributes {
@@ -39,10 +47,7 @@ pub(super) fn encode(family: Family, expression: &Expression) -> Attributes {
         Expression::Return => immediate(VERDICT_REGISTER, verdict(RETURN, None)),
         Expression::Drop => immediate(VERDICT_REGISTER, verdict(DROP, None)),
         Expression::Put(address) => immediate(REGISTER, value(&address.octets())),
-        Expression::SourceNat(ports) => {
-            let nat = Attributes::new().be32(1, 0).be32(2, code(family).into()).be32(3, REGISTER);
-            ("nat", with_ports(nat, 7, *ports))
-        }
+        Expression::SourceNat(ports) => ("nat", with_ports(source_nat(family), 7, *ports)),
         Expression::Masquerade(ports) => ("masq", with_ports(Attributes::new(), 1, *ports)),
         Expression::Keep(mask) => {
             let length = u32::try_from(mask.len()).unwrap_or_default();
@@ -53,11 +58,22 @@ pub(super) fn encode(family: Family, expression: &Expression) -> Attributes {
     Attributes::new().text(1, name).nested(2, data)
 }
 
+fn source_nat(family: Family) -> Attributes {
+    Attributes::new().be32(1, 0).be32(2, code(family).into()).be32(3, REGISTER)
+}
+
 fn with_ports(nat: Attributes, kind: u16, ports: SourcePorts) -> Attributes {
+    match flags(ports) {
+        Some(flags) => nat.be32(kind, flags),
+        None => nat,
+    }
+}
+
+const fn flags(ports: SourcePorts) -> Option<u32> {
     match ports {
-        SourcePorts::Random => nat.be32(kind, FULLY_RANDOM),
-        SourcePorts::Hashed => nat.be32(kind, RANDOM),
-        SourcePorts::Kept => nat,
+        SourcePorts::Random => Some(FULLY_RANDOM),
+        SourcePorts::Hashed => Some(RANDOM),
+        SourcePorts::Kept => None,
     }
 }
 

@@ -214,6 +214,11 @@ fn pods(state: &HostState, map: &PodMap, prefix: &VethPrefix) -> Vec<Deviation> 
         .filter(|route| route.table == TABLE_PODS)
         .map(|route| (route.destination.network(), route.link))
         .collect();
+    // A route over a link that does not claim the address is nobody's decision.
+    let claims: BTreeSet<(IpAddr, u32)> = state
+        .labelled()
+        .flat_map(|(link, alias)| alias.addresses.all().map(|address| (address, link.index)).collect::<Vec<_>>())
+        .collect();
     let mut remedies = Vec::new();
     let mut known = BTreeMap::new();
     for (link, alias) in state.labelled() {
@@ -221,7 +226,7 @@ fn pods(state: &HostState, map: &PodMap, prefix: &VethPrefix) -> Vec<Deviation> 
         remedies.extend(on_link(link, &alias).map(whatever_it_is).map(Remedy::Op));
         remedies.extend(neighbour(state, link, &alias).map(Remedy::Op));
         for address in alias.addresses.all() {
-            let leads_to = routes.get(&address);
+            let leads_to = routes.get(&address).filter(|other| claims.contains(&(address, **other)));
             if leads_to.is_none() {
                 remedies.push(Remedy::Op(Op::Add(Object::Route(pod_route(address, link.index)))));
             }
@@ -387,6 +392,16 @@ mod tests {
         let map = PodMap::from([(ADDRESS.into(), mark), (way_out.into(), mark)]);
         let found = deviations(&Wanted::default(), &state, &map, &VethPrefix::default());
         assert_eq!(found.len(), 1, "it would lead out by an ENI that does not know the address: {found:?}");
+    }
+
+    #[test]
+    fn a_route_over_a_link_that_does_not_claim_the_address_is_led_back() {
+        let mark = EniMark::of_device(1);
+        let lead = "add route 10.0.1.7/32 on link 7 in table 20000 (protocol 142)";
+        let element = [(ADDRESS, mark)];
+        assert_eq!(found(vec![pod_link(7, "c1", mark)], &[9], &element), [lead]);
+        let other = Link { alias: String::new(), ..pod_link(9, "c2", mark) };
+        assert_eq!(found(vec![pod_link(7, "c1", mark), other], &[9], &element), [lead]);
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub(crate) enum Verb {
         after_help = "Example:\n  ipamd completions bash > /etc/bash_completion.d/ipamd\n\nExit codes: 0 printed; 2 there is no such shell."
     )]
     Completions { shell: clap_complete::Shell },
-    /// Holds every lease against database, kernel and EC2; says what is wrong, why it matters and how to mend it.
+    /// Holds the node and every lease against database, kernel and EC2; says what is wrong, why it matters and how to mend it.
     #[command(after_help = DOCTOR_HELP)]
     Doctor {
         #[command(flatten)]
@@ -94,6 +94,9 @@ pub(crate) enum Verb {
         /// Leaves EC2 out: one call less, and quick where EC2 is away.
         #[arg(long)]
         no_ec2: bool,
+        /// Mends what is ours on this node, says what was done, and looks again. Nothing is changed at EC2, and no pod is touched that works.
+        #[arg(long)]
+        repair: bool,
         /// For people, or one JSON object.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -270,8 +273,10 @@ Exit codes: 0 done; 1 not, the node is as it was; 2 wrong settings.";
 const DOCTOR_HELP: &str = "Examples:
   ipamd doctor
   ipamd doctor --no-ec2 --output json
+  ipamd doctor --repair
 
-Changes nothing. Exit codes: 0 all is well; 1 something is wrong; 3 nothing wrong was found, but not everything could be checked.";
+What is wrong is looked at twice, half a second apart, so that a pod that is just being made is no finding. Settings that are not given are
+those of the daemon of this node. Changes nothing without --repair. Exit codes: 0 all is well; 1 something is wrong; 3 nothing wrong was found, but not everything could be checked.";
 
 const EXPLAIN_HELP: &str = "Examples:
   ipamd explain web/shop-7d9f
@@ -358,6 +363,11 @@ impl Places {
             paths.into_iter().filter_map(|(name, path)| Some((name.to_owned(), path.as_ref()?.display().to_string())));
         let command_line = self.set.iter().cloned().chain(paths).collect();
         Sources::gather(command_line, environment).map_err(|mistakes| wrong(&mistakes))
+    }
+
+    /// The settings, with the running daemon's where nothing else is said; else the exit code, after saying why.
+    pub(crate) async fn settings_beside_daemon(&self) -> Result<Settings, ExitCode> {
+        Settings::beside_daemon(&self.sources()?).await.map_err(|mistakes| wrong(&mistakes))
     }
 
     /// The settings; else the exit code, after saying why.

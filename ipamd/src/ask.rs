@@ -47,7 +47,8 @@ impl Subject {
 }
 
 /// Why there is no answer.
-enum NoAnswer {
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
     /// Nobody listens, or not to us.
     Away(String),
     /// The daemon has not finished its start, or is at its end.
@@ -126,7 +127,8 @@ pub(crate) async fn text(socket: &Path, name: &str) -> Result<String, String> {
     Ok(reply.into_inner().json)
 }
 
-async fn document(socket: &Path, name: &str) -> Result<Value, NoAnswer> {
+/// A document of the running daemon.
+pub(crate) async fn document(socket: &Path, name: &str) -> Result<Value, NoAnswer> {
     let request = wire::ShowRequest { document: name.to_owned() };
     let answer = client(socket).await.map_err(NoAnswer::Away)?.show(request).await;
     let reply = answer.map_err(|status: Status| {

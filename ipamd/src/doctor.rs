@@ -1,6 +1,10 @@
-//! `ipamd doctor`: holds every lease against database, kernel and EC2, and says what is wrong, why it matters, how to mend it.
+//! `ipamd doctor`: holds the node and every lease against database, kernel and EC2, and says what is wrong, why it matters, how to mend
+//! it.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, process::ExitCode};
+mod mend;
+mod node;
+
+use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, process::ExitCode, time::Duration};
 
 use ipam_core::Lease;
 use serde_json::json;
@@ -13,6 +17,9 @@ use crate::{
 
 /// Exit code when nothing wrong was found, but a source could not be asked.
 const NOT_ALL_CHECKED: u8 = 3;
+
+/// How long after the first look the second comes: an ADD takes milliseconds, and the daemon mends within 200.
+const SECOND_LOOK: Duration = Duration::from_millis(500);
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,14 +58,24 @@ struct Finding {
     mend: &'static str,
 }
 
-/// Asks, judges and prints.
-pub(crate) async fn show(settings: &Settings, with_ec2: bool, as_json: bool) -> ExitCode {
-    let sources = inspect::sources(settings, with_ec2).await;
-    let findings = judge(&sources);
-    let leases = sources.leases.as_ref().map_or(0, Vec::len);
-    let text = if as_json { as_objects(&findings, leases) } else { as_text(&findings, leases, table::colours()) };
-    table::show(&text, as_json);
-    match findings.iter().map(|finding| finding.severity).min() {
+impl Finding {
+    /// Whether it may be over in a moment by itself.
+    const fn may_pass(&self) -> bool {
+        matches!(self.severity, Severity::Error | Severity::Warning)
+    }
+}
+
+/// Asks, judges and prints. With `repair` mends what is ours in between.
+pub(crate) async fn show(settings: &Settings, with_ec2: bool, repair: bool, as_json: bool) -> ExitCode {
+    let (mut sources, mut findings) = examine(settings, with_ec2).await;
+    let mended = if repair { Some(mend::all(settings, &sources)) } else { None };
+    if mended.as_ref().is_some_and(|mended| !mended.is_empty()) {
+        (sources, findings) = examine(settings, with_ec2).await;
+    }
+    let report =
+        Report { leases: sources.leases.as_ref().map_or(0, Vec::len), mended: mended.unwrap_or_default(), findings };
+    table::show(&if as_json { report.object() } else { report.text(table::colours()) }, as_json);
+    match report.findings.iter().map(|finding| finding.severity).min() {
         None => ExitCode::SUCCESS,
         Some(Severity::NotChecked) => ExitCode::from(NOT_ALL_CHECKED),
         Some(Severity::Error | Severity::Warning) => ExitCode::FAILURE,
@@ -67,14 +84,29 @@ pub(crate) async fn show(settings: &Settings, with_ec2: bool, as_json: bool) -> 
 
 /// The report without EC2, as JSON.
 pub(crate) async fn report(settings: &Settings) -> String {
-    let sources = inspect::sources(settings, false).await;
-    as_objects(&judge(&sources), sources.leases.as_ref().map_or(0, Vec::len))
+    let (sources, findings) = examine(settings, false).await;
+    Report { leases: sources.leases.as_ref().map_or(0, Vec::len), mended: Vec::new(), findings }.object()
+}
+
+/// Asks and judges. What is wrong has to be wrong a moment later too: an ADD or DEL may be at work, and the daemon mends.
+async fn examine(settings: &Settings, with_ec2: bool) -> (Sources, Vec<Finding>) {
+    let first = inspect::sources(settings, with_ec2).await;
+    let findings = judge(&first);
+    if !findings.iter().any(Finding::may_pass) {
+        return (first, findings);
+    }
+    tokio::time::sleep(SECOND_LOOK).await;
+    let second = inspect::local(settings, first.interfaces).await;
+    let again = judge(&second);
+    let lasting = again.into_iter().filter(|finding| !finding.may_pass() || findings.contains(finding));
+    let lasting = lasting.collect();
+    (second, lasting)
 }
 
 /// Compares the sources; worst first.
 fn judge(sources: &Sources) -> Vec<Finding> {
     let mut findings = silent(sources);
-    findings.extend(node(sources));
+    findings.extend(node::judge(sources));
     for lease in sources.leases.iter().flatten() {
         findings.extend(wiring(sources, lease));
         findings.extend(owner(sources, lease));
@@ -94,7 +126,14 @@ fn silent(sources: &Sources) -> Vec<Finding> {
             sources.leftovers.as_ref().err(),
             "run this on the node, as root, where iptables-legacy-save is to be had",
         ),
-        ("kernel", sources.impairment.as_ref().err(), "run this on the node, as root"),
+        ("kernel", sources.base.as_ref().err(), "run this on the node, as root"),
+        ("kernel", sources.astray.as_ref().err(), "run this on the node, as root"),
+        ("connections", sources.translated.as_ref().err(), "run this on the node, as root"),
+        (
+            "firewall",
+            sources.walls.as_ref().err(),
+            "run this on the node, as root, where iptables-legacy-save is to be had",
+        ),
         ("EC2", sources.interfaces.as_ref().err(), "credentials and region are taken as by the daemon"),
     ];
     let silent = words.into_iter().filter_map(|(source, reason, mend)| Some((source, reason?, mend)));
@@ -106,29 +145,6 @@ fn silent(sources: &Sources) -> Vec<Finding> {
             mend,
         })
         .collect()
-}
-
-/// What concerns all pods.
-fn node(sources: &Sources) -> Vec<Finding> {
-    let impairment = sources.impairment.iter().flatten().map(|what| Finding {
-        severity: Severity::Error,
-        what: what.clone(),
-        why: "no pod of this node can be reached",
-        mend: "restart ipamd, which prepares the node anew; then find out who removed it (networkd, another agent)",
-    });
-    let settings = sources.settings.iter().map(|setting| Finding {
-        severity: Severity::Error,
-        what: format!("kernel setting net/{} is {} instead of {}", setting.name, setting.found, setting.wanted),
-        why: setting.why,
-        mend: "set it with sysctl, and find out who changed it (a file in /etc/sysctl.d, another agent)",
-    });
-    let leftovers = sources.leftovers.iter().flatten().map(|what| Finding {
-        severity: Severity::Warning,
-        what: format!("left on this node: {what}"),
-        why: "another CNI, or an older version of this one, put it there; while nobody needs it, it costs time or misleads packets",
-        mend: "nothing, if ipamd is about to start: it removes what is left once it serves. Pods of another CNI: `ipamd migrate check`",
-    });
-    impairment.chain(settings).chain(leftovers).collect()
 }
 
 /// A pod's interface against its lease.
@@ -205,38 +221,54 @@ fn subject(lease: &Lease) -> String {
     }
 }
 
-fn as_text(findings: &[Finding], leases: usize, colours: bool) -> String {
-    let mut text = String::new();
-    for finding in findings {
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{}: {}\n  matters because {}\n  to mend it: {}",
-            paint(finding.severity.word(), finding.severity.colour(), colours),
-            printable(&finding.what),
-            finding.why,
-            finding.mend
-        );
-    }
-    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-    let (errors, warnings, unknown) = (count(Severity::Error), count(Severity::Warning), count(Severity::NotChecked));
-    let _ = writeln!(text, "{leases} leases checked: {errors} errors, {warnings} warnings, {unknown} not checked");
-    text
+/// What was found, and done.
+struct Report {
+    leases: usize,
+    /// What `--repair` did, or could not do.
+    mended: Vec<String>,
+    findings: Vec<Finding>,
 }
 
-fn as_objects(findings: &[Finding], leases: usize) -> String {
-    let findings: Vec<_> = findings
-        .iter()
-        .map(|finding| {
-            json!({
-                "severity": finding.severity.word(),
-                "what": finding.what,
-                "why": finding.why,
-                "mend": finding.mend,
+impl Report {
+    fn text(&self, colours: bool) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        for what in &self.mended {
+            let _ = writeln!(text, "{}", printable(what));
+        }
+        for finding in &self.findings {
+            let _ = writeln!(
+                text,
+                "{}: {}\n  matters because {}\n  to mend it: {}",
+                paint(finding.severity.word(), finding.severity.colour(), colours),
+                printable(&finding.what),
+                finding.why,
+                finding.mend
+            );
+        }
+        let count = |severity| self.findings.iter().filter(|finding| finding.severity == severity).count();
+        let (errors, warnings, unknown) =
+            (count(Severity::Error), count(Severity::Warning), count(Severity::NotChecked));
+        let leases = self.leases;
+        let _ = writeln!(text, "{leases} leases checked: {errors} errors, {warnings} warnings, {unknown} not checked");
+        text
+    }
+
+    fn object(&self) -> String {
+        let findings: Vec<_> = self
+            .findings
+            .iter()
+            .map(|finding| {
+                json!({
+                    "severity": finding.severity.word(),
+                    "what": finding.what,
+                    "why": finding.why,
+                    "mend": finding.mend,
+                })
             })
-        })
-        .collect();
-    format!("{}\n", json!({ "leases": leases, "findings": findings }))
+            .collect();
+        format!("{}\n", json!({ "leases": self.leases, "mended": self.mended, "findings": findings }))
+    }
 }
 
 #[cfg(test)]

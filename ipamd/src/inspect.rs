@@ -1,9 +1,17 @@
 //! What the sources say of this node, for people who ask: database, kernel, EC2. Each is asked for itself, so that one that is
 //! away hides nothing but its own word. Nothing here changes anything.
 
-use std::{collections::BTreeMap, fs, net::IpAddr, path::Path};
+mod plans;
+mod ways;
 
-use eni_datapath::{Difference, ExpectedEnd, ExpectedPod, PodState, WireError};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    time::Duration,
+};
+
+use eni_datapath::{Difference, ExpectedEnd, ExpectedPod, PodState, WireError, Wrong};
 use eni_proto::{PodKey, host_link_name};
 use ipam_aws::{AwsEc2, AwsImds, AwsSettings};
 use ipam_core::{
@@ -11,7 +19,19 @@ use ipam_core::{
     ports::{Imds, Interface, Scope},
 };
 
-use crate::{errors::chain, metadata::Descriptions, migrate, settings::Settings, store};
+use crate::{
+    ask::{self, NoAnswer},
+    errors::chain,
+    metadata::Descriptions,
+    migrate::{self, Legacy},
+    settings::Settings,
+    store::{self, StoreError},
+};
+pub(crate) use plans::Plans;
+pub(crate) use ways::Astray;
+
+/// How long the daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What one source says, or why it says nothing.
 pub(crate) type Word<T> = Result<T, String>;
@@ -25,12 +45,22 @@ pub(crate) struct Sources {
     pub(crate) pods: Word<PodState>,
     /// The kernel, lease by lease: what differs.
     pub(crate) wiring: BTreeMap<PodKey, Word<Wiring>>,
-    /// The kernel: by what all pods are cut off.
-    pub(crate) impairment: Word<Option<String>>,
+    /// The kernel: what of the node, its ENIs and pods is not as it was prepared.
+    pub(crate) base: Word<Vec<Wrong>>,
+    /// The kernel: what would become of pods' packets, where that is not what it should be.
+    pub(crate) astray: Word<Vec<Astray>>,
+    /// The kernel: chains that drop what is forwarded unless one of their rules lets it through.
+    pub(crate) walls: Word<Vec<String>>,
+    /// The kernel: pods' connections within the VPC that somebody translates, by sender and receiver.
+    pub(crate) translated: Word<Vec<(IpAddr, IpAddr)>>,
     /// The kernel: what another CNI or an older version of us has left.
     pub(crate) leftovers: Word<Vec<String>>,
-    /// Kernel settings that are not as they ought to be.
-    pub(crate) settings: Vec<Setting>,
+    /// How the node and its ENIs should be, by the database.
+    pub(crate) plans: Plans,
+    /// The daemon.
+    pub(crate) daemon: Daemon,
+    /// What is wrong with the database's file. Absent: nothing.
+    pub(crate) file: Option<String>,
     /// EC2: the attached ENIs.
     pub(crate) interfaces: Word<Vec<Interface>>,
 }
@@ -44,33 +74,99 @@ pub(crate) enum Wiring {
     Differs(Vec<Difference>),
 }
 
-/// A kernel setting under /proc/sys/net that is not as it ought to be.
+/// How the daemon answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Setting {
-    pub(crate) name: String,
-    pub(crate) wanted: u32,
-    pub(crate) found: u32,
-    pub(crate) why: &'static str,
+pub(crate) enum Daemon {
+    /// It serves pods; with the ids of the ENIs that it has prepared.
+    Serves(BTreeSet<String>),
+    /// It answers, but has not finished its start: why.
+    Starts(String),
+    /// It does not answer: why.
+    Away(String),
 }
 
 /// Asks all sources. `with_ec2`: also EC2, which costs one call and may take seconds.
 pub(crate) async fn sources(settings: &Settings, with_ec2: bool) -> Sources {
-    let leases = store::leases(&settings.database).await.map_err(|error| chain(&error));
-    let pods = eni_datapath::observe_pods(&settings.veth_prefix).map_err(|error| chain(&error));
-    let wiring = leases.iter().flatten().map(|lease| (lease.key.clone(), wiring(lease, settings))).collect();
+    let sources = local(settings, Err("EC2 was not asked (--no-ec2)".to_owned())).await;
     let interfaces = match with_ec2 {
         true => interfaces(settings.policy.access).await,
-        false => Err("EC2 was not asked (--no-ec2)".to_owned()),
+        false => return sources,
     };
+    Sources { interfaces, ..sources }
+}
+
+/// Asks all sources but EC2, which has said this.
+pub(crate) async fn local(settings: &Settings, interfaces: Word<Vec<Interface>>) -> Sources {
+    let leases = store::leases(&settings.database).await.map_err(|error| chain(&error));
+    let known = store::known(&settings.database).await;
+    let daemon = daemon(settings).await;
+    let file = file(&settings.database).await;
+    let pods = eni_datapath::observe_pods(&settings.veth_prefix).map_err(|error| chain(&error));
+    let wiring = leases.iter().flatten().map(|lease| (lease.key.clone(), wiring(lease, settings))).collect();
+    let plans = match &known {
+        Ok(known) => Plans::of(known, settings, |eni| {
+            let leased = leases.iter().flatten().any(|lease| lease.eni.as_str() == eni);
+            leased || matches!(&daemon, Daemon::Serves(prepared) if prepared.contains(eni))
+        }),
+        Err(_) => Plans::default(),
+    };
+    let legacy = Legacy::walls().map_err(|error| error.to_string());
+    let walls = eni_datapath::forward_drops().map_err(|error| chain(&error));
     Sources {
         wiring,
-        impairment: eni_datapath::impairment().map_err(|error| chain(&error)),
+        base: eni_datapath::verify(plans.host.as_ref(), &plans.enis(), &settings.veth_prefix)
+            .map_err(|error| chain(&error)),
+        astray: match (&leases, &pods) {
+            (Ok(leases), Ok(pods)) => ways::astray(leases, pods, &plans),
+            _ => Ok(Vec::new()),
+        },
+        walls: walls.and_then(|walls| Ok([walls, legacy?].concat())),
+        translated: ways::translated(leases.iter().flatten(), &plans),
         leftovers: migrate::sweep::leftovers(settings),
-        settings: kernel_settings(pods.as_ref().ok()),
+        plans,
+        daemon,
+        file,
         leases,
         pods,
         interfaces,
     }
+}
+
+async fn daemon(settings: &Settings) -> Daemon {
+    let socket = settings.socket.display();
+    match tokio::time::timeout(PATIENCE, ask::document(&settings.socket, "pool")).await {
+        Ok(Ok(pool)) => {
+            let enis = pool.get("enis").and_then(serde_json::Value::as_array).into_iter().flatten();
+            let text = |eni: &serde_json::Value, name| eni.get(name).and_then(|it| it.as_str()).map(str::to_owned);
+            let ready = enis.filter(|eni| {
+                text(eni, "phase").as_deref() == Some("ready") && eni.get("managed") == Some(&true.into())
+            });
+            Daemon::Serves(ready.filter_map(|eni| text(eni, "id")).collect())
+        }
+        Ok(Err(NoAnswer::NotReady(why))) => Daemon::Starts(why),
+        Ok(Err(NoAnswer::Away(why))) => {
+            // Each layer of the client says the same again.
+            let mut said: Vec<&str> = Vec::new();
+            why.split(": ").for_each(|part| {
+                if !said.contains(&part) {
+                    said.push(part)
+                }
+            });
+            Daemon::Away(format!("no daemon answers on {socket}: {}", said.join(": ")))
+        }
+        Err(_) => Daemon::Away(format!("the daemon does not answer on {socket} within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// What is wrong with the database's file; one that is not there is told where leases are read.
+async fn file(path: &Path) -> Option<String> {
+    match store::check(path).await {
+        Ok(()) => {}
+        Err(StoreError::Open { .. }) => return None,
+        Err(error) => return Some(chain(&error)),
+    }
+    let written = std::fs::OpenOptions::new().append(true).open(path).err();
+    written.map(|error| format!("the database {} cannot be written: {error}", path.display()))
 }
 
 async fn interfaces(access: Access) -> Word<Vec<Interface>> {
@@ -104,24 +200,6 @@ fn wiring(lease: &Lease, settings: &Settings) -> Word<Wiring> {
         Err(WireError::Netns(eni_datapath::NetnsError::Missing { .. })) => Ok(Wiring::NoSandbox),
         Err(error) => Err(chain(&error)),
     }
-}
-
-/// Reads the settings that the data path relies on.
-fn kernel_settings(pods: Option<&PodState>) -> Vec<Setting> {
-    let mut wanted = vec![("ipv4/ip_forward".to_owned(), 1, "without it nothing gets from or to a pod")];
-    let links = pods.iter().flat_map(|pods| &pods.links).filter(|link| link.alias.is_some());
-    for link in links {
-        let name = format!("ipv4/conf/{}/rp_filter", link.name);
-        wanted.push((name, 1, "without it the pod could send with another's address"));
-    }
-    let read = |name: &str| -> Option<u32> {
-        fs::read_to_string(Path::new("/proc/sys/net").join(name)).ok()?.trim().parse().ok()
-    };
-    let differs = |(name, wanted, why): (String, u32, &'static str)| {
-        let found = read(&name).filter(|found| *found != wanted)?;
-        Some(Setting { name, wanted, found, why })
-    };
-    wanted.into_iter().filter_map(differs).collect()
 }
 
 impl Sources {

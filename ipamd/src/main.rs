@@ -76,18 +76,21 @@ async fn main() -> ExitCode {
             Err(code) => code,
         },
         Verb::SupportBundle { places, path } => match (places.sources(), places.settings()) {
-            (Ok(sources), Ok(settings)) => Box::pin(bundle::write(&sources, &settings, &path)).await,
+            (Ok(sources), Ok(settings)) => {
+                let settings = Settings::beside_daemon(&sources).await.unwrap_or(settings);
+                Box::pin(bundle::write(&sources, &settings, &path)).await
+            }
             (Err(code), _) | (_, Err(code)) => code,
         },
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ipamd", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
-        Verb::Doctor { places, no_ec2, output } => match places.settings() {
-            Ok(settings) => Box::pin(doctor::show(&settings, !no_ec2, output == Output::Json)).await,
+        Verb::Doctor { places, no_ec2, repair, output } => match places.settings_beside_daemon().await {
+            Ok(settings) => Box::pin(doctor::show(&settings, !no_ec2, repair, output == Output::Json)).await,
             Err(code) => code,
         },
-        Verb::Explain { places, subject, output } => match places.settings() {
+        Verb::Explain { places, subject, output } => match places.settings_beside_daemon().await {
             Ok(settings) => Box::pin(explain::show(&settings, &subject, output == Output::Json)).await,
             Err(code) => code,
         },
@@ -135,11 +138,12 @@ async fn serve(places: &Places) -> ExitCode {
     for warning in sources.warnings() {
         tracing::warn!(warning, "a setting has no effect");
     }
+    let given = sources.given();
     let (changes, policy) = tokio::sync::watch::channel(settings.policy.clone());
     if sources.config_file().is_some() {
         tokio::spawn(settings::reload::follow(sources, changes));
     }
-    match Box::pin(start::serve(settings, policy)).await {
+    match Box::pin(start::serve(settings, given, policy)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&chain(&error));

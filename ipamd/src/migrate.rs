@@ -30,6 +30,7 @@ use crate::{
     store::{PlaceError, StoreError},
     table,
 };
+pub(crate) use legacy::Legacy;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

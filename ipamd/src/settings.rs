@@ -27,7 +27,7 @@ use reader::Reader;
 use sources::Sources;
 
 pub(crate) use self::others::{PolicyAgent, Runtime};
-use crate::{kube::KubeSettings, logging::LogPlan};
+use crate::{kube::KubeSettings, logging::LogPlan, store};
 
 /// What the daemon runs with. Built only by [`Settings::read`], so it is always consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +128,18 @@ impl Settings {
     /// As for [`Settings::read`].
     pub(crate) fn of(sources: &Sources) -> Result<Self, Mistakes> {
         Self::read(|name| sources.get(name).map(|(text, _)| text.to_owned()))
+    }
+
+    /// The same, and where nobody set anything, as the daemon of this node was told, which wrote it into its database: who is called to
+    /// a node has not the daemon's environment.
+    ///
+    /// # Errors
+    /// As for [`Settings::read`]; what the daemon was told is not at fault.
+    pub(crate) async fn beside_daemon(sources: &Sources) -> Result<Self, Mistakes> {
+        let own = Self::of(sources)?;
+        let told = store::known(&own.database).await.map(|known| known.given).unwrap_or_default();
+        let both = |name: &str| sources.get(name).map(|(text, _)| text.to_owned()).or_else(|| told.get(name).cloned());
+        Ok(Self::read(both).unwrap_or(own))
     }
 
     /// Reads all settings through `lookup`, which returns the text set for a name, if any. Empty text counts as absent.

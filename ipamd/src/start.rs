@@ -8,6 +8,7 @@ mod node;
 mod recover;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -70,16 +71,22 @@ pub(crate) enum StartError {
     System(#[from] SystemError),
 }
 
-/// Runs the daemon until it is told to stop. `policies` is what the settings say of the pool, now and later.
+/// Runs the daemon until it is told to stop. `policies` is what the settings say of the pool, now and later; `given` are the texts of
+/// the settings that somebody set.
 ///
 /// # Errors
 /// What the operator has to mend; everything that can get better by itself is waited for instead.
-pub(crate) async fn serve(settings: Settings, policies: watch::Receiver<Policy>) -> Result<(), StartError> {
+pub(crate) async fn serve(
+    settings: Settings,
+    given: BTreeMap<String, String>,
+    policies: watch::Receiver<Policy>,
+) -> Result<(), StartError> {
     let _lock = lock(&settings.database).await?;
     let boot_id = boot_id()?;
     let database = format!("the database {}", settings.database.display());
     let (store, recorded) = waits::during(database, open_store(&settings, &boot_id)).await?;
     let listener = socket::listen(&settings.socket)?;
+    tokio::spawn(remember(store.clone(), given, recorded.cloud.given.clone()));
     tracing::info!(socket = %settings.socket.display(), leases = recorded.leases.len(), "listening");
     let (stage, stages) = watch::channel(Stage::Starting("the start has just begun".to_owned()));
     let (hurry, hurries) = watch::channel(false);
@@ -102,6 +109,15 @@ pub(crate) async fn serve(settings: Settings, policies: watch::Receiver<Policy>)
         ended = server => ended.map_err(StartError::Server),
         failed = Box::pin(begun) => failed,
         () = out_of_patience(hurries) => Ok(()),
+    }
+}
+
+/// Keeps the settings that were given, unless they are as `before`: every write waits for the disk.
+async fn remember(store: Store, given: BTreeMap<String, String>, before: BTreeMap<String, String>) {
+    if given != before
+        && let Err(error) = store.remember_settings(&given).await
+    {
+        tracing::warn!(error = %chain(&error), "the settings could not be stored; `ipamd doctor` knows only its own");
     }
 }
 

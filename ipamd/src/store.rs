@@ -31,7 +31,7 @@ pub(crate) use self::{
     cloud::KnownCloud,
     history::tenures,
     place::{PlaceError, boot_id, lock, set_aside},
-    read::leases,
+    read::{check, known, leases},
 };
 use crate::{kube::decide::Wanted, tenure::Ended};
 
@@ -245,6 +245,14 @@ impl Store {
         networks: &BTreeMap<SubnetId, Cidr4>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         Self::queue(&self.cloud, CloudWrite::Networks(networks.clone()))
+    }
+
+    /// Keeps the settings that were given, for people's commands.
+    pub(crate) fn remember_settings(
+        &self,
+        given: &BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        Self::queue(&self.cloud, CloudWrite::Given(given.clone()))
     }
 
     /// Forgets all that is known of the cloud: it was written by another instance.

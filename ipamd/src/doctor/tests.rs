@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use eni_datapath::{Difference, PodLink, PodState};
+use eni_datapath::{Difference, Kind, PodLink, PodState, Wrong};
 use eni_proto::{EniMark, LinkAlias, Pod, PodKey};
 use ipam_core::{
     Moment,
@@ -10,7 +10,7 @@ use ipam_core::{
 };
 
 use super::*;
-use crate::inspect::Setting;
+use crate::inspect::{Astray, Daemon, Plans};
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 3, 7);
 
@@ -59,10 +59,30 @@ fn well() -> Sources {
             marks: BTreeMap::from([(ADDRESS.into(), EniMark::of_device(1))]),
         }),
         wiring: BTreeMap::from([(key(), Ok(Wiring::Differs(vec![])))]),
-        impairment: Ok(None),
-        leftovers: Ok(Vec::new()),
-        settings: vec![],
+        base: Ok(vec![]),
+        astray: Ok(vec![]),
+        walls: Ok(vec![]),
+        translated: Ok(vec![]),
+        leftovers: Ok(vec![]),
+        plans: Plans::default(),
+        daemon: Daemon::Serves(BTreeSet::new()),
+        file: None,
         interfaces: Ok(vec![eni("eni-1", &[]), eni("eni-2", &[ADDRESS])]),
+    }
+}
+
+fn wrong(kind: Kind, what: &str, pod: Option<PodKey>) -> Wrong {
+    Wrong { kind, what: what.into(), pod, taken: false }
+}
+
+fn astray() -> Astray {
+    Astray {
+        pod: key(),
+        address: ADDRESS.into(),
+        outbound: false,
+        enters_by: "eth1".into(),
+        wanted: "eni1".into(),
+        found: Ok("eth0".into()),
     }
 }
 
@@ -83,12 +103,20 @@ fn each_thing_that_can_be_wrong_is_named_once() {
     use Severity::{Error, NotChecked, Warning};
     let other = Ipv4Addr::new(10, 0, 3, 8);
     #[rustfmt::skip]
-    let table: [(Severity, &str, Box<dyn Fn(&mut Sources)>); 11] = [
+    let table: [(Severity, &str, Box<dyn Fn(&mut Sources)>); 19] = [
         (NotChecked, "database: gone", Box::new(|it| { it.leases = Err("gone".into()); it.pods = Ok(PodState::default()); })),
         (NotChecked, "EC2: away", Box::new(|it| it.interfaces = Err("away".into()))),
         (NotChecked, "10.0.3.7 of pod web/shop: no right", Box::new(|it| drop(it.wiring.insert(key(), Err("no right".into()))))),
-        (Error, "the rule is gone", Box::new(|it| it.impairment = Ok(Some("the rule is gone".into())))),
-        (Error, "kernel setting net/ipv4/ip_forward is 0 instead of 1", Box::new(|it| it.settings.push(Setting { name: "ipv4/ip_forward".into(), wanted: 1, found: 0, why: "" }))),
+        (Error, "no daemon answers", Box::new(|it| it.daemon = Daemon::Away("no daemon answers".into()))),
+        (Error, "IPAM-307 nobody says which node this is", Box::new(|it| it.daemon = Daemon::Starts("IPAM-307 nobody says which node this is".into()))),
+        (Error, "IPAM-305 the database is damaged", Box::new(|it| it.file = Some("IPAM-305 the database is damaged".into()))),
+        (Error, "not as it was prepared; it needs: add rule 512: lookup 20000", Box::new(|it| it.base = Ok(vec![wrong(Kind::Rule, "add rule 512: lookup 20000", None)]))),
+        (Error, "a rule of priority 512 to table 77", Box::new(|it| it.base = Ok(vec![Wrong { taken: true, ..wrong(Kind::Rule, "a rule of priority 512 to table 77", None) }]))),
+        (Error, "kernel setting net/ipv4/ip_forward is 0 instead of 1", Box::new(|it| it.base = Ok(vec![wrong(Kind::Setting, "kernel setting net/ipv4/ip_forward is 0 instead of 1", None)]))),
+        (Error, "a packet for 10.0.3.7 (and of 1 more) that comes in by eth1 would leave by eth0 instead of eni1", Box::new(|it| it.astray = Ok(vec![astray(), astray()]))),
+        (Warning, "the chain ip filter FORWARD drops all packets that none of its rules accepts", Box::new(|it| it.walls = Ok(vec!["ip filter FORWARD".into()]))),
+        (Warning, "somebody translates pods' connections within the VPC: 10.0.3.7 to 10.0.9.9", Box::new(|it| it.translated = Ok(vec![(ADDRESS.into(), [10, 0, 9, 9].into())]))),
+        (Warning, "left on this node: chain AWS-SNAT-CHAIN-0", Box::new(|it| it.leftovers = Ok(vec!["chain AWS-SNAT-CHAIN-0".into()]))),
         (Warning, "10.0.3.7 of pod web/shop: its network namespace /run/netns/c1 is gone", Box::new(|it| drop(it.wiring.insert(key(), Ok(Wiring::NoSandbox))))),
         (Error, "10.0.3.7 of pod web/shop: map element: wanted eni_2, found none", Box::new(|it| drop(it.wiring.insert(key(), Ok(Wiring::Differs(vec![Difference::new("map element", "eni_2", "none")])))))),
         (Error, "10.0.3.7 of pod web/shop: EC2 says that eni-1 owns the address", Box::new(|it| it.interfaces = Ok(vec![eni("eni-1", &[ADDRESS])]))),
@@ -109,16 +137,35 @@ fn a_pod_of_the_kernel_without_a_lease_is_named_with_all_that_it_has() {
 }
 
 #[test]
+fn one_cause_is_told_once() {
+    let differs =
+        || Ok(Wiring::Differs(vec![Difference::new("route to 10.0.3.7 in table 20000", "over eni1", "none")]));
+    let found = found(|it| {
+        it.wiring.insert(key(), differs());
+        it.base = Ok(vec![wrong(Kind::Route, "add route 10.0.3.7/32 on link eni1", Some(key()))]);
+        it.astray = Ok(vec![astray()]);
+    });
+    assert_eq!(found.len(), 1, "{found:?}");
+    let found = self::found(|it| {
+        it.base = Ok(vec![wrong(Kind::Rule, "add rule 512: lookup 20000", None)]);
+        it.astray = Ok(vec![astray()]);
+    });
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
 fn a_report_has_each_finding_with_reason_and_remedy() {
     let mut sources = well();
-    sources.impairment = Ok(Some("the rule is gone".into()));
-    let findings = judge(&sources);
-    let text = as_text(&findings, 1, false);
-    assert_eq!(
-        text,
-        "error: the rule is gone\n  matters because no pod of this node can be reached\n  to mend it: restart ipamd, which prepares \
-         the node anew; then find out who removed it (networkd, another agent)\n1 leases checked: 1 errors, 0 warnings, 0 not checked\n"
+    sources.walls = Ok(vec!["ip filter FORWARD".into()]);
+    let report = Report { leases: 1, mended: vec!["mended: add rule 512".into()], findings: judge(&sources) };
+    let text = report.text(false);
+    assert!(text.starts_with("mended: add rule 512\nwarning: the chain ip filter FORWARD drops"), "{text}");
+    assert!(
+        text.contains("\n  matters because every packet") && text.contains("\n  to mend it: set the policy back"),
+        "{text}"
     );
-    let json: serde_json::Value = serde_json::from_str(&as_objects(&findings, 1)).unwrap();
-    assert_eq!((&json["leases"], &json["findings"][0]["severity"]), (&json!(1), &json!("error")));
+    assert!(text.ends_with("1 leases checked: 0 errors, 1 warnings, 0 not checked\n"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&report.object()).unwrap();
+    assert_eq!((&json["leases"], &json["findings"][0]["severity"]), (&json!(1), &json!("warning")));
+    assert_eq!(json["mended"], json!(["mended: add rule 512"]));
 }

@@ -10,6 +10,7 @@ use std::{
 const TABLES: [&str; 2] = ["nat", "mangle"];
 /// Names of the tables of iptables-legacy that this network namespace has.
 const IN_KERNEL: &str = "/proc/self/net/ip_tables_names";
+const IN_KERNEL_V6: &str = "/proc/self/net/ip6_tables_names";
 const SIGNS: [&str; 3] = ["AWS-SNAT-CHAIN-", "AWS-CONNMARK-CHAIN-", "--comment \"AWS"];
 
 /// The rules as `iptables-legacy-save` writes them.
@@ -39,6 +40,22 @@ impl Legacy {
             tables.extend(Some(table).filter(|table| !table.chains.is_empty() || !table.rules.is_empty()));
         }
         Ok(Self { tables })
+    }
+
+    /// Names the chains, as `iptables-legacy FORWARD`, that drop each packet for somebody else that none of their rules lets through.
+    ///
+    /// # Errors
+    /// When there is such a table, and the program that lists it is not there or fails.
+    pub(crate) fn walls() -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (loaded, program) in [(IN_KERNEL, "iptables-legacy"), (IN_KERNEL_V6, "ip6tables-legacy")] {
+            if fs::read_to_string(loaded).unwrap_or_default().lines().any(|line| line == "filter") {
+                let saved = run(&format!("{program}-save"), &["-t", "filter"], "")?;
+                let drops = saved.lines().any(|line| line.starts_with(":FORWARD DROP"));
+                found.extend(drops.then(|| format!("{program} FORWARD")));
+            }
+        }
+        Ok(found)
     }
 
     /// Whether there is nothing.

@@ -79,6 +79,12 @@ impl Sources {
         texts.get(name).map(|text| (text.as_str(), source))
     }
 
+    /// What was set, by name, without paths, which mean something else to another process.
+    pub(crate) fn given(&self) -> BTreeMap<String, String> {
+        let settings = table::all().filter(|setting| setting.form != table::Form::Path);
+        settings.filter_map(|setting| Some((setting.name.to_owned(), self.get(setting.name)?.0.to_owned()))).collect()
+    }
+
     /// Says which names will have no effect, and why; sorted by name.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = BTreeMap::new();

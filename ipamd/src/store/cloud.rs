@@ -37,6 +37,8 @@ pub(crate) struct KnownCloud {
     pub(crate) networks: BTreeMap<SubnetId, Cidr4>,
     /// What Kubernetes wanted.
     pub(crate) wanted: Wanted,
+    /// The settings that were given to the last run, by name: people's commands are often started without its environment.
+    pub(crate) given: BTreeMap<String, String>,
 }
 
 /// One durable write.
@@ -49,6 +51,7 @@ pub(super) enum CloudWrite {
     Limits(Limits),
     Networks(BTreeMap<SubnetId, Cidr4>),
     Wanted(Wanted),
+    Given(BTreeMap<String, String>),
     Forget,
 }
 
@@ -102,6 +105,7 @@ async fn write_one(connection: &mut SqliteConnection, write: CloudWrite) -> Resu
         CloudWrite::Limits(limits) => fact(&mut transaction, "limits", limits.write()).await?,
         CloudWrite::Networks(networks) => fact(&mut transaction, "networks", networks.write()).await?,
         CloudWrite::Wanted(wanted) => fact(&mut transaction, "wanted", wanted.write()).await?,
+        CloudWrite::Given(given) => fact(&mut transaction, "settings", given.write()).await?,
         CloudWrite::Forget => {
             let clear = "DELETE FROM interfaces; DELETE FROM intents; DELETE FROM facts WHERE name IN ('node', 'limits', 'networks', 'wanted')";
             sqlx::raw_sql(clear).execute(&mut *transaction).await?;
@@ -152,7 +156,7 @@ pub(super) async fn read(connection: &mut SqliteConnection) -> Result<KnownCloud
     let open = sqlx::query("SELECT id, action AS body FROM intents WHERE settled_ms IS NULL ORDER BY created_ms, id");
     let interfaces = sqlx::query("SELECT eni AS id, body FROM interfaces ORDER BY eni");
     let facts = sqlx::query(
-        "SELECT name AS id, value AS body FROM facts WHERE name IN ('node', 'limits', 'networks', 'wanted')",
+        "SELECT name AS id, value AS body FROM facts WHERE name IN ('node', 'limits', 'networks', 'wanted', 'settings')",
     );
     let mut known = KnownCloud::default();
     for row in open.fetch_all(&mut *connection).await? {
@@ -174,6 +178,7 @@ pub(super) async fn read(connection: &mut SqliteConnection) -> Result<KnownCloud
         match row.try_get("id")? {
             "node" => known.node = understood("node", row.try_get("body")?),
             "wanted" => known.wanted = understood("wanted", row.try_get("body")?).unwrap_or_default(),
+            "settings" => known.given = understood("settings", row.try_get("body")?).unwrap_or_default(),
             "networks" => known.networks = understood("networks", row.try_get("body")?).unwrap_or_default(),
             name => known.limits = understood(name, row.try_get("body")?),
         }

@@ -83,6 +83,16 @@ impl Form for BTreeMap<SubnetId, Cidr4> {
     }
 }
 
+impl Form for BTreeMap<String, String> {
+    fn write(&self) -> String {
+        write(self)
+    }
+
+    fn read(text: &str) -> Result<Self, serde_json::Error> {
+        read(text)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct WantedForm {
     max_pods: Option<u16>,

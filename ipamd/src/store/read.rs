@@ -9,7 +9,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
 
-use super::{Recorded, StoreError, cloud, is_damage, moment};
+use super::{KnownCloud, Recorded, StoreError, cloud, is_damage, moment, schema};
 
 /// Returns the leases of the database at `path`. Reads only; a daemon may use it at the same time.
 ///
@@ -19,6 +19,24 @@ pub(crate) async fn leases(path: &Path) -> Result<Vec<Lease>, StoreError> {
     let rows = sqlx::query("SELECT * FROM leases ORDER BY address").fetch_all(&mut open_to_read(path).await?).await;
     let damaged = |source| StoreError::Damaged { path: path.display().to_string(), source };
     rows.map_err(damaged)?.iter().map(read_lease).collect::<Result<_, _>>().map_err(damaged)
+}
+
+/// Returns what the daemon wrote of node, ENIs and settings into the database at `path`. Reads only.
+///
+/// # Errors
+/// As [`leases`].
+pub(crate) async fn known(path: &Path) -> Result<KnownCloud, StoreError> {
+    let known = cloud::read(&mut open_to_read(path).await?).await;
+    known.map_err(|source| StoreError::Damaged { path: path.display().to_string(), source })
+}
+
+/// Looks whether the database at `path` is in order. Reads only; a daemon may use it at the same time.
+///
+/// # Errors
+/// As [`leases`].
+pub(crate) async fn check(path: &Path) -> Result<(), StoreError> {
+    let verdict = schema::quick_check(&mut open_to_read(path).await?).await;
+    verdict.map_err(|source| StoreError::Damaged { path: path.display().to_string(), source })
 }
 
 pub(super) async fn open_to_read(path: &Path) -> Result<SqliteConnection, StoreError> {

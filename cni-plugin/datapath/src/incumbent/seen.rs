@@ -9,7 +9,10 @@ use std::{
 
 use eni_proto::{
     LinkAlias, LinkName, VethPrefix,
-    numbers::{ROUTE_PROTOCOL, RULE_ENI_MARK, RULE_FROM_ENI, RULE_PRIMARY_MARK, RULE_TO_POD, TABLE_MAIN},
+    numbers::{
+        ROUTE_PROTOCOL, RULE_BRANCH, RULE_ENI_MARK, RULE_FROM_ENI, RULE_PRIMARY_MARK, RULE_TO_BRANCH_POD, RULE_TO_POD,
+        TABLE_MAIN,
+    },
 };
 
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -24,8 +27,6 @@ use crate::{
 
 /// Rules `to NETWORK lookup main` for `AWS_EXTERNAL_SERVICE_CIDRS`.
 const RULE_EXTERNAL_SERVICE: u32 = 1535;
-/// Rules of pods with an ENI of their own.
-const RULE_BRANCH: u32 = 10;
 /// First characters of the VLAN links of such pods.
 const BRANCH_LINK: &str = "vlan.eth.";
 
@@ -145,6 +146,8 @@ impl Incumbent {
     pub(super) fn outdated(&self) -> impl Iterator<Item = &AnyRule> {
         let used: BTreeSet<u32> = self.routes.iter().map(|(route, _)| route.table).collect();
         self.own_rules().filter(move |it| match it.rule.priority {
+            // Of pods on branch ENIs, whoever lives: their own end takes these away.
+            RULE_BRANCH | RULE_TO_BRANCH_POD => false,
             RULE_TO_POD | RULE_PRIMARY_MARK => false,
             RULE_ENI_MARK | RULE_FROM_ENI => !used.contains(&it.rule.table),
             _ => true,

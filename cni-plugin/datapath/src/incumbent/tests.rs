@@ -174,6 +174,21 @@ fn what_a_pod_of_the_incumbents_needs_is_no_leftover() {
 }
 
 #[test]
+fn what_our_pods_on_branch_enis_need_is_not_of_an_older_version() {
+    on_a_node(|| {
+        adopt(&look(), &host(), &enis(), &adoptions(&look())).unwrap();
+        shell(
+            "ip rule add pref 10 iif vlan.eth.3 lookup 103 protocol 142; ip rule add pref 10 iif vlan00000000003 lookup 103 protocol 142
+            ip rule add pref 513 to 10.0.1.4 lookup main protocol 142
+            ip route add 10.0.1.4 dev eth0 table 104 protocol 142; ip rule add pref 1536 from 10.0.1.4 lookup 104 protocol 142",
+        );
+        let before = shell("ip rule | grep -E '^(10|513):|lookup 104'");
+        remove(&look()).unwrap();
+        assert_eq!(shell("ip rule | grep -E '^(10|513):|lookup 104' || true"), before);
+    });
+}
+
+#[test]
 fn records_that_say_nothing_are_refused() {
     for line in ["chain nat", "rule nat PREROUTING zz 00", "table nat x"] {
         assert!(Chains::from_str(line).is_err(), "{line}");

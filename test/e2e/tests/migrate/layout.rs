@@ -122,6 +122,7 @@ impl World {
     pub(crate) fn doctor(&self) -> String {
         let mut command = Command::new(&self.worker.binaries().ipamd);
         command.args(["doctor", "--no-ec2", "--database"]).arg(self.worker.database());
+        command.arg("--socket").arg(self.worker.socket());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.worker.daemon_environment());
         let output = self.node().output(&mut command, &[]).unwrap();

@@ -82,6 +82,9 @@ impl HostNet {
     /// Starts the thread, and the guard that keeps right what it prepares.
     pub(crate) fn start(prefix: &VethPrefix) -> io::Result<Self> {
         let guard = Arc::new(datapath::Guard::start(prefix, tell)?);
+        if let Some(error) = guard.unwatched() {
+            tracing::warn!(%error, "IPAM-316 inotify cannot be had: kernel settings that somebody changes are mended after up to 10 s");
+        }
         let figures = Arc::downgrade(&guard);
         let drift = move || figures.upgrade().map(|guard| guard.drift()).unwrap_or_default();
         // A process has one guard; another one in a test of this module would not be counted.

@@ -6,10 +6,12 @@
 //! work on it, and must not have been asked for again ([`ipam_core::Event::Reclaim`]).
 //!
 //! Nothing is looked at while nothing happens: inotify tells when a namespace's file goes. Only paths under `/proc`, of which
-//! inotify knows nothing, are looked at every two seconds, and all others once a minute in case something was missed.
+//! inotify knows nothing, are looked at every two seconds, and all others once a minute in case something was missed. Where the node
+//! has no inotify instance left, all are looked at every two seconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future, io,
     path::Path,
     time::Duration,
 };
@@ -23,7 +25,7 @@ use crate::{clock, errors::chain, folders::Folders, handle::Handle, host::HostNe
 
 /// How often everything is looked at, although nobody told of a change.
 const BACKSTOP: Duration = Duration::from_secs(60);
-/// How often paths under `/proc` are looked at.
+/// How often paths of which inotify does not tell are looked at.
 const PROC_PERIOD: Duration = Duration::from_secs(2);
 /// How soon something that is not certain yet is looked at again.
 const SOON: Duration = Duration::from_millis(500);
@@ -41,22 +43,17 @@ pub(crate) async fn follow(
     prefix: VethPrefix,
     mut granted: mpsc::UnboundedReceiver<String>,
 ) {
-    let mut folders = match Folders::new() {
-        Ok(folders) => folders,
-        Err(error) => {
-            tracing::error!(error = %chain(&error), "lost network namespaces cannot be watched: leases end with DEL and GC only");
-            return;
-        }
-    };
+    let blind = |error| tracing::warn!(error = %chain(&error), "IPAM-316 inotify cannot be had: lost network namespaces are looked for every 2 s");
+    let mut folders = Folders::new().map_err(blind).ok();
     let mut watcher = Watcher { handle, host, prefix, missing: BTreeMap::new() };
     let mut next = Instant::now() + SETTLING;
     loop {
         tokio::select! {
             path = granted.recv() => {
                 let Some(path) = path else { return };
-                next = next.min(Instant::now() + watch(&mut folders, &path));
+                next = next.min(Instant::now() + watch(folders.as_mut(), &path));
             }
-            changed = folders.changed() => {
+            changed = changed(&mut folders) => {
                 if let Err(error) = changed {
                     tracing::warn!(error = %chain(&error), "inotify failed");
                 }
@@ -64,7 +61,7 @@ pub(crate) async fn follow(
             }
             () = tokio::time::sleep_until(next) => {
                 let Some(leases) = watcher.leases().await else { return };
-                let soonest = leases.iter().map(|lease| watch(&mut folders, &lease.netns)).min();
+                let soonest = leases.iter().map(|lease| watch(folders.as_mut(), &lease.netns)).min();
                 let wait = watcher.look(&leases).await;
                 next = Instant::now() + wait.min(soonest.unwrap_or(BACKSTOP));
             }
@@ -73,16 +70,20 @@ pub(crate) async fn follow(
 }
 
 /// Has the kernel tell when the namespace's file goes; returns when to look at the latest.
-fn watch(folders: &mut Folders, netns: &str) -> Duration {
+fn watch(folders: Option<&mut Folders>, netns: &str) -> Duration {
     let path = Path::new(netns);
-    if path.starts_with("/proc") {
-        return PROC_PERIOD;
-    }
-    let watched = path.parent().map(|folder| folders.watch(folder));
-    match watched {
-        // A folder that is not there cannot be watched, and its files are gone too.
-        Some(Err(_)) => PROC_PERIOD,
-        Some(Ok(())) | None => BACKSTOP,
+    let Some(folder) = path.parent() else { return BACKSTOP };
+    let folders = folders.filter(|_| !path.starts_with("/proc"));
+    // A folder that is not there cannot be watched, and its files are gone too.
+    let is_watched = folders.is_some_and(|folders| folders.watch(folder).is_ok());
+    if is_watched { BACKSTOP } else { PROC_PERIOD }
+}
+
+/// Resolves when the kernel tells of a file that came or went.
+async fn changed(folders: &mut Option<Folders>) -> io::Result<()> {
+    match folders {
+        Some(folders) => folders.changed().await,
+        None => future::pending().await,
     }
 }
 
@@ -157,6 +158,26 @@ pub(crate) fn is_gone(netns: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_inotify_does_not_tell_of_is_looked_at_often() {
+        let folder = tempfile::tempdir().unwrap();
+        let netns = folder.path().join("cni-1").display().to_string();
+        let mut folders = Folders::new().unwrap();
+        #[rustfmt::skip]
+        let table = [
+            (true,  netns.as_str(),               BACKSTOP),
+            (true,  "/run/is-not-there/cni-1",    PROC_PERIOD),
+            (true,  "/proc/1/ns/net",             PROC_PERIOD),
+            (true,  "",                           BACKSTOP),
+            (false, netns.as_str(),               PROC_PERIOD),
+            (false, "/proc/1/ns/net",             PROC_PERIOD),
+            (false, "",                           BACKSTOP),
+        ];
+        for (has_inotify, netns, wanted) in table {
+            assert_eq!(watch(Some(&mut folders).filter(|_| has_inotify), netns), wanted, "{has_inotify} {netns}");
+        }
+    }
 
     #[test]
     fn only_a_path_that_certainly_leads_to_no_namespace_is_gone() {

@@ -92,5 +92,5 @@ pub(crate) async fn follow(folder: PathBuf, handle: Handle) {
 }
 
 fn log_blind(folder: &Path, error: &std::io::Error) {
-    tracing::warn!(folder = %folder.display(), error = %chain(error), "release notes cannot be watched and are looked for every 5 s");
+    tracing::warn!(folder = %folder.display(), error = %chain(error), "IPAM-316 inotify cannot be had: release notes are looked for every 5 s");
 }

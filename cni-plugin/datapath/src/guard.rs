@@ -116,6 +116,7 @@ pub struct Guard {
     wanted: Arc<Mutex<Wanted>>,
     drift: Arc<Mutex<Drift>>,
     kicks: mpsc::Sender<Kick>,
+    unwatched: Option<io::Error>,
     /// The listener goes on for as long as this is held.
     _listening: io::PipeWriter,
     thread: Option<thread::JoinHandle<()>>,
@@ -130,13 +131,25 @@ impl Guard {
         let (kicks, inbox) = mpsc::channel();
         let (wanted, drift) = (Arc::default(), Arc::default());
         let mut keeper = Keeper::new(prefix, Box::new(report), Arc::clone(&drift))?;
-        let watches = settings::Watches::start()?;
-        let ears = listen::Ears::open(watches.inotify(), keeper.interest(), &drift)?;
+        // Others may have taken all that this user may have of inotify. Everything is looked at now and then, too.
+        let (watches, unwatched) = match settings::Watches::start() {
+            Ok(watches) => (Some(watches), None),
+            Err(error) => (None, Some(error)),
+        };
+        let inotify = watches.as_ref().map(settings::Watches::inotify);
+        let ears = listen::Ears::open(inotify, keeper.interest(), &drift)?;
         keeper.watch_settings(watches);
         let listening = ears.start(kicks.clone())?;
         let own = Arc::clone(&wanted);
         let thread = thread::Builder::new().name("guard".to_owned()).spawn(move || watch(&own, &mut keeper, &inbox))?;
-        Ok(Self { wanted, drift, kicks, _listening: listening, thread: Some(thread) })
+        Ok(Self { wanted, drift, kicks, unwatched, _listening: listening, thread: Some(thread) })
+    }
+
+    /// Returns why changes of kernel settings of which netlink does not tell are not noticed at once, but with the next other change, and
+    /// every 10 s. Nothing: they are.
+    #[must_use]
+    pub const fn unwatched(&self) -> Option<&io::Error> {
+        self.unwatched.as_ref()
     }
 
     /// Returns what there was to mend since the start.

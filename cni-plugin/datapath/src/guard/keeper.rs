@@ -84,8 +84,8 @@ impl Keeper {
         })
     }
 
-    pub(super) fn watch_settings(&mut self, watches: Watches) {
-        self.watches = Some(watches);
+    pub(super) fn watch_settings(&mut self, watches: Option<Watches>) {
+        self.watches = watches;
     }
 
     pub(super) const fn interest(&self) -> &Arc<Mutex<Interest>> {

@@ -64,8 +64,8 @@ pub(super) struct Interest {
 pub(super) struct Ears {
     route: Socket,
     nftables: Socket,
-    /// Kernel settings of which netlink does not tell.
-    settings: Arc<Inotify>,
+    /// Kernel settings of which netlink does not tell. Absent: they cannot be listened to.
+    settings: Option<Arc<Inotify>>,
     interest: Arc<Mutex<Interest>>,
     drift: Arc<Mutex<Drift>>,
 }
@@ -73,14 +73,14 @@ pub(super) struct Ears {
 impl Ears {
     /// Opens the sockets, in the network namespace of the calling thread.
     pub(super) fn open(
-        settings: &Arc<Inotify>,
+        settings: Option<&Arc<Inotify>>,
         interest: &Arc<Mutex<Interest>>,
         drift: &Arc<Mutex<Drift>>,
     ) -> io::Result<Self> {
         Ok(Self {
             route: open(NETLINK_ROUTE, &GROUPS_ROUTE)?,
             nftables: open(NETLINK_NETFILTER, &GROUPS_NFTABLES)?,
-            settings: Arc::clone(settings),
+            settings: settings.cloned(),
             interest: Arc::clone(interest),
             drift: Arc::clone(drift),
         })
@@ -96,7 +96,8 @@ impl Ears {
     fn listen(&self, end: &PipeReader, kicks: &mpsc::Sender<Kick>) {
         let mut buffer = Vec::with_capacity(64 * 1024);
         loop {
-            let mut heard = [end.as_fd(), self.route.as_fd(), self.nftables.as_fd(), self.settings.as_fd()]
+            let settings = self.settings.as_ref().map_or(end.as_fd(), |settings| settings.as_fd());
+            let mut heard = [end.as_fd(), self.route.as_fd(), self.nftables.as_fd(), settings]
                 .map(|source| PollFd::new(source, PollFlags::POLLIN));
             if poll(&mut heard, PollTimeout::NONE).is_err_and(|errno| errno != Errno::EINTR) {
                 return;
@@ -105,7 +106,8 @@ impl Ears {
             if ended {
                 return;
             }
-            let mut concerned = settings && self.settings.read_events().is_ok();
+            let changed = self.settings.as_ref().filter(|_| settings);
+            let mut concerned = changed.is_some_and(|settings| settings.read_events().is_ok());
             if route {
                 let interest = |kind, payload: &[u8]| {
                     concerns(&self.interest.lock().unwrap_or_else(PoisonError::into_inner), kind, payload)
@@ -224,7 +226,7 @@ mod tests {
         netns
             .inside(move || {
                 let settings = Arc::new(Inotify::init(InitFlags::IN_CLOEXEC).unwrap());
-                let ears = Ears::open(&settings, &Arc::default(), &shared).unwrap();
+                let ears = Ears::open(Some(&settings), &Arc::default(), &shared).unwrap();
                 ears.route.set_rx_buf_sz(1_u32).unwrap();
                 for _ in 0..10 {
                     for line in ["link add one type veth peer name two", "link del one"] {

@@ -177,7 +177,7 @@ fn own(plan: &EniPlan) -> impl Iterator<Item = IpAddr> {
 /// The ENI's /80 holds its own IPv6 address and its pods', and the kernel takes as a source the address that is nearest to the
 /// destination: what the node itself sends to such a pod would be this ENI's and no longer the node's, as which others know it.
 /// A deprecated address is taken only where no other may be.
-const fn own_address(link: u32, address: IpAddr) -> Address {
+pub(crate) const fn own_address(link: u32, address: IpAddr) -> Address {
     Address { link, address, deprecated: address.is_ipv6() }
 }
 

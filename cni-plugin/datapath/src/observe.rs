@@ -118,7 +118,7 @@ pub fn observe_pods(prefix: &VethPrefix) -> Result<PodState, ObserveError> {
 }
 
 /// The families that this kernel has.
-fn families() -> impl Iterator<Item = Family> {
+pub(crate) fn families() -> impl Iterator<Item = Family> {
     Family::ALL.into_iter().filter(|family| *family == Family::V4 || sysctl::has_ipv6())
 }
 

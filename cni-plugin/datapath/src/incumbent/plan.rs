@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use super::{Adoption, Incumbent};
 use crate::{
     Cidr, EniPlan, Family,
-    eni::wanted_routes,
+    eni::{own_address, wanted_routes},
     nft::PodMap,
     ops::{Object, Op, Route, Rule, Setting},
     route::{self, AnyRule, Link, pod_route},
@@ -119,9 +119,10 @@ pub(super) fn restore_incumbents(seen: &Incumbent, enis: &[EniPlan]) -> Vec<Step
     steps
 }
 
-/// Takes our stamp off ENIs' routes, and removes our rules; then nothing leads to the pods' table any more, and it is emptied.
+/// Takes our stamp off ENIs' IPv4 routes, and removes our rules and ENIs' IPv6 addresses; then nothing leads to the pods' table any more, and it is emptied.
 pub(super) fn disown(seen: &Incumbent, enis: &[EniPlan]) -> Vec<Step> {
-    let kept: Vec<Route> = eni_routes(seen, enis).collect();
+    // It uses no secondary ENI in IPv6.
+    let kept: Vec<Route> = eni_routes(seen, enis).filter(|route| route.destination.family() == Family::V4).collect();
     let ours = || seen.routes.iter().filter(|(_, protocol)| *protocol == ROUTE_PROTOCOL).map(|(route, _)| *route);
     let given = ours().filter(|route| kept.contains(route));
     let given =
@@ -132,10 +133,12 @@ pub(super) fn disown(seen: &Incumbent, enis: &[EniPlan]) -> Vec<Step> {
     // A route over a router goes before the route to it.
     rest.sort_by_key(|route| route.destination.prefix());
     let rest = rest.into_iter().map(|route| of(Op::Remove(Object::Route(route)), GONE));
+    let own = secondary(seen, enis).filter_map(|(eni, link)| Some(own_address(link, eni.primary_v6?.into())));
+    let own = own.map(|address| of(Op::Remove(Object::Address(address)), GONE));
     let (from, to) = (Setting::Group(ENI_LINK_GROUP), Setting::Group(0));
     let enis = seen.links.iter().filter(|link| link.group == ENI_LINK_GROUP);
     let enis = enis.map(|link| of(Op::Set { link: link.index, from, to }, GONE));
-    given.chain(rules).chain(rest).chain(enis).collect()
+    given.chain(rules).chain(rest).chain(own).chain(enis).collect()
 }
 
 /// Takes our labels off pods' links. `reverse_path`: what new links get.
@@ -146,13 +149,18 @@ pub(super) fn disown_pods(seen: &Incumbent, reverse_path: u32) -> Vec<Step> {
     seen.labelled().map(|(link, _)| bare(link)).collect()
 }
 
-fn eni_routes(seen: &Incumbent, enis: &[EniPlan]) -> impl Iterator<Item = Route> {
+/// Secondary ENIs with the indexes of their links.
+fn secondary<'a>(seen: &'a Incumbent, enis: &'a [EniPlan]) -> impl Iterator<Item = (&'a EniPlan, u32)> {
     let link = |eni: &EniPlan| {
         let named = seen.links.iter().filter(|link| link.mac == Some(eni.mac));
         named.map(|link| link.index).min()
     };
     let secondary = enis.iter().filter(|eni| !eni.mark.is_primary());
-    secondary.filter_map(move |eni| Some((eni, link(eni)?))).flat_map(|(eni, link)| {
+    secondary.filter_map(move |eni| Some((eni, link(eni)?)))
+}
+
+fn eni_routes<'a>(seen: &'a Incumbent, enis: &'a [EniPlan]) -> impl Iterator<Item = Route> + 'a {
+    secondary(seen, enis).flat_map(|(eni, link)| {
         let routes = wanted_routes(eni, eni_table(eni.card, eni.device_index), link);
         routes.into_iter().filter_map(|object| match object {
             Object::Route(route) if route.table != TABLE_PODS => Some(route),

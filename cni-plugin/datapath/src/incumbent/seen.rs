@@ -19,7 +19,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{Chains, Namespaces};
 use crate::{
-    Family, MacAddress, Netns, ObserveError, observe,
+    Cidr, Family, MacAddress, Netns, ObserveError, observe,
     ops::{Route, Rule},
     route::{self, AnyRule, Link},
     socket::NetlinkSocket,
@@ -37,9 +37,9 @@ pub struct Incumbent {
     pub(super) links: Vec<Link>,
     /// First characters of pods' links.
     pub(super) prefix: VethPrefix,
-    /// Everybody's IPv4 rules.
+    /// Everybody's rules.
     pub(super) rules: Vec<AnyRule>,
-    /// Everybody's IPv4 unicast routes, with who made them.
+    /// Everybody's unicast routes, with who made them.
     pub(super) routes: Vec<(Route, u8)>,
     /// What has been found of its chains.
     pub(super) chains: Chains,
@@ -69,13 +69,14 @@ impl Incumbent {
     /// [`ObserveError`]; then nothing may be concluded.
     pub fn observe(prefix: &VethPrefix) -> Result<Self, ObserveError> {
         let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;
-        Ok(Self {
-            links: observe::links(&mut socket)?,
-            prefix: prefix.clone(),
-            rules: observe::dump(&mut socket, "rules", &route::all_rules(Family::V4), route::read_any_rule)?,
-            routes: observe::dump(&mut socket, "routes", &route::all_routes(Family::V4, None), route::read_any_route)?,
-            chains: Chains::observe()?,
-        })
+        let (mut rules, mut routes) = (Vec::new(), Vec::new());
+        for family in observe::families() {
+            rules.extend(observe::dump(&mut socket, "rules", &route::all_rules(family), route::read_any_rule)?);
+            let all = route::all_routes(family, None);
+            routes.extend(observe::dump(&mut socket, "routes", &all, route::read_any_route)?);
+        }
+        let links = observe::links(&mut socket)?;
+        Ok(Self { links, prefix: prefix.clone(), rules, routes, chains: Chains::observe()? })
     }
 
     /// Its chains, as far as nf_tables has them.
@@ -127,7 +128,7 @@ impl Incumbent {
 
     /// Its rules of pods that are ours or nobody's, and those of the node for which there is one of ours.
     pub(super) fn stale_rules(&self) -> impl Iterator<Item = &AnyRule> {
-        let living: BTreeSet<IpAddr> = self.pods().into_iter().map(|pod| pod.address.into()).collect();
+        let living = self.living();
         let ours: BTreeSet<Rule> = self.own_rules().map(|it| it.rule).collect();
         let others = self.rules.iter().filter(|rule| rule.protocol != ROUTE_PROTOCOL && rule.incoming.is_none());
         others.filter(move |it| {
@@ -140,6 +141,13 @@ impl Incumbent {
             };
             whose.is_some_and(|address| !living.contains(&address))
         })
+    }
+
+    /// Addresses of its pods that nobody has taken over; all that it has of those of an IPv6 cluster, which cannot be.
+    fn living(&self) -> BTreeSet<IpAddr> {
+        let unlabelled = self.pod_links().filter(|link| link.alias.is_empty());
+        let all = unlabelled.flat_map(|link| self.main_leads_to(link.index)).filter(IpAddr::is_ipv6);
+        all.chain(self.pods().into_iter().map(|pod| pod.address.into())).collect()
     }
 
     /// Rules of ours that nothing of today makes: of another priority, or to the table of an ENI that is gone with its routes.
@@ -173,16 +181,22 @@ impl Incumbent {
 
     /// Of several addresses (a pod has one) the one for which there is a rule too.
     fn leads_over(&self, link: u32) -> Option<Ipv4Addr> {
-        let over = |(route, _): &&(Route, u8)| {
-            route.link == link && route.table == TABLE_MAIN && route.destination.is_host() && route.gateway.is_none()
+        let v4 = |address| if let IpAddr::V4(address) = address { Some(address) } else { None };
+        let mut found: Vec<Ipv4Addr> = self.main_leads_to(link).filter_map(v4).collect();
+        let ruled = |to: Ipv4Addr| {
+            let to = Some(Cidr::host(to));
+            self.rules.iter().any(|it| it.rule.priority == RULE_TO_POD && it.to == to)
         };
-        let mut found: Vec<_> = self.routes.iter().filter(over).map(|(route, _)| route.destination).collect();
-        let ruled = |to| self.rules.iter().any(|it| it.rule.priority == RULE_TO_POD && it.to == Some(to));
         found.sort_by_key(|to| !ruled(*to));
-        match found.first()?.network() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        }
+        found.first().copied()
+    }
+
+    /// Addresses to which the main table leads by this link, without a router.
+    fn main_leads_to(&self, link: u32) -> impl Iterator<Item = IpAddr> {
+        let over = self.routes.iter().map(|(route, _)| route).filter(move |route| {
+            route.link == link && route.table == TABLE_MAIN && route.destination.is_host() && route.gateway.is_none()
+        });
+        over.map(|route| route.destination.network())
     }
 }
 

@@ -57,7 +57,7 @@ fn shell(script: &str) -> String {
 /// All that tools show of rules, routes and chains, without counters and handles.
 fn shown() -> Vec<String> {
     let text = shell(
-        "ip rule; ip route show table 2; ip route show table main | grep '^10.0.1' || true; ip route show table 20000 2>/dev/null || true; nft -s list ruleset | sed 's/handle [0-9]*//'; ip -o link | sed -n 's/.*\\(eni0[0-9]*\\).*alias \\(.*\\)/\\1 \\2/p'",
+        "ip rule; ip -6 rule; ip route show table 2; ip -6 route show table 2 2>/dev/null || true; ip -6 -o address show dev eth1 scope global; ip route show table main | grep '^10.0.1' || true; ip route show table 20000 2>/dev/null || true; nft -s list ruleset | sed 's/handle [0-9]*//'; ip -o link | sed -n 's/.*\\(eni0[0-9]*\\).*alias \\(.*\\)/\\1 \\2/p'",
     );
     text.lines().map(|line| line.trim().to_owned()).collect()
 }
@@ -73,7 +73,7 @@ fn host() -> HostPlan {
         by_main: vec![],
         veth_prefix: VethPrefix::default(),
         mtu: 1500,
-        ipv6: false,
+        ipv6: true,
     }
 }
 
@@ -86,8 +86,8 @@ fn enis() -> Vec<EniPlan> {
         card: 0,
         mark: EniMark::of_device(1),
         mtu: 1500,
-        ipv6: false,
-        primary_v6: None,
+        ipv6: true,
+        primary_v6: "2600:1f00::b:0:0:0".parse().ok(),
     }]
 }
 
@@ -185,6 +185,33 @@ fn what_our_pods_on_branch_enis_need_is_not_of_an_older_version() {
         let before = shell("ip rule | grep -E '^(10|513):|lookup 104'");
         remove(&look()).unwrap();
         assert_eq!(shell("ip rule | grep -E '^(10|513):|lookup 104' || true"), before);
+    });
+}
+
+/// A rule that leads to a pod that is gone would lead the next one with its address astray.
+#[test]
+fn what_is_left_of_its_ipv6_pods_is_removed_and_what_living_ones_need_stays() {
+    on_a_node(|| {
+        shell(
+            "for n in 1 3; do ip -6 rule add pref 512 to 2600:1f00::$n lookup main; ip -6 rule add pref 1536 from 2600:1f00::$n lookup 2; done
+            ip -6 route add 2600:1f00::1 dev eni00000000001
+            ip -6 rule add pref 512 to 2600:1f00::9 lookup 7
+            ip -6 rule add pref 700 lookup 9 protocol 142",
+        );
+        remove(&look()).unwrap();
+        let kept = shell("ip -6 rule; ip -6 route show table main");
+        for gone in ["2600:1f00::3", "lookup 9"] {
+            assert!(!kept.contains(gone), "{kept}");
+        }
+        for line in ["512:\tfrom all to 2600:1f00::1 lookup main", "1536:\tfrom 2600:1f00::1 lookup 2", "lookup 7"] {
+            assert!(kept.contains(line), "{kept}");
+        }
+        assert!(kept.contains("2600:1f00::1 dev eni00000000001"), "{kept}");
+        // The pod ends.
+        shell("ip link del eni00000000001");
+        remove(&look()).unwrap();
+        let kept = shell("ip -6 rule");
+        assert!(!kept.contains("2600:1f00::1"), "{kept}");
     });
 }
 

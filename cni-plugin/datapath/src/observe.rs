@@ -13,7 +13,7 @@ use crate::{
     Family, MacAddress, NftError,
     nft::Nft,
     ops::{Address, Neighbour, Route, Rule},
-    route::{self, Link},
+    route::{self, Link, Whose},
     socket::{NetlinkSocket, Refusal},
     sysctl,
 };
@@ -80,6 +80,8 @@ pub(crate) struct HostState {
     pub(crate) rules: Vec<Rule>,
     /// Everybody else's.
     pub(crate) foreign_rules: Vec<Rule>,
+    /// Those of them that every packet meets.
+    pub(crate) general_rules: Vec<Rule>,
     /// Permanent ones.
     pub(crate) neighbours: Vec<Neighbour>,
 }
@@ -128,8 +130,11 @@ pub(crate) fn observe_host(socket: &mut NetlinkSocket) -> Result<HostState, Obse
     for family in families() {
         state.addresses.extend(addresses(socket, family)?);
         state.routes.extend(routes(socket, family, None)?);
-        for (rule, ours) in all_rules(socket, family)? {
-            if ours { &mut state.rules } else { &mut state.foreign_rules }.push(rule);
+        for (rule, whose) in all_rules(socket, family)? {
+            if whose == Whose::OthersForAll {
+                state.general_rules.push(rule);
+            }
+            if whose == Whose::Ours { &mut state.rules } else { &mut state.foreign_rules }.push(rule);
         }
         state.neighbours.extend(neighbours(socket, family)?);
     }
@@ -191,15 +196,15 @@ pub(crate) fn addresses(socket: &mut NetlinkSocket, family: Family) -> Result<Ve
 
 /// Ours only.
 pub(crate) fn rules(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<Rule>, ObserveError> {
-    Ok(all_rules(socket, family)?.into_iter().filter_map(|(rule, ours)| ours.then_some(rule)).collect())
+    let ours = |(rule, whose)| (whose == Whose::Ours).then_some(rule);
+    Ok(all_rules(socket, family)?.into_iter().filter_map(ours).collect())
 }
 
-/// With whether each is stamped as ours.
-fn all_rules(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<(Rule, bool)>, ObserveError> {
+fn all_rules(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<(Rule, Whose)>, ObserveError> {
     dump(socket, "rules", &route::all_rules(family), route::read_rule)
 }
 
-/// Routes in a table of ours that somebody else made.
+/// Routes in a table of ours that somebody else made, but those that ours come before.
 pub(crate) fn foreign_routes(
     socket: &mut NetlinkSocket,
     family: Family,

@@ -26,7 +26,7 @@ pub(crate) use link::{
     get_link, label_link, relabel_link, rename_link,
 };
 pub(crate) use read::{
-    AnyRule, decode, ends_here, read_address, read_any_route, read_any_rule, read_foreign_route, read_link,
+    AnyRule, Whose, decode, ends_here, read_address, read_any_route, read_any_rule, read_foreign_route, read_link,
     read_neighbour, read_route, read_rule,
 };
 

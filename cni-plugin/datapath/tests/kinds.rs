@@ -4,7 +4,7 @@
 
 mod world;
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use eni_datapath::{Kind, Netns, Outcome, add_pod};
 use world::{
@@ -93,4 +93,84 @@ fn what_a_pods_link_says_of_itself_and_its_mtu_are_given_back() {
     }
     let told = node.repairs();
     assert!(told.iter().all(|repair| repair.kind == Kind::Link), "its elements stay: {told:#?}");
+}
+
+#[test]
+fn what_comes_before_ours_is_told_once_and_left() {
+    let node = Guarded::dual();
+    for line in [
+        "ip rule add priority 100 lookup main",
+        "ip -6 rule add priority 101 blackhole",
+        "ip -6 route add default via fe80:ec2::1 dev eth0 table 2 metric 1",
+        "ip -6 route add 2600:9999::/32 via fe80:ec2::1 dev eth0 table 2",
+        // None of these takes anything from us.
+        "ip rule add priority 102 from 192.0.2.1 lookup main",
+        "ip rule add priority 103 not fwmark 0x1/0x1 lookup main",
+        "ip rule add priority 104 lookup main suppress_prefixlength 0",
+        "ip rule add priority 105 lookup local",
+        "ip rule add priority 30000 lookup main",
+        "ip -6 route add default via fe80:ec2::1 dev eth0 table 2 metric 2000",
+        "ip route add default via 10.0.0.1 dev eth0 onlink table 2 metric 5",
+    ] {
+        sh(&node, line);
+    }
+    node.look_again();
+    node.look_again();
+    let told = node.repairs();
+    assert!(told.iter().all(|repair| repair.outcome == Outcome::Taken), "{told:#?}");
+    let told: BTreeSet<&str> = told.iter().map(|repair| repair.what.split(" on link").next().unwrap()).collect();
+    assert_eq!(
+        told,
+        BTreeSet::from([
+            "a route to 2600:9999::/32",
+            "a route to ::/0",
+            "a rule of priority 100 to table 254; see `ip rule show priority 100`",
+            "a rule of priority 101 to table 0; see `ip -6 rule show priority 101`",
+        ])
+    );
+}
+
+#[test]
+fn a_table_that_somebody_put_to_sleep_wakes_up() {
+    let node = Guarded::dual();
+    for family in ["ip", "ip6"] {
+        is_mended(
+            &node,
+            &format!("nft 'add table {family} eni_cni {{ flags dormant; }}'"),
+            "nft list ruleset | grep -c dormant || true",
+        );
+    }
+}
+
+/// As long as somebody has turned IPv6 off on the link, the kernel takes neither address nor route there.
+#[test]
+fn what_the_kernel_refuses_is_told_once_for_each_try_of_many_and_the_rest_is_mended() {
+    let node = Guarded::dual();
+    let show =
+        "ip -6 address show dev eth1 scope global | grep -o 'inet6 [^ ]*' || true; ip -6 route show table 2; ip rule";
+    let right = sh(&node, show);
+    sh(&node, "sysctl -q -w net.ipv6.conf.eth1.disable_ipv6=1");
+    let deadline = Instant::now() + PATIENCE * 3;
+    while node.guard.drift().kinds.get(&Kind::Address).is_none_or(|address| address.refused < 8) {
+        assert!(Instant::now() < deadline, "{:#?}", node.guard.drift());
+    }
+    let told = node.repairs();
+    let refused = told.iter().filter(|it| it.kind == Kind::Address && matches!(it.outcome, Outcome::Refused(_)));
+    let pauses = node.guard.drift().kinds[&Kind::Address].left_alone;
+    assert!((1..=pauses + 1).contains(&(refused.count() as u64)), "{told:#?}");
+    is_rule_back(&node, deadline);
+    let told = node.repairs();
+    assert!(!told.iter().any(|it| matches!(it.outcome, Outcome::LeftAlone(_))), "nobody fights here: {told:#?}");
+
+    sh(&node, "sysctl -q -w net.ipv6.conf.eth1.disable_ipv6=0");
+    while sh(&node, show) != right {
+        assert!(Instant::now() < deadline, "{}\n{:#?}", sh(&node, show), node.repairs());
+    }
+}
+
+fn is_rule_back(node: &Guarded, deadline: Instant) {
+    sh(node, "ip rule del priority 512");
+    while !sh(node, "ip rule").contains("512:") {
+        assert!(Instant::now() < deadline, "{:#?}", node.repairs());
+    }
 }

@@ -16,9 +16,9 @@ use crate::{
     EniPlan, Family, eni, host,
     nft::PodMap,
     observe::HostState,
-    ops::{Ipv4Setting, Object, Op, Route, Setting},
+    ops::{Ipv4Setting, Object, Op, Route, Rule, Setting},
     pod::{ended_alias, host_mac, pod_neighbour},
-    route::{Link, pod_route},
+    route::{Link, TABLE_LOCAL, pod_route},
 };
 
 /// What is to be done about something that is wrong.
@@ -88,7 +88,11 @@ impl fmt::Display for Taken {
                 )
             }
             Self::Route(Route { destination, table, link, .. }) => {
-                write!(f, "a route to {destination} on link {link} in table {table}; see `ip route show table {table}`")
+                let option = if destination.family() == Family::V6 { "-6 " } else { "" };
+                write!(
+                    f,
+                    "a route to {destination} on link {link} in table {table}; see `ip {option}route show table {table}`"
+                )
             }
         }
     }
@@ -158,23 +162,28 @@ pub(super) fn deviations(wanted: &Wanted, state: &HostState, map: &PodMap, prefi
     base.chain(pods(state, map, prefix)).collect()
 }
 
-/// What of somebody else's is in our places; of each priority and family one rule. `routes` are others' in our tables.
+/// What of somebody else's is in our places or comes before; of each priority and family one rule. `routes` are others' in our tables.
 pub(super) fn taken(state: &HostState, routes: &[Route]) -> BTreeSet<Taken> {
     const OURS: [u32; 4] = [RULE_TO_POD, RULE_PRIMARY_MARK, RULE_ENI_MARK, RULE_FROM_ENI];
     let mut rules = BTreeMap::new();
-    for rule in state.foreign_rules.iter().filter(|rule| OURS.contains(&rule.priority)) {
+    let beside = state.foreign_rules.iter().filter(|rule| OURS.contains(&rule.priority));
+    // In the table of the node's own addresses nobody looks for a pod.
+    let before = |rule: &&Rule| rule.priority < RULE_ENI_MARK && rule.table != TABLE_LOCAL;
+    for rule in beside.chain(state.general_rules.iter().filter(before)) {
         rules.entry((rule.family, rule.priority)).or_insert(rule.table);
     }
     let priority = |((family, priority), table)| Taken::Priority { family, priority, table };
-    // Where we have a route to the same place, ours takes it (as to everywhere) or refuses the ADD (as to a pod).
-    let nearer = routes.iter().filter(|route| route.table != TABLE_PODS && route.destination.prefix() > 0);
-    rules.into_iter().map(priority).chain(nearer.copied().map(Taken::Route)).collect()
+    rules.into_iter().map(priority).chain(routes.iter().copied().map(Taken::Route)).collect()
 }
 
 /// The tables of secondary ENIs.
-pub(super) fn tables(wanted: &Wanted) -> impl Iterator<Item = u32> {
+pub(super) fn tables(wanted: &Wanted) -> impl Iterator<Item = (Family, u32)> {
     let secondary = wanted.enis.values().filter(|(plan, _)| !plan.mark.is_primary());
-    secondary.map(|(plan, _)| eni_table(plan.card, plan.device_index))
+    let of_families = |plan: &EniPlan| {
+        let table = eni_table(plan.card, plan.device_index);
+        eni::families(plan.ipv6).iter().map(move |family| (*family, table))
+    };
+    secondary.flat_map(move |(plan, _)| of_families(plan))
 }
 
 /// The ENIs that have a link, with that.
@@ -352,15 +361,18 @@ mod tests {
     fn others_are_told_of_our_priorities_and_tables_once_each() {
         let rule = |priority, table| crate::ops::Rule { family: Family::V4, priority, from: None, mark: None, table };
         let foreign_rules = vec![rule(0, 255), rule(512, 77), rule(512, 78), rule(700, 77), rule(32766, 254)];
-        let state = HostState { foreign_rules, ..HostState::default() };
+        let general_rules = vec![rule(0, 255), rule(100, 254), rule(512, 78), rule(2000, 254)];
+        let state = HostState { foreign_rules, general_rules, ..HostState::default() };
         let route = |text: &str, table| Route { table, destination: text.parse().unwrap(), gateway: None, link: 4 };
-        let routes = [route("10.9.0.0/16", 2), route("0.0.0.0/0", 2), route("10.0.1.7/32", TABLE_PODS)];
+        let routes = [route("10.9.0.0/16", 2), route("::/0", 2)];
         let told: Vec<String> = taken(&state, &routes).iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
             [
+                "a rule of priority 100 to table 254; see `ip rule show priority 100`",
                 "a rule of priority 512 to table 77; see `ip rule show priority 512`",
                 "a route to 10.9.0.0/16 on link 4 in table 2; see `ip route show table 2`",
+                "a route to ::/0 on link 4 in table 2; see `ip -6 route show table 2`",
             ]
         );
     }

@@ -53,6 +53,8 @@ pub(super) struct Keeper {
     pending: BTreeMap<Remedy, Instant>,
     seen: Option<Seen>,
     known: Known,
+    /// Things of which it is told already that the kernel refuses to mend them.
+    refused: BTreeSet<Remedy>,
     watches: Option<Watches>,
 }
 
@@ -80,6 +82,7 @@ impl Keeper {
             pending: BTreeMap::new(),
             seen: None,
             known: Known::default(),
+            refused: BTreeSet::new(),
             watches: None,
         })
     }
@@ -125,16 +128,25 @@ impl Keeper {
     fn settle(&mut self, due: Vec<Remedy>, refused: &BTreeMap<Remedy, NotDone>, noticed: Instant) {
         for remedy in due.into_iter().filter(|remedy| refused.get(remedy) != Some(&NotDone::Meanwhile)) {
             self.patience.entry(remedy).or_insert_with(Patience::new).mended(Instant::now());
-            let outcome = match refused.get(&remedy) {
-                Some(NotDone::Refused(why)) => Outcome::Refused(why.clone()),
-                Some(NotDone::Meanwhile) | None => Outcome::Mended,
+            let (outcome, known) = match refused.get(&remedy) {
+                Some(NotDone::Refused(why)) => (Outcome::Refused(why.clone()), !self.refused.insert(remedy)),
+                Some(NotDone::Meanwhile) | None => (Outcome::Mended, false),
             };
-            self.tell(remedy, outcome, noticed);
+            if outcome == Outcome::Mended {
+                self.refused.remove(&remedy);
+            }
+            self.tell(remedy, outcome, noticed, known);
         }
     }
 
-    fn tell(&self, remedy: Remedy, outcome: Outcome, noticed: Instant) {
-        self.pass_on(&Repair { kind: remedy.kind(), what: remedy.to_string(), outcome, took: noticed.elapsed() });
+    /// What is `known` is only counted.
+    fn tell(&self, remedy: Remedy, outcome: Outcome, noticed: Instant, known: bool) {
+        let repair = Repair { kind: remedy.kind(), what: remedy.to_string(), outcome, took: noticed.elapsed() };
+        if known {
+            self.drift().count(&repair);
+        } else {
+            self.pass_on(&repair);
+        }
     }
 
     fn pass_on(&self, repair: &Repair) {
@@ -171,8 +183,8 @@ impl Keeper {
         let generation = self.nft.generation()?;
         let state = observe_host(&mut self.socket)?;
         let mut routes = Vec::new();
-        for table in compare::tables(wanted) {
-            routes.extend(foreign_routes(&mut self.socket, Family::V4, table)?);
+        for (family, table) in compare::tables(wanted) {
+            routes.extend(foreign_routes(&mut self.socket, family, table)?);
         }
         let seen = match self.seen.take().filter(|seen| seen.generation == generation) {
             Some(seen) => seen,
@@ -202,6 +214,7 @@ impl Keeper {
         let mut due = Vec::new();
         let pending = std::mem::take(&mut self.pending);
         self.patience.retain(|_, patience| !patience.is_fresh(now));
+        self.refused.retain(|remedy| self.patience.contains_key(remedy));
         for Deviation { remedy, passing } in found {
             if *passing {
                 let since = *self.pending.entry(*remedy).or_insert(pending.get(remedy).copied().unwrap_or(now));
@@ -220,7 +233,9 @@ impl Keeper {
             }
             next = next.min(pause);
             if !known {
-                self.tell(*remedy, Outcome::LeftAlone(pause), noticed);
+                // What the kernel refuses is no fight; it is told again with the next try.
+                let refused = self.refused.remove(remedy);
+                self.tell(*remedy, Outcome::LeftAlone(pause), noticed, refused);
             }
         }
         (due, next)

@@ -319,7 +319,8 @@ fn message(family: Family, name: &str, change: &Change) -> Message {
     let table = |kind| Attributes::new().text(kind, name);
     let (kind, flags, attributes) = match change {
         Change::In(name, change) => return message(family, name, change),
-        Change::AddTable => (NEW_TABLE, NLM_F_CREATE, table(1)),
+        // With flags, because without any the kernel would leave a table asleep that somebody has put to sleep.
+        Change::AddTable => (NEW_TABLE, NLM_F_CREATE, table(1).be32(2, 0)),
         Change::AddOwnTable => (NEW_TABLE, NLM_F_CREATE, table(1).be32(2, TABLE_OWNED | TABLE_PERSISTENT)),
         Change::RemoveTable => (DEL_TABLE, 0, table(1)),
         Change::AddPodMap => {

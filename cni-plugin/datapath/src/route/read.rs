@@ -11,7 +11,7 @@ use netlink_packet_route::{
     link::LinkFlags,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
-    rule::RuleAttribute,
+    rule::{RuleAction, RuleAttribute, RuleFlags},
 };
 
 use super::link::{AF_INET, IFLA_INET_CONF, Link};
@@ -21,6 +21,8 @@ use crate::{
 };
 
 const RTM_NEWLINK: u16 = 16;
+/// Of IPv6 routes that are made without one, as ours; of IPv4 that is 0, and nothing comes before it. Source: `IP6_RT_PRIO_USER`.
+const METRIC_V6: u32 = 1024;
 const LINK_HEADER: usize = 16;
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
@@ -101,11 +103,15 @@ pub(crate) fn read_any_route(kind: u16, payload: &[u8]) -> Option<(Route, u8)> {
     (message.header.kind == RouteType::Unicast).then(|| Some((route(message)?, protocol))).flatten()
 }
 
-/// A route that somebody else made, of whatever kind, as far as we have words for it; nothing for ours and the kernel's own.
+/// A route that somebody else made, of whatever kind, as far as we have words for it; nothing for ours, the kernel's own, and one to
+/// everywhere, unless it would come before ours.
 pub(crate) fn read_foreign_route(kind: u16, payload: &[u8]) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = decode(kind, payload)? else { return None };
     let known = [RouteProtocol::Other(ROUTE_PROTOCOL), RouteProtocol::Kernel];
-    (!known.contains(&message.header.protocol)).then(|| route(message)).flatten()
+    let nearer = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::Priority(at) if *at < METRIC_V6);
+    let before_ours = message.header.address_family == AddressFamily::Inet6 && message.attributes.iter().any(nearer);
+    let counts = message.header.destination_prefix_length > 0 || before_ours;
+    (counts && !known.contains(&message.header.protocol)).then(|| route(message)).flatten()
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "foreign, and grows with the kernel")]
@@ -155,10 +161,42 @@ pub(crate) fn read_neighbour(kind: u16, payload: &[u8]) -> Option<Neighbour> {
     permanent.then_some(Neighbour { link: message.header.ifindex, address: address?, mac: mac? })
 }
 
-/// A rule, as far as we have words for it, and whether it is stamped as ours.
-pub(crate) fn read_rule(kind: u16, payload: &[u8]) -> Option<(Rule, bool)> {
+/// Who made a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// It is stamped as ours.
+    Ours,
+    /// Somebody else.
+    Others,
+    /// Somebody else, for every packet, which goes no further where the table knows a way, or at all.
+    OthersForAll,
+}
+
+/// A rule, as far as we have words for it.
+pub(crate) fn read_rule(kind: u16, payload: &[u8]) -> Option<(Rule, Whose)> {
     let AnyRule { rule, protocol, .. } = read_any_rule(kind, payload)?;
-    Some((rule, protocol == ROUTE_PROTOCOL))
+    let whose = match protocol {
+        ROUTE_PROTOCOL => Whose::Ours,
+        _ if is_for_all(&decode(kind, payload)?) => Whose::OthersForAll,
+        _ => Whose::Others,
+    };
+    Some((rule, whose))
+}
+
+fn is_for_all(message: &RouteNetlinkMessage) -> bool {
+    let RouteNetlinkMessage::NewRule(message) = message else { return false };
+    let ends = [RuleAction::ToTable, RuleAction::Blackhole, RuleAction::Unreachable, RuleAction::Prohibit];
+    let selects = |attribute: &RuleAttribute| {
+        let harmless = [RuleAttribute::SuppressPrefixLen(u32::MAX), RuleAttribute::SuppressIfGroup(u32::MAX)];
+        let says_where =
+            [RuleAttribute::Priority(0), RuleAttribute::Table(0), RuleAttribute::Protocol(RouteProtocol::Unspec)];
+        let is_one = |other: &RuleAttribute| std::mem::discriminant(other) == std::mem::discriminant(attribute);
+        !harmless.contains(attribute) && !says_where.iter().any(is_one)
+    };
+    ends.contains(&message.header.action)
+        && !message.header.flags.contains(RuleFlags::Invert)
+        && message.header.tos == 0
+        && !message.attributes.iter().any(selects)
 }
 
 /// A rule of anybody's, with more words.

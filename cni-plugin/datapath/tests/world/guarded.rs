@@ -83,8 +83,8 @@ impl Guarded {
             // The first of the two may have begun before.
             while self.guard.drift().looks < looks + 2 {
                 assert!(Instant::now() < deadline, "{:#?}", self.guard.drift());
-                ip("rule add priority 777 lookup 77");
-                ip("rule del priority 777");
+                ip("rule add priority 40000 lookup 77");
+                ip("rule del priority 40000");
             }
         });
     }

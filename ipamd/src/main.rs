@@ -136,7 +136,7 @@ async fn serve(places: &Places) -> ExitCode {
         return code;
     }
     for warning in sources.warnings() {
-        tracing::warn!(warning, "a setting has no effect");
+        tracing::warn!(warning, "a setting has no effect, or a bad one");
     }
     let given = sources.given();
     let (changes, policy) = tokio::sync::watch::channel(settings.policy.clone());

@@ -85,9 +85,9 @@ impl Sources {
         settings.filter_map(|setting| Some((setting.name.to_owned(), self.get(setting.name)?.0.to_owned()))).collect()
     }
 
-    /// Says which names will have no effect, and why; sorted by name.
+    /// Says which names will have no effect, or a bad one, and why; sorted by name.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = BTreeMap::new();
+        let mut warnings: BTreeMap<&str, String> = BTreeMap::new();
         let given = [(&self.environment, false), (&self.file, true), (&self.command_line, true)];
         for (texts, surely_meant) in given {
             for (name, text) in texts {
@@ -96,7 +96,16 @@ impl Sources {
                 }
             }
         }
+        warnings.extend(self.pods_beyond_enis());
         warnings.into_values().collect()
+    }
+
+    /// Pods announce by TCP what they take, and others send it.
+    fn pods_beyond_enis(&self) -> Option<(&str, String)> {
+        let number = |name| self.get(name)?.0.trim().parse::<u16>().ok();
+        let (enis, pods) = (number("AWS_VPC_ENI_MTU")?, number("POD_MTU")?);
+        let why = format!("is more than AWS_VPC_ENI_MTU={enis}: larger packets that others send to pods may be lost");
+        (pods > enis).then(|| ("POD_MTU", format!("POD_MTU=\"{pods}\" {why}")))
     }
 }
 

@@ -200,6 +200,17 @@ fn a_file_that_is_nonsense_is_told_with_its_place() {
 }
 
 #[test]
+fn pods_that_take_larger_packets_than_their_enis_are_warned_of() {
+    let warnings = |set: &[(&str, &str)]| sources(set).warnings();
+    let (enis, pods) = (("AWS_VPC_ENI_MTU", "1500"), ("POD_MTU", "8900"));
+    let told =
+        "POD_MTU=\"8900\" is more than AWS_VPC_ENI_MTU=1500: larger packets that others send to pods may be lost";
+    assert_eq!(warnings(&[enis, pods]), [told]);
+    assert_eq!(warnings(&[enis, ("POD_MTU", "1500")]), [""; 0]);
+    assert_eq!(warnings(&[pods]), [""; 0]);
+}
+
+#[test]
 fn names_without_effect_are_told_with_the_nearest_that_has_one() {
     let warnings = sources(&[
         ("AWS_VPC_K8S_CNI_EXTERNAL_SNAT", "true"),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use eni_datapath::Family;
+use lab::Namespace;
 
 use crate::{
     Outcome,
@@ -59,6 +60,8 @@ impl Setting {
 pub(crate) enum Kind {
     Tcp,
     Udp,
+    /// One datagram that no link carries whole.
+    Fragments,
     /// One echo request.
     Icmp,
     /// UDP to a closed port: an ICMP error comes back.
@@ -71,11 +74,13 @@ pub(crate) enum Kind {
     TeachesMtu(u32),
     /// UDP with the address of somebody else, whom no answer may lead to.
     As(&'static str),
+    /// UDP in the name of a pod, as a transparent proxy sends it; the answer comes to the pod.
+    InNameOf(&'static str),
     /// UDP while pod b has somebody else's address and tells everybody by ARP, or neighbour discovery.
     WhileClaimed(&'static str),
 }
 
-use Kind::{As, Expired, Icmp, LearnsMtu, Tcp, TeachesMtu, Udp, Unreachable, WhileClaimed};
+use Kind::{As, Expired, Fragments, Icmp, InNameOf, LearnsMtu, Tcp, TeachesMtu, Udp, Unreachable, WhileClaimed};
 
 /// One row of the table.
 #[derive(Debug)]
@@ -127,6 +132,7 @@ impl Flow {
         match kind {
             Tcp => told(place.inside(|| probe::ask_tcp(target, 0, patience)).unwrap()),
             Udp => told(place.inside(|| probe::ask_udp(target, patience)).unwrap()),
+            Fragments => told(place.inside(|| probe::ask_udp_at_length(target, 20_000, patience)).unwrap()),
             Icmp => {
                 let ping = place.ping(target.ip(), patience).unwrap();
                 if ping.answered { self.answer.to_owned() } else { "nobody".to_owned() }
@@ -141,23 +147,16 @@ impl Flow {
                 let answer = place.with_address(source, || probe::ask_udp_from(source, target, SILENCE));
                 told(answer)
             }
+            InNameOf(pod) => told(probe::ask_udp_in_name_of(
+                (world.place(pod), address_of(pod, self.family)),
+                place,
+                target,
+                patience,
+            )),
             WhileClaimed(other) => world.place("b").with_address_told(address_of(other, self.family), || {
                 told(place.inside(|| probe::ask_udp(target, patience)).unwrap())
             }),
-            Expired(routers) => {
-                let (hops, target) = (routers.to_string(), target.ip().to_string());
-                let ping = ["ping", "-n", "-c", "1", "-W", "3", "-t", &hops, &target];
-                let output = place.output(std::process::Command::new(ping[0]).args(&ping[1..]), &[]).unwrap();
-                let text = String::from_utf8_lossy(&output.stdout).into_owned();
-                let router = text.lines().find_map(|line| line.strip_prefix("From ")?.split_once(' '));
-                match router {
-                    Some((router, what)) if what.contains("Time to live exceeded") || what.contains("Hop limit") => {
-                        let router = router.parse().map_or(router.to_owned(), name_of);
-                        format!("{router} says that the time is over")
-                    }
-                    _ => "nobody".to_owned(),
-                }
-            }
+            Expired(routers) => expired(place, routers, target.ip()),
             LearnsMtu(mtu) | TeachesMtu(mtu) => {
                 let answer = told(place.inside(|| probe::ask_tcp(target, BULK, patience)).unwrap());
                 let learner = if kind == LearnsMtu(mtu) { (self.from, target.ip()) } else { self.answering() };
@@ -175,6 +174,21 @@ impl Flow {
     fn answering(&self) -> (&'static str, IpAddr) {
         let (server, asker) = self.answer.split_once(" sees ").unwrap();
         (server, address_of(asker, self.family))
+    }
+}
+
+/// Who says that an echo request may cross no more routers.
+fn expired(place: &Namespace, routers: u8, target: IpAddr) -> String {
+    let (hops, target) = (routers.to_string(), target.to_string());
+    let ping = ["ping", "-n", "-c", "1", "-W", "3", "-t", &hops, &target];
+    let output = place.output(std::process::Command::new(ping[0]).args(&ping[1..]), &[]).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match text.lines().find_map(|line| line.strip_prefix("From ")?.split_once(' ')) {
+        Some((router, what)) if what.contains("Time to live exceeded") || what.contains("Hop limit") => {
+            let router = router.parse().map_or(router.to_owned(), name_of);
+            format!("{router} says that the time is over")
+        }
+        _ => "nobody".to_owned(),
     }
 }
 

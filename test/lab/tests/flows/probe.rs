@@ -3,11 +3,15 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
     thread,
     time::Duration,
 };
 
 use lab::Namespace;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt::IpTransparent,
+};
 
 use crate::services::PORT;
 
@@ -137,6 +141,28 @@ pub(crate) fn ask_udp_from(source: IpAddr, target: SocketAddr, patience: Duratio
     ask_over(&session_from(source, target, patience)?)
 }
 
+/// Asks from `place` with one packet that has the address of `pod`, who hears the answer.
+pub(crate) fn ask_udp_in_name_of(
+    pod: (&Namespace, IpAddr),
+    place: &Namespace,
+    target: SocketAddr,
+    patience: Duration,
+) -> io::Result<Answer> {
+    let heard = pod.0.inside(|| session_from(pod.1, target, patience)).map_err(io::Error::other)??;
+    let source = heard.local_addr()?;
+    place.inside(|| send_as(source, target)).map_err(io::Error::other)??;
+    hear(&heard)
+}
+
+/// Sends a question from an address that the calling thread's namespace has not.
+fn send_as(source: SocketAddr, target: SocketAddr) -> io::Result<()> {
+    let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, IpTransparent, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
+    UdpSocket::from(socket).send_to(&[0; HEAD], target).map(drop)
+}
+
 /// Opens a socket that takes answers only from where the questions go, and hears of ICMP errors.
 pub(crate) fn session(target: SocketAddr, patience: Duration) -> io::Result<UdpSocket> {
     session_from(any(target.ip()), target, patience)
@@ -152,6 +178,18 @@ fn session_from(source: IpAddr, target: SocketAddr, patience: Duration) -> io::R
 /// Asks with one packet.
 pub(crate) fn ask_over(session: &UdpSocket) -> io::Result<Answer> {
     session.send(&[0; HEAD])?;
+    hear(session)
+}
+
+/// Asks over UDP with one datagram of so many bytes.
+pub(crate) fn ask_udp_at_length(target: SocketAddr, bytes: usize, patience: Duration) -> io::Result<Answer> {
+    let session = session(target, patience)?;
+    session.send(&vec![0; bytes])?;
+    hear(&session)
+}
+
+/// Waits for one answer.
+fn hear(session: &UdpSocket) -> io::Result<Answer> {
     let mut buffer = [0; 64];
     let length = whole(|| session.recv(&mut buffer))?;
     Answer::parse(&String::from_utf8_lossy(&buffer[..length]))

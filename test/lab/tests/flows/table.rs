@@ -103,9 +103,11 @@ const fn word(kind: Kind, family: Family) -> &'static str {
     match kind {
         Kind::Tcp => "TCP",
         Kind::Udp => "UDP",
+        Kind::Fragments => "UDP in fragments",
         Kind::Icmp => "ICMP echo",
         Kind::Unreachable => "UDP, ICMP unreachable",
         Kind::Expired(_) => "ICMP time exceeded",
+        Kind::InNameOf(_) => "UDP with a pod's source",
         Kind::As(_) => "UDP with a false source",
         Kind::WhileClaimed(_) if v4 => "UDP, ARP of somebody else",
         Kind::WhileClaimed(_) => "UDP, neighbour discovery of somebody else",

@@ -1,6 +1,8 @@
 //! The rows of the table: name, from, to, packets, answer, way.
 
-use super::Kind::{self, As, Expired, Icmp, LearnsMtu, Tcp, TeachesMtu, Udp, Unreachable, WhileClaimed};
+use super::Kind::{
+    self, As, Expired, Fragments, Icmp, InNameOf, LearnsMtu, Tcp, TeachesMtu, Udp, Unreachable, WhileClaimed,
+};
 
 pub(super) type Row = (&'static str, &'static str, &'static str, &'static [Kind], &'static str, &'static str);
 
@@ -41,6 +43,7 @@ pub(super) const PODS_AND_NODES: &[Row] = &[
         "node-2 sees b",
         "eth1, node-2 eth1",
     ),
+    ("node in the name of pod on secondary ENI", "node-1", "client", &[InNameOf("b")], "client sees b", "eth1"),
     ("other node to pod on primary ENI", "node-2", "a", ALL, "a sees node-2", "eth0, node-2 eth0"),
     ("other node to pod on secondary ENI", "node-2", "b", ALL, "b sees node-2", "eth1, node-2 eth0"),
 ];
@@ -192,6 +195,9 @@ pub(super) const ERRORS_AND_MTU: &[Row] = &[
     ("closed port of internet host", "b", "internet", &[Unreachable], "internet sees node-1", "eth0"),
     ("closed port of pod from VPC", "client", "b", &[Unreachable], "b sees client", "eth1"),
     ("closed port of pod from peered VPC", "peer", "b", &[Unreachable], "b sees peer", "eth1"),
+    ("datagram to pod on other node", "b", "f", &[Fragments], "f sees b", "eth1, node-2 eth1"),
+    ("datagram as ClusterIP to pod on other node", "b", "far-eth1", &[Fragments], "f sees b", "eth1, node-2 eth1"),
+    ("datagram to NodePort, Local", "client", "node-1:30021", &[Fragments], "b sees client", "eth0"),
     ("time exceeded on own node", "c", "internet", &[Expired(1)], "node-1 says that the time is over", "-"),
     ("time exceeded on the way to pod", "client", "a", &[Expired(2)], "node-1 says that the time is over", "eth0"),
     ("path MTU, pod on primary ENI to internet", "a", "internet", &[LearnsMtu(1500)], "internet sees node-1", "eth0"),
@@ -271,6 +277,7 @@ pub(super) const WITH_PEER_EXCLUDED: &[Row] = &[
     ("peered VPC to pod on secondary ENI", "peer", "b", ALL, "b sees peer", "eth1"),
     ("pod on secondary ENI to internet", "b", "internet", ALL, "internet sees node-1", "eth0"),
     ("NodePort, Local, from peered VPC to pod on secondary ENI", "peer", "node-1:30021", PORTS, "b sees peer", "eth0"),
+    ("datagram to internet", "b", "internet", &[Fragments], "internet sees node-1", "eth0"),
     ("container in a network of the node to internet", "container", "internet", ALL, "internet sees node-1", "eth0"),
 ];
 

@@ -142,6 +142,23 @@ fn a_table_that_somebody_put_to_sleep_wakes_up() {
     }
 }
 
+/// As networkd does at a restart, NetworkManager with a link that it takes over, and a firewall's script.
+#[test]
+fn what_goes_all_at_once_comes_back() {
+    let node = Guarded::dual();
+    let show = "ip rule; ip -6 rule; for t in 2 20000; do ip route show table $t; ip -6 route show table $t; done | sed 's/ linkdown//'
+        ip -o -4 address show dev eth1; ip -o -6 address show dev eth1 scope global; ip -6 neighbour show nud permanent
+        nft list table ip eni_cni; nft list table ip6 eni_cni";
+    for line in [
+        "for f in -4 -6; do ip $f route flush table all proto 142; for n in 512 1024 1536 32765; do ip $f rule del priority $n; done; done
+            ip address flush dev eth1 scope global",
+        "ip link set eth1 down; ip link set eth1 up; ip link set POD down; ip link set POD up",
+        "iptables-nft -t nat -N OTHERS; nft flush ruleset",
+    ] {
+        is_mended(&node, line, show);
+    }
+}
+
 /// As long as somebody has turned IPv6 off on the link, the kernel takes neither address nor route there.
 #[test]
 fn what_the_kernel_refuses_is_told_once_for_each_try_of_many_and_the_rest_is_mended() {

@@ -15,6 +15,7 @@ mod listen;
 mod mend;
 mod patience;
 mod settings;
+mod taken;
 mod verify;
 
 use std::{

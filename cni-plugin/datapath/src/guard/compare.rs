@@ -6,19 +6,16 @@ use std::{
     net::IpAddr,
 };
 
-use eni_proto::{
-    EniMark, LinkAlias, VethPrefix, is_for_egress,
-    numbers::{RULE_ENI_MARK, RULE_FROM_ENI, RULE_PRIMARY_MARK, RULE_TO_POD, TABLE_PODS, eni_table},
-};
+use eni_proto::{EniMark, LinkAlias, VethPrefix, is_for_egress, numbers::TABLE_PODS};
 
 use super::{Kind, Wanted};
 use crate::{
-    EniPlan, Family, eni, host,
+    EniPlan, Family, HostPlan, eni, host,
     nft::PodMap,
     observe::HostState,
-    ops::{Ipv4Setting, Object, Op, Route, Rule, Setting},
+    ops::{Ipv4Setting, Object, Op, Setting},
     pod::{ended_alias, host_mac, pod_neighbour},
-    route::{Link, TABLE_LOCAL, pod_route},
+    route::{Link, pod_route},
 };
 
 /// What is to be done about something that is wrong.
@@ -57,45 +54,6 @@ pub(super) struct Deviation {
     pub(super) remedy: Remedy,
     /// An ADD or DEL may be at work on it: only what stays wrong is mended.
     pub(super) passing: bool,
-}
-
-/// Something of somebody else's in a place that is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Taken {
-    /// A rule of one of our priorities, and the table that it leads to. Which of two is asked first depends on which was there first.
-    Priority { family: Family, priority: u32, table: u32 },
-    /// A route in a table of ours that goes before our own.
-    Route(Route),
-}
-
-impl Taken {
-    pub(super) const fn kind(self) -> Kind {
-        match self {
-            Self::Priority { .. } => Kind::Rule,
-            Self::Route(_) => Kind::Route,
-        }
-    }
-}
-
-impl fmt::Display for Taken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Priority { family, priority, table } => {
-                let option = if *family == Family::V6 { "-6 " } else { "" };
-                write!(
-                    f,
-                    "a rule of priority {priority} to table {table}; see `ip {option}rule show priority {priority}`"
-                )
-            }
-            Self::Route(Route { destination, table, link, .. }) => {
-                let option = if destination.family() == Family::V6 { "-6 " } else { "" };
-                write!(
-                    f,
-                    "a route to {destination} on link {link} in table {table}; see `ip {option}route show table {table}`"
-                )
-            }
-        }
-    }
 }
 
 impl Remedy {
@@ -162,35 +120,6 @@ pub(super) fn deviations(wanted: &Wanted, state: &HostState, map: &PodMap, prefi
     base.chain(pods(state, map, prefix)).collect()
 }
 
-/// What of somebody else's is in our places or comes before; of each priority and family one rule. `routes` are others' in our tables.
-pub(super) fn taken(state: &HostState, routes: &[Route]) -> BTreeSet<Taken> {
-    const OURS: [u32; 4] = [RULE_TO_POD, RULE_PRIMARY_MARK, RULE_ENI_MARK, RULE_FROM_ENI];
-    let mut rules = BTreeMap::new();
-    let beside = state.foreign_rules.iter().filter(|rule| OURS.contains(&rule.priority));
-    // In the table of the node's own addresses nobody looks for a pod.
-    let before = |rule: &&Rule| rule.priority < RULE_ENI_MARK && rule.table != TABLE_LOCAL;
-    for rule in beside.chain(state.general_rules.iter().filter(before)) {
-        rules.entry((rule.family, rule.priority)).or_insert(rule.table);
-    }
-    let priority = |((family, priority), table)| Taken::Priority { family, priority, table };
-    rules.into_iter().map(priority).chain(routes.iter().copied().map(Taken::Route)).collect()
-}
-
-/// The tables of secondary ENIs.
-pub(super) fn tables(wanted: &Wanted) -> impl Iterator<Item = (Family, u32)> {
-    let secondary = wanted.enis.values().filter(|(plan, _)| !plan.mark.is_primary());
-    let of_families = |plan: &EniPlan| {
-        let table = eni_table(plan.card, plan.device_index);
-        eni::families(plan.ipv6).iter().map(move |family| (*family, table))
-    };
-    secondary.flat_map(move |(plan, _)| of_families(plan))
-}
-
-/// The ENIs that have a link, with that.
-pub(super) fn enis<'a>(wanted: &'a Wanted, state: &'a HostState) -> impl Iterator<Item = (&'a EniPlan, &'a Link)> {
-    wanted.enis.values().filter_map(|(plan, index)| Some((plan, find(state, plan.mac, *index)?)))
-}
-
 /// A setting is the same thing to mend whatever somebody made it.
 const fn whatever_it_is(op: Op) -> Op {
     match op {
@@ -202,6 +131,17 @@ const fn whatever_it_is(op: Op) -> Op {
 /// The link with this hardware address, or the one that had it.
 pub(super) fn find(state: &HostState, mac: crate::MacAddress, index: u32) -> Option<&Link> {
     state.link_of(mac).or_else(|| state.links.iter().find(|link| link.index == index))
+}
+
+/// The ENIs that have a link, with that.
+pub(super) fn enis<'a>(wanted: &'a Wanted, state: &'a HostState) -> impl Iterator<Item = (&'a EniPlan, &'a Link)> {
+    wanted.enis.values().filter_map(|(plan, index)| Some((plan, find(state, plan.mac, *index)?)))
+}
+
+/// The plan of the node's base and the primary ENI's link.
+pub(super) fn primary<'a>(wanted: &'a Wanted, state: &'a HostState) -> Option<(&'a HostPlan, &'a Link)> {
+    let (plan, index) = wanted.host.as_ref()?;
+    Some((plan, find(state, plan.primary_mac, *index)?))
 }
 
 fn mac(link: &Link, wanted: crate::MacAddress) -> Option<Op> {
@@ -355,26 +295,6 @@ mod tests {
         let mark = EniMark::of_device(1);
         let link = Link { name: "veth9".to_owned(), ..pod_link(7, "c1", mark) };
         assert_eq!(found(vec![link], &[7], &[(ADDRESS, mark)]), ["give link 7 its name back"]);
-    }
-
-    #[test]
-    fn others_are_told_of_our_priorities_and_tables_once_each() {
-        let rule = |priority, table| crate::ops::Rule { family: Family::V4, priority, from: None, mark: None, table };
-        let foreign_rules = vec![rule(0, 255), rule(512, 77), rule(512, 78), rule(700, 77), rule(32766, 254)];
-        let general_rules = vec![rule(0, 255), rule(100, 254), rule(512, 78), rule(2000, 254)];
-        let state = HostState { foreign_rules, general_rules, ..HostState::default() };
-        let route = |text: &str, table| Route { table, destination: text.parse().unwrap(), gateway: None, link: 4 };
-        let routes = [route("10.9.0.0/16", 2), route("::/0", 2)];
-        let told: Vec<String> = taken(&state, &routes).iter().map(ToString::to_string).collect();
-        assert_eq!(
-            told,
-            [
-                "a rule of priority 100 to table 254; see `ip rule show priority 100`",
-                "a rule of priority 512 to table 77; see `ip rule show priority 512`",
-                "a route to 10.9.0.0/16 on link 4 in table 2; see `ip route show table 2`",
-                "a route to ::/0 on link 4 in table 2; see `ip -6 route show table 2`",
-            ]
-        );
     }
 
     #[test]

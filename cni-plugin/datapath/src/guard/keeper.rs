@@ -8,26 +8,24 @@ use std::{
 };
 
 use eni_proto::VethPrefix;
-use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     Drift, LOOK_INTERVAL, Outcome, Repair, Wanted,
-    compare::{self, Deviation, Element, Remedy, Taken},
+    compare::{self, Deviation, Element, Remedy, primary},
     known::Known,
     listen::Interest,
-    mend::NotDone,
+    mend::{Hands, NotDone, Seen, at},
     patience::Patience,
     settings::{LinkSetting, Watches},
+    taken::{self, Taken},
 };
 use crate::{
-    EniPlan, Family, HostError, HostPlan,
+    EniPlan, Family, HostError,
     eni::{self, families},
     host,
-    nft::{Nft, Picture, PodMap},
     observe::{HostState, foreign_routes, observe_host},
     ops::{Ipv4Setting, Op, Route, Setting},
     route::Link,
-    socket::NetlinkSocket,
     sysctl,
 };
 
@@ -39,12 +37,10 @@ const AGAIN: Duration = Duration::from_millis(20);
 type Report = Box<dyn Fn(&Repair) + Send>;
 
 pub(super) struct Keeper {
-    pub(super) socket: NetlinkSocket,
-    pub(super) nft: Nft,
+    pub(super) hands: Hands,
     interest: Arc<Mutex<Interest>>,
     drift: Arc<Mutex<Drift>>,
     report: Report,
-    pub(super) prefix: VethPrefix,
     /// What of somebody else's was told already.
     told: BTreeSet<Taken>,
     /// Of each thing that was mended lately.
@@ -58,25 +54,14 @@ pub(super) struct Keeper {
     watches: Option<Watches>,
 }
 
-/// Our table at one generation of nf_tables.
-#[derive(Clone)]
-pub(super) struct Seen {
-    pub(super) generation: u32,
-    pub(super) map: PodMap,
-    pub(super) pictures: [Picture; 2],
-}
-
 impl Keeper {
     pub(super) fn new(prefix: &VethPrefix, report: Report, drift: Arc<Mutex<Drift>>) -> io::Result<Self> {
         let interest = Interest { prefix: prefix.as_str().to_owned(), ..Interest::default() };
-        let nft = Nft::open().map_err(io::Error::other)?;
         Ok(Self {
-            socket: NetlinkSocket::open(NETLINK_ROUTE)?,
-            nft,
+            hands: Hands::open(prefix)?,
             interest: Arc::new(Mutex::new(interest)),
             drift,
             report,
-            prefix: prefix.clone(),
             told: BTreeSet::new(),
             patience: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -106,9 +91,9 @@ impl Keeper {
         let Ok((mut state, seen, routes)) = looked else { return AGAIN };
         let taken_from_links = self.known.compare(&mut state);
         self.note_links(wanted, &state);
-        self.tell_taken(compare::taken(&state, &routes), noticed);
+        self.tell_taken(taken::taken(&state, &routes), noticed);
         let now = Instant::now();
-        let mut found = deviations(wanted, &state, &seen, &self.prefix);
+        let mut found = deviations(wanted, &state, &seen, &self.hands.prefix);
         found.extend(taken_from_links);
         let (due, next) = self.due(&found, now, noticed);
         self.count_resting(&found);
@@ -119,7 +104,7 @@ impl Keeper {
         // more (`nft_rcv_nl_event`). What lies elsewhere must not wait for that.
         let (last, first): (Vec<_>, Vec<_>) = due.into_iter().partition(|remedy| remedy.is_in_nf_tables());
         for part in [first, last] {
-            let refused = self.mend(&part, wanted, &state, &seen);
+            let refused = self.hands.mend(&part, wanted, &state, &seen);
             self.settle(part, &refused, noticed);
         }
         AGAIN
@@ -180,15 +165,19 @@ impl Keeper {
 
     /// The number of the last transaction is read first: what is changed on this view is refused when anybody changed it since.
     pub(super) fn look(&mut self, wanted: &Wanted) -> Result<(HostState, Seen, Vec<Route>), HostError> {
-        let generation = self.nft.generation()?;
-        let state = observe_host(&mut self.socket)?;
+        let generation = self.hands.nft.generation()?;
+        let state = observe_host(&mut self.hands.socket)?;
         let mut routes = Vec::new();
-        for (family, table) in compare::tables(wanted) {
-            routes.extend(foreign_routes(&mut self.socket, family, table)?);
+        for (family, table) in taken::tables(wanted) {
+            routes.extend(foreign_routes(&mut self.hands.socket, family, table)?);
         }
         let seen = match self.seen.take().filter(|seen| seen.generation == generation) {
             Some(seen) => seen,
-            None => Seen { generation, map: self.nft.pods()?.unwrap_or_default(), pictures: self.nft.pictures()? },
+            None => Seen {
+                generation,
+                map: self.hands.nft.pods()?.unwrap_or_default(),
+                pictures: self.hands.nft.pictures()?,
+            },
         };
         self.seen = Some(seen.clone());
         Ok((state, seen, routes))
@@ -240,15 +229,6 @@ impl Keeper {
         }
         (due, next)
     }
-}
-
-pub(super) const fn at(family: Family) -> usize {
-    family as usize
-}
-
-pub(super) fn primary<'a>(wanted: &'a Wanted, state: &'a HostState) -> Option<(&'a HostPlan, &'a Link)> {
-    let (plan, index) = wanted.host.as_ref()?;
-    Some((plan, compare::find(state, plan.primary_mac, *index)?))
 }
 
 /// What we compare and nobody tells of when it changes.

@@ -1,13 +1,13 @@
 //! Makes right what a look has found wrong.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
-use eni_proto::{EniMark, Pod, host_link_name};
+use eni_proto::{EniMark, Pod, VethPrefix, host_link_name};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     Wanted,
-    compare::{self, Element, Remedy},
-    keeper::{Keeper, Seen, at, primary},
+    compare::{self, Element, Remedy, primary},
 };
 use crate::{
     Family, SysctlError,
@@ -15,12 +15,14 @@ use crate::{
     eni::{self, families},
     host,
     nft::{
+        Nft, Picture, PodMap,
         encode::{Change, Step},
         stay,
     },
     observe::HostState,
     ops::Op,
     route,
+    socket::NetlinkSocket,
 };
 
 /// Messages in one send: their answers must fit into the socket's receive buffer.
@@ -40,7 +42,32 @@ impl<E: std::error::Error> From<E> for NotDone {
     }
 }
 
-impl Keeper {
+/// Our table at one generation of nf_tables.
+#[derive(Clone)]
+pub(super) struct Seen {
+    pub(super) generation: u32,
+    pub(super) map: PodMap,
+    pub(super) pictures: [Picture; 2],
+}
+
+pub(super) const fn at(family: Family) -> usize {
+    family as usize
+}
+
+/// What reaches into the kernel.
+pub(super) struct Hands {
+    pub(super) socket: NetlinkSocket,
+    pub(super) nft: Nft,
+    /// First characters of the names of pods' links.
+    pub(super) prefix: VethPrefix,
+}
+
+impl Hands {
+    pub(super) fn open(prefix: &VethPrefix) -> io::Result<Self> {
+        let nft = Nft::open().map_err(io::Error::other)?;
+        Ok(Self { socket: NetlinkSocket::open(NETLINK_ROUTE)?, nft, prefix: prefix.clone() })
+    }
+
     /// Returns why some of them could not be mended.
     pub(super) fn mend(
         &mut self,

@@ -11,8 +11,9 @@ use eni_proto::{PodKey, VethPrefix, numbers::eni_table};
 
 use super::{
     Kind, LOOK_INTERVAL, Outcome, Repair, Wanted,
-    compare::{self, Element, Remedy},
-    keeper::{Keeper, deviations, primary},
+    compare::{self, Element, Remedy, primary},
+    keeper::{Keeper, deviations},
+    taken::taken,
 };
 use crate::{
     EniPlan, Family, HostError, HostPlan,
@@ -55,8 +56,8 @@ pub fn verify(host: Option<&HostPlan>, enis: &[EniPlan], prefix: &VethPrefix) ->
     let absent = absent(host, enis, &state);
     wanted.pictures.clone_from(&seen.pictures);
     known_links(&mut wanted, &state);
-    let tables = strange_tables(&mut keeper.nft, &wanted, &state)?;
-    let taken = compare::taken(&state, &routes).into_iter().map(|taken| Wrong {
+    let tables = strange_tables(&mut keeper.hands.nft, &wanted, &state)?;
+    let taken = taken(&state, &routes).into_iter().map(|taken| Wrong {
         kind: taken.kind(),
         what: with_names(&taken.to_string(), &state.links),
         pod: None,
@@ -88,7 +89,7 @@ pub fn repair(host: Option<&HostPlan>, enis: &[EniPlan], prefix: &VethPrefix) ->
     known_links(&mut wanted, &state);
     let begun = Instant::now();
     let mut first = Vec::new();
-    for remedy in strange_tables(&mut keeper.nft, &wanted, &state)? {
+    for remedy in strange_tables(&mut keeper.hands.nft, &wanted, &state)? {
         let outcome = write_tables(&wanted);
         let outcome = outcome.err().map_or(Outcome::Mended, |error| Outcome::Refused(said(&error)));
         first.push(Repair { kind: remedy.kind(), what: remedy.to_string(), outcome, took: begun.elapsed() });

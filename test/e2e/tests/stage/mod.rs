@@ -10,7 +10,7 @@ use lab::wait;
 use tonic::transport::{Channel, Endpoint};
 
 /// Bound of every wait: far above what a loaded machine needs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A cluster on the simulator; no daemon runs yet.
 pub(crate) async fn cluster(workers: usize, settings: &[(&str, &str)]) -> Cluster {

@@ -282,6 +282,7 @@ const EXPLAIN_HELP: &str = "Examples:
   ipamd explain web/shop-7d9f
   ipamd explain 10.0.3.7 --output json
 
+Of an address or a name that no pod here has it says on stderr what it is and who had it last.
 Exit codes: 0 shown; 1 nobody here has it, or the leases cannot be read.";
 
 const HISTORY_HELP: &str = "Examples:

@@ -31,7 +31,7 @@ pub(crate) use plans::Plans;
 pub(crate) use ways::Astray;
 
 /// How long the daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What one source says, or why it says nothing.
 pub(crate) type Word<T> = Result<T, String>;

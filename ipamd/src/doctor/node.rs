@@ -125,16 +125,11 @@ fn astray(sources: &Sources) -> Vec<Finding> {
     fates
         .into_iter()
         .map(|(way, more)| {
-            let Astray { address, enters_by, wanted, .. } = way;
-            let fate = match &way.found {
-                Ok(link) => format!("would leave by {link} instead of {wanted}"),
-                Err(why) => format!("would not leave by {wanted}: {why}"),
-            };
             let direction = if way.outbound { "from" } else { "for" };
             let others = if more == 0 { String::new() } else { format!(" (and of {more} more)") };
             Finding {
                 severity: Severity::Error,
-                what: format!("a packet {direction} {address}{others} that comes in by {enters_by} {fate}"),
+                what: format!("a packet {direction} {}{others} {}", way.address, way.fate()),
                 why: "all of ours is in place, so a rule or route of somebody else comes before it; the pod is cut off, or sends by the wrong ENI",
                 mend: "`ip rule`: what stands before 512 (before 1536 for what a pod sends) and is not ours? Give it a lower priority; `ip route get` with `iif` and `mark` tells the kernel's choice",
             }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -27,6 +28,24 @@ pub(crate) struct Astray {
     pub(crate) wanted: String,
     /// Link that it would leave by, or why it would not leave.
     pub(crate) found: Result<String, String>,
+}
+
+impl Astray {
+    /// What the kernel would do with the packet, behind who sends it or gets it.
+    pub(crate) fn fate(&self) -> String {
+        let Self { enters_by, wanted, .. } = self;
+        match &self.found {
+            Ok(link) => format!("that comes in by {enters_by} would leave by {link} instead of {wanted}"),
+            Err(why) => format!("that comes in by {enters_by} would not leave by {wanted}: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Astray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.outbound { "from" } else { "for" };
+        write!(f, "a packet {direction} {} {}", self.address, self.fate())
+    }
 }
 
 /// Asks the kernel for two packets of each pod: one from its subnet's router, and one to it. IPv4: what is wrong with IPv6 alone shows in

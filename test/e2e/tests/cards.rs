@@ -15,7 +15,7 @@ use ec2_sim::SimCloud;
 use lab::{Direction, wait};
 use serde_json::{Value, json};
 
-use stage::{cluster_of, ready_cluster_of};
+use stage::{cluster_of, ipamd, ready_cluster_of};
 
 /// A type with four cards.
 const FOUR_CARDS: &str = "p4d.24xlarge";
@@ -101,6 +101,15 @@ async fn a_pod_talks_by_every_card_and_each_packet_leaves_by_its_own() {
         assert_eq!(by, BTreeSet::from([eni]), "{address}: {ways:?}");
     }
 
+    for (worker, sandbox, own) in &pods {
+        let well = (Some(0), "8 leases checked: 0 errors, 0 warnings, 0 not checked\n".to_owned());
+        assert_eq!(ipamd(worker, &["doctor"]), well);
+        let (code, said) = ipamd(worker, &["explain", &format!("demo/{}", sandbox.name)]);
+        assert!(code == Some(0) && own.iter().all(|address| said.contains(&format!(" {address}/32 "))), "{said}");
+        for expected in ["[ mNicIf1 ", "a table of its own for what is sent from its address", "card 3, device 1"] {
+            assert!(said.contains(expected), "{expected} is not in:\n{said}");
+        }
+    }
     for (worker, sandbox, _) in &pods {
         assert_eq!(worker.plugin(Verb::Del, sandbox).await.unwrap().result, Ok(Value::Null));
     }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
-use std::{process::Command, sync::Arc};
+use std::sync::Arc;
 
 use e2e::{Cluster, Verb, Worker, flight, flight::Placed};
 use nix::sys::signal::Signal;
@@ -10,21 +10,7 @@ use serde_json::Value;
 
 mod stage;
 
-use stage::ready_cluster;
-
-/// Runs a command of `ipamd` on the node, as a person there would; returns its exit code and what it printed.
-fn ipamd(worker: &Worker, arguments: &[&str]) -> (Option<i32>, String) {
-    ipamd_with(worker, worker.daemon_environment(), arguments)
-}
-
-/// The same with another environment.
-fn ipamd_with(worker: &Worker, environment: Vec<(String, String)>, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new(&worker.binaries().ipamd);
-    command.args(arguments).arg("--database").arg(worker.database()).arg("--socket").arg(worker.socket());
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(environment);
-    let output = worker.node().namespace().output(&mut command, &[]).unwrap();
-    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
-}
+use stage::{ipamd, ipamd_with, ready_cluster};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_doctor_finds_what_somebody_broke_and_only_that() {
@@ -94,8 +80,48 @@ async fn a_pods_way_is_explained_by_name_and_by_address() {
     ] {
         assert!(said.contains(&expected), "{expected} is not in:\n{said}");
     }
+    let wired =
+        said.lines().find(|line| line.starts_with("its ADD was answered at")).unwrap_or_else(|| panic!("{said}"));
+    assert!(wired.contains("address +") && wired.contains("wired +"), "{said}");
     let (code, said) = ipamd(worker, &["explain", "demo/nobody"]);
     assert!(code == Some(1) && said.contains("20 have"), "{said}");
+
+    flight::delete(&cluster, &pods[..1]).await.unwrap();
+    let ended = format!("demo/{}", pods[0].sandbox.name);
+    let own = worker.node().namespace().run(&["ip", "-4", "-o", "address", "show", "eth1"]).unwrap();
+    let own = own.split_whitespace().nth(3).unwrap().trim_end_matches("/32").to_owned();
+    let address = pods[0].place.address.to_string();
+    for (subject, what) in [
+        (ended.as_str(), format!("held {address} of")),
+        (address.as_str(), "rests until".to_owned()),
+        (own.as_str(), "it is the node's own address".to_owned()),
+        ("10.0.77.77", "it is in the VPC".to_owned()),
+        ("9.9.9.9", "pods reach it by the primary ENI, as the node".to_owned()),
+    ] {
+        let (code, said) = ipamd(worker, &["explain", subject]);
+        assert!(code == Some(1) && said.contains(&what), "{subject}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_of_a_pod_with_both_families_is_told_for_each() {
+    let dual = ready_cluster(1, 0, &[("ENABLE_IPv6", "true")]).await;
+    let with_egress = ready_cluster(1, 0, &[("ENABLE_IPv4", "false"), ("ENABLE_IPv6", "true")]).await;
+    let translated = "source translated to the node's address";
+    for (cluster, gateways, out) in [
+        (&dual, "default by 169.254.1.1 and fe80::1", translated),
+        (&with_egress, "default by ", "translated to the node's address"),
+    ] {
+        let worker = &cluster.workers[0];
+        let pod = flight::sandboxes(1).unwrap().remove(0);
+        worker.plugin(Verb::Add, &pod).await.unwrap().result.unwrap();
+        let (code, said) = ipamd(worker, &["explain", &pod.name]);
+        assert_eq!(code, Some(0), "{said}");
+        for expected in [gateways, "fe80::1", "never translated", out] {
+            assert!(said.contains(expected), "{expected} is not in:\n{said}");
+        }
+        assert!(!said.contains("not as it should be"), "{said}");
+    }
 }
 
 /// What a doctor says of everything but the daemon, whose absence is not the matter here.

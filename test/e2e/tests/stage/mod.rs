@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use e2e::{Binaries, Cloud, CloudKind, Cluster, ClusterPlan, Sandbox, Worker, plugin::NETWORK};
 use eni_proto::wire::{self, ipam_client::IpamClient};
@@ -71,4 +71,22 @@ pub(crate) async fn until_waiting_for(worker: &Worker, what: &str) {
         }
     };
     wait::until(PATIENCE, what, waiting).await.unwrap();
+}
+
+/// Runs a command of `ipamd` on the node, as a person there would; returns its exit code and what it printed.
+pub(crate) fn ipamd(worker: &Worker, arguments: &[&str]) -> (Option<i32>, String) {
+    ipamd_with(worker, worker.daemon_environment(), arguments)
+}
+
+/// The same with another environment.
+pub(crate) fn ipamd_with(
+    worker: &Worker,
+    environment: Vec<(String, String)>,
+    arguments: &[&str],
+) -> (Option<i32>, String) {
+    let mut command = Command::new(&worker.binaries().ipamd);
+    command.args(arguments).arg("--database").arg(worker.database()).arg("--socket").arg(worker.socket());
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(environment);
+    let output = worker.node().namespace().output(&mut command, &[]).unwrap();
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }

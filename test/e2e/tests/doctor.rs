@@ -145,6 +145,17 @@ fn assert_told(told: &[String], wanted: &[&str]) {
     assert_eq!(told.len(), wanted.len(), "{told:#?}");
 }
 
+/// Of what concerns packets nothing as by default.
+const OUT_OF_THE_WAY: [(&str, &str); 7] = [
+    ("AWS_VPC_ENI_MTU", "1500"),
+    ("AWS_VPC_K8S_CNI_VETHPREFIX", "veth"),
+    ("AWS_VPC_CNI_NODE_PORT_SUPPORT", "false"),
+    ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", "none"),
+    ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "192.168.0.0/16,172.16.0.0/12"),
+    ("AWS_EXTERNAL_SERVICE_CIDRS", "10.55.0.0/16"),
+    ("ENABLE_PREFIX_DELEGATION", "true"),
+];
+
 /// A node without a daemon, and pods on more than two of its interfaces.
 struct Hurt {
     cluster: Cluster,
@@ -225,7 +236,7 @@ async fn what_is_broken_in_each_layer_is_named_and_what_is_ours_is_mended_withou
 async fn what_others_put_before_ours_is_named_by_what_it_does_and_left() {
     let node = Hurt::new().await;
     node.run("iptables-legacy -P FORWARD DROP");
-    node.run("ip route add default via 10.0.0.1 dev eth0 table 77; ip rule add pref 100 lookup 77");
+    node.run("ip route add default via 10.0.0.1 dev eth0 table 77; ip rule add pref 100 from 10.0.0.0/8 lookup 77");
     let (left, mended) = found(node.worker(), &["--repair"]);
     assert_told(&left, &["chain iptables-legacy FORWARD", "a packet for 10.0.", "a packet from 10.0."]);
     assert_told(&mended, &[]);
@@ -270,19 +281,10 @@ async fn a_database_that_is_damaged_is_an_error_with_its_code() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_healthy_node_of_every_kind_is_well_also_for_who_comes_without_its_settings() {
-    let out_of_the_way = [
-        ("AWS_VPC_ENI_MTU", "1500"),
-        ("AWS_VPC_K8S_CNI_VETHPREFIX", "veth"),
-        ("AWS_VPC_CNI_NODE_PORT_SUPPORT", "false"),
-        ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", "none"),
-        ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "192.168.0.0/16,172.16.0.0/12"),
-        ("AWS_EXTERNAL_SERVICE_CIDRS", "10.55.0.0/16"),
-        ("ENABLE_PREFIX_DELEGATION", "true"),
-    ];
     let kinds: [&[(&str, &str)]; 4] = [
         &[("ENABLE_IPv4", "false"), ("ENABLE_IPv6", "true")],
         &[("ENABLE_IPv6", "true")],
-        &out_of_the_way,
+        &OUT_OF_THE_WAY,
         &[("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true"), ("ENABLE_V6_EGRESS", "true")],
     ];
     for settings in kinds {
@@ -298,4 +300,32 @@ async fn a_healthy_node_of_every_kind_is_well_also_for_who_comes_without_its_set
         poor.retain(|(name, _)| !settings.iter().any(|(setting, _)| setting == name));
         assert_eq!(ipamd_with(worker, poor, &["doctor", "--repair"]), well, "{settings:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_change_with_a_restart_hold_for_pods_that_run() {
+    let cluster = ready_cluster(1, 1, &[]).await;
+    // More than the primary interface holds.
+    let pods = flight::add(&cluster, &flight::sandboxes(16).unwrap()).await.unwrap();
+    let worker = &cluster.workers[0];
+    assert!(worker.stop_daemon(stage::PATIENCE).await.unwrap());
+    for (name, value) in OUT_OF_THE_WAY {
+        worker.set(name, value);
+    }
+    worker.start_daemon().unwrap();
+    worker.until_ready(0, stage::PATIENCE).await.unwrap();
+    let well = "16 leases checked: 0 errors, 0 warnings, 0 not checked\n";
+    let settled = || async {
+        let (_, said) = ipamd(worker, &["doctor"]);
+        if said == well { Ok(()) } else { Err(said) }
+    };
+    lab::wait::until(stage::PATIENCE, "a node that is well", settled).await.unwrap();
+    let links = worker.node().namespace().run(&["ip", "-br", "link", "show", "type", "veth"]).unwrap();
+    assert_eq!(links.lines().filter(|line| line.starts_with("veth")).count(), 16, "{links}");
+    for pod in [&pods[0], &pods[15]] {
+        let host = lab::INTERNET_HOST.to_string();
+        pod.sandbox.pod.namespace().run(&["ping", "-n", "-c", "1", "-W", "5", &host]).unwrap();
+    }
+    flight::delete(&cluster, &pods).await.unwrap();
+    flight::check_nothing_left(&cluster).await.unwrap();
 }

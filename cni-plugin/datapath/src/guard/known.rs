@@ -25,6 +25,13 @@ struct Pod {
     mtu: u32,
 }
 
+impl Pod {
+    fn mtu_of(&self, link: &Link) -> Option<Remedy> {
+        let to = Setting::Mtu(self.mtu);
+        (link.mtu != self.mtu).then_some(Remedy::Op(Op::Set { link: link.index, from: to, to }))
+    }
+}
+
 impl Known {
     /// Returns what others changed of pods' links; in `state` each has its own label again.
     pub(super) fn compare(&mut self, state: &mut HostState) -> Vec<Deviation> {
@@ -35,12 +42,17 @@ impl Known {
     }
 
     fn compare_link(&mut self, link: &mut Link) -> Vec<Remedy> {
+        // Of each of some hundred links the label is read once.
+        if let Some(known) = self.0.get(&link.index).filter(|known| known.label == link.alias) {
+            return known.mtu_of(link).into_iter().collect();
+        }
         if let Ok(alias) = link.alias.parse::<LinkAlias>() {
             let mac = alias.adopted_mac.map_or_else(|| host_mac(&alias.key), MacAddress);
             let mtu = self.0.get(&link.index).filter(|known| known.mac == mac).map_or(link.mtu, |known| known.mtu);
-            self.0.insert(link.index, Pod { label: link.alias.clone(), mac, mtu });
-            let set = |mtu| Op::Set { link: link.index, from: Setting::Mtu(mtu), to: Setting::Mtu(mtu) };
-            return (mtu != link.mtu).then_some(Remedy::Op(set(mtu))).into_iter().collect();
+            let known = Pod { label: link.alias.clone(), mac, mtu };
+            let remedy = known.mtu_of(link);
+            self.0.insert(link.index, known);
+            return remedy.into_iter().collect();
         }
         if ended_alias(link).is_some() {
             self.0.remove(&link.index);

@@ -180,7 +180,7 @@ impl Flow {
 /// Who says that an echo request may cross no more routers.
 fn expired(place: &Namespace, routers: u8, target: IpAddr) -> String {
     let (hops, target) = (routers.to_string(), target.to_string());
-    let ping = ["ping", "-n", "-c", "1", "-W", "3", "-t", &hops, &target];
+    let ping = ["ping", "-n", "-c", "1", "-W", "20", "-t", &hops, &target];
     let output = place.output(std::process::Command::new(ping[0]).args(&ping[1..]), &[]).unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     match text.lines().find_map(|line| line.strip_prefix("From ")?.split_once(' ')) {

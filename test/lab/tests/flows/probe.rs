@@ -58,7 +58,7 @@ fn any(address: IpAddr) -> IpAddr {
 }
 
 /// How long an answer may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long to wait for an answer that shall not come.
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 /// A question begins with how many bytes shall follow the answer.

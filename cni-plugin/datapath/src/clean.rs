@@ -9,7 +9,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use crate::{
     Family, HostError, ObserveError,
     apply::{Already, apply_on},
-    nft::{Nft, encode::Change, stay},
+    nft::{Nft, stay},
     observe::{HostState, observe_host},
     ops::{Object, Op, Setting},
     socket::NetlinkSocket,
@@ -23,7 +23,7 @@ use crate::{
 /// [`HostError`].
 pub fn clean_host() -> Result<(), HostError> {
     for family in Family::ALL {
-        Nft::open()?.commit_removal(&[(family, Change::RemoveTable)])?;
+        Nft::remove_table(family)?;
         stay::remove(&mut Nft::open()?, family)?;
     }
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE)?;

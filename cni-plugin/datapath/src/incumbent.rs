@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     EniError, EniPlan, Family, HostError, HostPlan, MacAddress, NftError, ObserveError, Refusal, eni, host,
-    nft::{Nft, encode::Change, stay},
+    nft::{Nft, stay},
     socket::{Message, NetlinkSocket},
     sysctl,
 };
@@ -142,7 +142,7 @@ pub fn withdraw(seen: &Incumbent, enis: &[EniPlan]) -> Result<Vec<String>, TakeO
     let mut done = carry_out(&plan::disown(seen, enis))?;
     for family in Family::ALL {
         stay::remove(&mut Nft::open()?, family)?;
-        if Nft::open()?.commit_removal(&[(family, Change::RemoveTable)])? {
+        if Nft::remove_table(family)? {
             done.push(format!("remove our nf_tables table ({family:?})"));
         }
     }

@@ -145,6 +145,16 @@ impl Nft {
         }
     }
 
+    /// Removes our table of this family; returns false when there is none.
+    ///
+    /// Its hooked chains are emptied first. A packet that is on its way through them when the table goes would find the map without
+    /// elements a moment before it finds the chains without rules, and be dropped. A socket that is closed waits until no packet uses
+    /// what was removed over it any more (`nft_rcv_nl_event`).
+    pub(crate) fn remove_table(family: Family) -> Result<bool, NftError> {
+        Self::open()?.commit_removal(&table::unhook(family))?;
+        Self::open()?.commit_removal(&[(family, Change::RemoveTable)])
+    }
+
     /// Sends the pod's packets to its ENI's chain, of all its addresses in one transaction. Repeatable; replaces what an unfinished
     /// removal left behind.
     pub(crate) fn add_pod(

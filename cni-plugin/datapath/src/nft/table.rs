@@ -162,6 +162,11 @@ pub(crate) fn remove_eni(family: Family, mark: EniMark) -> Vec<Step> {
     in_family(family, vec![Change::ClearRules { chain: name.clone() }, Change::RemoveChain { name }])
 }
 
+/// Takes all rules from the chains that packets come to by themselves.
+pub(crate) fn unhook(family: Family) -> Vec<Step> {
+    in_family(family, HOOKED.map(|chain| Change::ClearRules { chain: chain.to_owned() }).into())
+}
+
 type Chain = (&'static str, Option<Hook>, Vec<Vec<Expression>>);
 
 /// All fixed chains; one that another leads to comes first.

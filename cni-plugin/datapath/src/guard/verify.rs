@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use eni_proto::{PodKey, VethPrefix, numbers::eni_table};
+use eni_proto::{PodKey, VethPrefix, chain, numbers::eni_table};
 
 use super::{
     Kind, LOOK_INTERVAL, Outcome, Repair, Wanted,
@@ -91,7 +91,7 @@ pub fn repair(host: Option<&HostPlan>, enis: &[EniPlan], prefix: &VethPrefix) ->
     let mut first = Vec::new();
     for remedy in strange_tables(&mut keeper.hands.nft, &wanted, &state)? {
         let outcome = write_tables(&wanted);
-        let outcome = outcome.err().map_or(Outcome::Mended, |error| Outcome::Refused(said(&error)));
+        let outcome = outcome.err().map_or(Outcome::Mended, |error| Outcome::Refused(chain(&error)));
         first.push(Repair { kind: remedy.kind(), what: remedy.to_string(), outcome, took: begun.elapsed() });
     }
     wanted.pictures = Nft::open()?.pictures()?;
@@ -108,11 +108,6 @@ pub fn repair(host: Option<&HostPlan>, enis: &[EniPlan], prefix: &VethPrefix) ->
     all.retain(|one| known.insert(one.what.clone()));
     all.iter_mut().for_each(|one| one.what = with_names(&one.what, &state.links));
     Ok(all)
-}
-
-fn said(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn wanted(host: Option<&HostPlan>, enis: &[EniPlan]) -> Wanted {
